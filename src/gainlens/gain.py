@@ -1,0 +1,243 @@
+"""Gram columns -> gains, their split, token classes, and one number a prompt.  float64 numpy.
+
+Notation as in DESIGN section 2: per block and token x enters, attention adds a, the MLP adds m,
+y leaves; y = x + a + m up to rounding.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from gainlens.axes import ClassSelection, Reduction, Split
+from gainlens.records import Capture, Decomposition, PromptGains
+
+_SERIES = 1e-4
+"""Below this relative change the logarithmic mean is taken from its series: (u/log1p(u)) is exact
+to 1e-12 there, and 0/0 at 0."""
+
+
+def log_mean(
+    p: Float64[np.ndarray, "*shape"], q: Float64[np.ndarray, "*shape"]
+) -> Float64[np.ndarray, "*shape"]:
+    """Logarithmic mean (q - p) / ln(q / p) of positive numbers; p where they agree (Ang 2004)."""
+    u = (q - p) / p
+    small = np.abs(u) < _SERIES
+    safe = np.where(small, 1.0, u)
+    return p * np.where(small, 1 + u / 2 - u**2 / 12 + u**3 / 24, safe / np.log1p(safe))
+
+
+def split_log_gain(
+    capture: Capture, split: Split
+) -> tuple[Float64[np.ndarray, "layer token"], Float64[np.ndarray, "layer token"]]:
+    """Attention's and the MLP's part of every token's log gain, nats.
+
+    Each split sums to the log gain up to the model's own rounding.  `logmean` is free of
+    cancellation and finite where |x+m| vanishes; see DESIGN section 2 for all three.
+    """
+    if split == "logmean":
+        weight = 2 * log_mean(capture.column("xx"), capture.column("yy"))
+        attention, mlp = _writes_onto_sum(capture)
+        return attention / weight, mlp / weight
+    x, xa, xm, y = (np.log(capture.column(name)) / 2 for name in ("xx", "xa_sq", "xm_sq", "yy"))
+    return _ordered_split(split, x, xa, xm, y)
+
+
+def _writes_onto_sum(
+    capture: Capture,
+) -> tuple[Float64[np.ndarray, "layer token"], Float64[np.ndarray, "layer token"]]:
+    """<a, x+y> and <m, x+y>; their sum is |y|^2 - |x|^2."""
+    xa, xm, am = (capture.column(name) for name in ("xa", "xm", "am"))
+    return 2 * xa + capture.column("aa") + am, 2 * xm + capture.column("mm") + am
+
+
+def _ordered_split(
+    split: Split, x: np.ndarray, xa: np.ndarray, xm: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """From the logs of |x|, |x+a|, |x+m|, |y|: one order of adding (path), or the mean of both."""
+    if split == "path":
+        return xa - x, y - xa
+    return ((xa - x) + (y - xm)) / 2, ((xm - x) + (y - xa)) / 2
+
+
+def massive_tokens(capture: Capture, ratio: float = 10.0) -> Bool[np.ndarray, " token"]:
+    """Tokens, position 0 left out, that are massive at some block's input.
+
+    A token is massive where its norm is at least `ratio` times the median over the prompt's tokens
+    but the first.  One answer a token, not a block: what the last block erases was still massive.
+    """
+    norms = np.sqrt(capture.column("xx"))
+    massive = np.zeros(len(capture.prompt), dtype=bool)
+    for tokens in prompt_slices(capture.prompt):
+        later = slice(tokens.start + 1, tokens.stop)
+        if later.start < later.stop:
+            within = norms[:, later]
+            median = np.median(within, axis=1, keepdims=True)
+            massive[later] = (within >= ratio * median).any(axis=0)
+    return massive
+
+
+def prompt_slices(prompt: np.ndarray) -> list[slice]:
+    """Where each prompt's tokens stand on the token axis."""
+    starts = np.flatnonzero(np.diff(prompt, prepend=-1))
+    return [
+        slice(int(start), int(stop))
+        for start, stop in zip(starts, [*starts[1:], len(prompt)], strict=True)
+    ]
+
+
+def decompose(
+    capture: Capture, *, split: Split = "logmean", massive_ratio: float = 10.0
+) -> Decomposition:
+    """Log gain of every block on every token, split into attention, MLP and remainder, in nats.
+
+    Raises ValueError where a stream has norm 0 or is not finite: such a token has no gain.
+    """
+    xx, yy = capture.column("xx"), capture.column("yy")
+    bad = ~(np.isfinite(capture.gram).all(axis=0) & (xx > 0) & (yy > 0))
+    if bad.any():
+        layer, token = (int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"block {layer} has a residual stream of norm 0 or not finite at position "
+            f"{capture.position[token]} of prompt {capture.prompt[token]}, so it has no gain "
+            f"(|x|^2 = {xx[layer, token]:g}, |y|^2 = {yy[layer, token]:g}); "
+            "measure in float32 or bfloat16, or leave that prompt out"
+        )
+    log_gain = np.log(yy / xx) / 2
+    attention, mlp = split_log_gain(capture, split)
+    norm_out = np.sqrt(yy)
+    return Decomposition(
+        split=split,
+        log_gain=log_gain,
+        attention=attention,
+        mlp=mlp,
+        remainder=log_gain - attention - mlp,
+        final_norm=np.log(capture.normed / norm_out[-1]),
+        norm_in=np.sqrt(xx),
+        norm_out=norm_out,
+        prompt=capture.prompt,
+        position=capture.position,
+        is_bos=capture.position == 0,
+        is_massive=massive_tokens(capture, massive_ratio),
+    )
+
+
+def cosines(capture: Capture) -> dict[str, Float64[np.ndarray, "layer token"]]:
+    """cos(x, a), cos(x, m) and cos(x, y): erasing shows as a negative cosine."""
+    xx, xa, xm = (capture.column(name) for name in ("xx", "xa", "xm"))
+    with np.errstate(invalid="ignore", divide="ignore"):  # a component that writes nothing: NaN
+        return {
+            "attention": xa / np.sqrt(xx * capture.column("aa")),
+            "mlp": xm / np.sqrt(xx * capture.column("mm")),
+            "block": (xx + xa + xm) / np.sqrt(xx * capture.column("yy")),
+        }
+
+
+def _group_sum(values: np.ndarray, prompt: np.ndarray, prompts: int) -> np.ndarray:
+    """Sum over the tokens of each prompt: [layer, token] -> [layer, prompt]."""
+    return np.stack([np.bincount(prompt, weights=row, minlength=prompts) for row in values])
+
+
+def _token_weights(
+    log_gain: np.ndarray, prompt: np.ndarray, mask: np.ndarray, reduction: Reduction
+) -> np.ndarray:
+    """Weights [layer, token] that sum to 1 over each prompt's tokens of the class."""
+    weights = np.zeros_like(log_gain)
+    for tokens in prompt_slices(prompt):
+        chosen = np.flatnonzero(mask[tokens]) + tokens.start
+        if not len(chosen):
+            continue
+        if reduction == "last_token":
+            chosen = chosen[-1:]
+        if reduction == "median":
+            order = np.argsort(log_gain[:, chosen], axis=1, kind="stable")
+            middle = order[:, (len(chosen) - 1) // 2 : len(chosen) // 2 + 1]
+            np.put_along_axis(weights, chosen[middle], 1 / middle.shape[1], axis=1)
+        else:
+            weights[:, chosen] = 1 / len(chosen)
+    return weights
+
+
+def reduce_norms(
+    norm_in: Float64[np.ndarray, "layer token"],
+    norm_out: Float64[np.ndarray, "layer token"],
+    prompt: Int64[np.ndarray, " token"],
+    mask: Bool[np.ndarray, " token"],
+    reduction: Reduction,
+) -> Float64[np.ndarray, "layer prompt"]:
+    """One log gain a prompt from norms before and after, over the masked tokens; nats.
+
+    NaN where a prompt has no such token.  The median is taken on log gains: for an even number of
+    tokens it is the geometric mean of the two middle gains.
+    """
+    prompts = int(prompt[-1]) + 1
+    if reduction in ("frobenius", "ratio_of_means"):
+        power = 2 if reduction == "frobenius" else 1
+        sums = [_group_sum(norm**power * mask, prompt, prompts) for norm in (norm_in, norm_out)]
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where the class is empty: NaN
+            return (np.log(sums[1]) - np.log(sums[0])) / power
+    log_gain = np.log(norm_out / norm_in)
+    weights = _token_weights(log_gain, prompt, mask, reduction)
+    return _nan_where_empty(_group_sum(weights * log_gain, prompt, prompts), prompt, mask)
+
+
+def _nan_where_empty(values: np.ndarray, prompt: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    empty = np.bincount(prompt, weights=mask, minlength=values.shape[1]) == 0
+    return np.where(empty, np.nan, values)
+
+
+def reduce_gains(
+    capture: Capture,
+    decomposition: Decomposition,
+    selection: ClassSelection = "ordinary",
+    reduction: Reduction = "geomean",
+) -> PromptGains:
+    """One log gain a prompt and block, with its parts: [layer, prompt], nats.
+
+    NaN where a prompt has no token of the class.  Under every reduction attention + mlp +
+    remainder is the log gain: `median` and `last_token` take the parts of the tokens that they
+    pick, `frobenius` splits the prompt's tokens as one long vector, `ratio_of_means` splits the
+    change of the summed norms.
+    """
+    prompt, mask = capture.prompt, decomposition.tokens_of(selection)
+    log_gain = reduce_norms(decomposition.norm_in, decomposition.norm_out, prompt, mask, reduction)
+    if reduction in ("frobenius", "ratio_of_means"):
+        attention, mlp = _split_of_sums(capture, decomposition.split, mask, reduction)
+    else:
+        weights = _token_weights(decomposition.log_gain, prompt, mask, reduction)
+        attention, mlp = (
+            _nan_where_empty(_group_sum(weights * part, prompt, log_gain.shape[1]), prompt, mask)
+            for part in (decomposition.attention, decomposition.mlp)
+        )
+    return PromptGains(
+        selection=selection,
+        reduction=reduction,
+        log_gain=log_gain,
+        attention=attention,
+        mlp=mlp,
+        remainder=log_gain - attention - mlp,
+    )
+
+
+def _split_of_sums(
+    capture: Capture, split: Split, mask: np.ndarray, reduction: Reduction
+) -> tuple[np.ndarray, np.ndarray]:
+    """Parts of the log of a ratio of sums over tokens.
+
+    With N the Frobenius norm or the sum of token norms: shapley and path add a and m to N in turn;
+    logmean divides each component's share of N(y)^p - N(x)^p by that difference's logarithmic mean,
+    where a token's |y| - |x| is <a, x+y> / (|x|+|y|) for attention and likewise for the MLP.
+    """
+    power = 2 if reduction == "frobenius" else 1
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return _group_sum(values * mask, capture.prompt, capture.num_prompts)
+
+    x, xa, xm, y = (
+        total(capture.column(name) ** (power / 2)) for name in ("xx", "xa_sq", "xm_sq", "yy")
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where the class is empty: NaN
+        if split != "logmean":
+            return _ordered_split(split, *(np.log(size) / power for size in (x, xa, xm, y)))
+        sizes = (np.sqrt(capture.column("xx")) + np.sqrt(capture.column("yy"))) ** (2 - power)
+        weight = power * log_mean(x, y)
+        attention, mlp = (total(write / sizes) / weight for write in _writes_onto_sum(capture))
+        return attention, mlp

@@ -1,0 +1,149 @@
+"""What to compare and how, fixed before the run and written with it.  Unknown keys are refused."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gainlens.axes import ClassSelection, Reduction, Role, Split
+
+Backend = Literal["auto", "hooked", "bridge", "native"]
+Dtype = Literal["float32", "bfloat16", "float16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Spec(BaseModel):
+    """Frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelSpec(Spec):
+    """One model of a comparison, and what the notebook said of it where it did."""
+
+    key: str
+    """name within the comparison, key of result.json's `models`"""
+    hf_name: str
+    """hub name or local directory"""
+    role: Role
+    label: str | None = None
+    """name in tables and figures; the key where not given"""
+    context_length: int | None = None
+    expected_rope_theta: float | None = None
+    prediction: str | None = None
+    family: str | None = None
+
+
+class Rule(Spec):
+    """How the verdict is reached.  DESIGN section 7: fixed before the run."""
+
+    token_class: ClassSelection = "ordinary"
+    reduction: Reduction = "geomean"
+    split: Split = "logmean"
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+    min_prompts: int = Field(default=16, ge=3)
+    resamples: int = Field(default=2000, ge=200)
+    seed: int = Field(default=0, ge=0)
+    massive_ratio: float = Field(default=10.0, gt=1.0)
+    """a token is massive from this many times the median norm at some block's input"""
+    equivalence: float = Field(default=0.01, gt=0.0)
+    """a gain within 1 +- this counts as equivalent to 1"""
+
+
+class ComparisonSpec(Spec):
+    """A whole run."""
+
+    name: str
+    models: tuple[ModelSpec, ...]
+    prompts: str = "mixed"
+    tokens: int | None = Field(default=None, ge=2)
+    rule: Rule = Rule()
+    backend: Backend = "auto"
+    dtype: Dtype | None = None
+    """None: float32 on CPU, the checkpoint's own on CUDA"""
+    device: Device = "auto"
+    revision: str | None = None
+    allow_extrapolation: bool = False
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_short_one_long(self) -> "ComparisonSpec":
+        roles = [model.role for model in self.models]
+        if roles.count("short") != 1 or roles.count("long") != 1:
+            raise ValueError(
+                "a comparison needs one short-context and one long-context model, "
+                f"got the roles {', '.join(roles)}"
+            )
+        keys = [model.key for model in self.models]
+        if len(set(keys)) != len(keys):
+            raise ValueError(f"model keys must differ, got {keys}")
+        return self
+
+    def model(self, role: Role) -> ModelSpec:
+        """The first model of a role."""
+        return next(model for model in self.models if model.role == role)
+
+
+class ReferenceRow(Spec):
+    """A row of the comparison table that was measured elsewhere."""
+
+    label: str
+    context: int
+    rope_theta: float
+    last_gain: float
+    w_u_spectral: float
+    source: str
+    behaviour: str
+
+
+NOTEBOOK_REFERENCES: dict[str, dict[str, float | str]] = {
+    "llama3.1-8b": {
+        "last_gain": 0.48,
+        "w_u_spectral": 94.61,
+        "rope_theta": 500000,
+        "behavior": "CONTRACTS",
+    },
+    "mistral-7b": {
+        "last_gain": 1.37,
+        "w_u_spectral": 16.14,
+        "rope_theta": 10000,
+        "behavior": "EXPANDS",
+    },
+}
+"""The notebook's REFERENCE, as it stands in its JSON.  The 0.48 is another metric on another prompt
+(Frobenius norm of the whole tensor, before the final norm)."""
+
+_PUBLISHED = (
+    "published run of the notebook, float16, buk81/uniformity-asymmetry@e3c7f94 (MIT), "
+    "paper3/Results/llama2_vs_llama31_hypothesis_test.json"
+)
+REFERENCE_ROWS: tuple[ReferenceRow, ...] = (
+    ReferenceRow(
+        label="Mistral (ref)",
+        context=8192,
+        rope_theta=10_000,
+        last_gain=1.37,
+        w_u_spectral=16.14,
+        source="the notebook's reference, unsourced there",
+        behaviour="EXPANDS",
+    ),
+    ReferenceRow(
+        label="Llama-2-7B (published)",
+        context=4096,
+        rope_theta=10_000,
+        last_gain=0.9225226747869376,
+        w_u_spectral=44.400177001953125,
+        source=_PUBLISHED,
+        behaviour="CONTRACTS",
+    ),
+    ReferenceRow(
+        label="Llama-3.1-8B (published)",
+        context=131_072,
+        rope_theta=500_000,
+        last_gain=1.5331995195328298,
+        w_u_spectral=94.60694885253906,
+        source=_PUBLISHED,
+        behaviour="EXPANDS",
+    ),
+)
+
+HYPOTHESIS = "Long-context models require dampening (contraction) for numerical stability"

@@ -1,0 +1,206 @@
+"""The algebra of gain.py against vectors, and its identities."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gainlens.axes import CLASS_SELECTIONS, REDUCTIONS, SPLITS
+from gainlens.gain import cosines, decompose, log_mean, massive_tokens, reduce_gains, reduce_norms
+from gainlens.gram import gram_columns, top_components
+from gainlens.records import Capture
+
+LAYERS, D_MODEL = 3, 16
+LENGTHS = (9, 1, 6)
+
+
+def capture_of(x: np.ndarray, a: np.ndarray, m: np.ndarray, lengths=LENGTHS) -> Capture:
+    """A Capture of [layer, token, d_model] vectors with y = x + a + m."""
+    y = x + a + m
+    tensors = [torch.from_numpy(array) for array in (x, a, m, y)]
+    value, index = top_components(tensors[3])
+    gram = np.stack(
+        [
+            (x * x).sum(-1), (a * a).sum(-1), (m * m).sum(-1), (x * a).sum(-1), (x * m).sum(-1),
+            (a * m).sum(-1), (y * y).sum(-1), ((x + a) ** 2).sum(-1), ((x + m) ** 2).sum(-1),
+        ]
+    )  # fmt: skip
+    return Capture(
+        prompt=np.repeat(np.arange(len(lengths)), lengths),
+        position=np.concatenate([np.arange(n) for n in lengths]),
+        token_id=np.zeros(sum(lengths), dtype=np.int64),
+        gram=gram,
+        top_value=value.double().numpy(),
+        top_index=index.numpy(),
+        normed=np.full(sum(lengths), 2.0),
+    )
+
+
+@pytest.fixture
+def vectors() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shape = (LAYERS, sum(LENGTHS), D_MODEL)
+    return rng.normal(size=shape), 0.4 * rng.normal(size=shape), 0.3 * rng.normal(size=shape)
+
+
+def test_gram_kernel_equals_float64_inner_products(vectors):
+    capture = capture_of(*vectors)
+    tensors = [torch.from_numpy(v).float() for v in (*vectors, sum(vectors))]
+    kernel = gram_columns(*tensors).double().permute(2, 0, 1).numpy()
+    np.testing.assert_allclose(kernel, capture.gram, rtol=2e-5, atol=1e-5)  # float32 inputs
+
+
+def test_gram_kernel_accumulates_bfloat16_in_float32():
+    """4,096 ones sum to 4,096; in bfloat16 the sum would stall at 256."""
+    ones = torch.ones(1, 4096, dtype=torch.bfloat16)
+    assert gram_columns(ones, ones, ones, ones)[0, :3].tolist() == [4096.0] * 3
+
+
+def test_gram_kernel_in_slices_equals_at_once(monkeypatch, vectors):
+    tensors = [torch.from_numpy(v).float() for v in (*vectors, sum(vectors))]
+    at_once = gram_columns(*tensors)
+    monkeypatch.setattr("gainlens.gram._CHUNK_ELEMENTS", 3 * D_MODEL)
+    assert torch.equal(gram_columns(*tensors), at_once)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("selection", CLASS_SELECTIONS)
+def test_parts_sum_to_the_log_gain_under_every_reduction(vectors, split, reduction, selection):
+    capture = capture_of(*vectors)
+    gains = reduce_gains(capture, decompose(capture, split=split), selection, reduction)
+    np.testing.assert_allclose(gains.attention + gains.mlp, gains.log_gain, atol=1e-13)
+    assert np.isnan(gains.remainder).sum() == np.isnan(gains.log_gain).sum()
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_component_that_writes_nothing_has_no_part(vectors, split):
+    x, a, _ = vectors
+    result = decompose(capture_of(x, a, np.zeros_like(a)), split=split)
+    np.testing.assert_allclose(result.mlp, 0, atol=1e-15)
+    np.testing.assert_allclose(result.attention, result.log_gain, atol=1e-14)
+
+
+def test_logmean_split_is_linear_in_the_write(vectors):
+    """Attention's part is the sum of its heads' parts: half the write, half the part."""
+    x, a, m = vectors
+    whole = decompose(capture_of(x, a, m))
+    halves = decompose(capture_of(x, a / 2, m + a / 2))
+    np.testing.assert_allclose(halves.log_gain, whole.log_gain, atol=1e-14)
+    np.testing.assert_allclose(halves.attention, whole.attention / 2, atol=1e-14)
+
+
+def test_logmean_is_finite_where_the_mlp_alone_would_vanish(vectors):
+    """x + m = 0 sends shapley to infinity; logmean stays finite."""
+    x, a, _ = vectors
+    assert np.isfinite(decompose(capture_of(x, a, -x)).attention).all()
+
+
+def test_scaling_the_stream_leaves_gains_and_parts_alone(vectors):
+    one = decompose(capture_of(*vectors))
+    scaled = decompose(capture_of(*(1000 * v for v in vectors)))
+    np.testing.assert_allclose(scaled.log_gain, one.log_gain, atol=1e-13)
+    np.testing.assert_allclose(scaled.attention, one.attention, atol=1e-13)
+
+
+def test_planted_gain_and_signs():
+    """Attention adds 0.5 x and the MLP takes 0.75 x away: gain 0.75, parts of either sign."""
+    x = np.random.default_rng(1).normal(size=(1, 4, D_MODEL))
+    result = decompose(capture_of(x, 0.5 * x, -0.75 * x, (4,)))
+    np.testing.assert_allclose(np.exp(result.log_gain), 0.75)
+    assert (result.attention > 0).all()
+    assert (result.mlp < 0).all()
+    path = decompose(capture_of(x, 0.5 * x, -0.75 * x, (4,)), split="path")
+    np.testing.assert_allclose(path.attention, np.log(1.5))
+    np.testing.assert_allclose(path.mlp, np.log(0.5))
+
+
+def test_cosines_show_erasing_as_negative(vectors):
+    x, a, _ = vectors
+    found = cosines(capture_of(x, a, -0.5 * x))
+    np.testing.assert_allclose(found["mlp"], -1)
+    assert np.isnan(cosines(capture_of(x, 0 * a, -0.5 * x))["attention"]).all()
+
+
+@given(st.floats(1e-6, 1e6), st.floats(-0.999, 1e3))
+def test_log_mean_lies_between_geometric_and_arithmetic_mean(p, change):
+    q = p * (1 + change)
+    low, high = np.sqrt(p * q), (p + q) / 2
+    value = log_mean(np.array(p), np.array(q))
+    assert low * (1 - 1e-12) <= value <= high * (1 + 1e-12)
+
+
+def test_log_mean_is_smooth_where_its_series_takes_over():
+    for change in (0.99e-4, 1.01e-4):
+        assert log_mean(np.array(3.0), np.array(3.0 * (1 + change))) == pytest.approx(
+            3.0 * change / np.log1p(change), rel=1e-14
+        )
+
+
+def test_massive_needs_ten_times_the_median_at_some_input_and_is_never_position_zero(vectors):
+    x, a, m = (v.copy() for v in vectors)
+    x[1, 4] *= 100
+    x[0, 0] *= 100
+    x[2, 11] *= 2
+    found = massive_tokens(capture_of(x, a, m))
+    assert np.flatnonzero(found).tolist() == [4]
+    assert 11 in np.flatnonzero(massive_tokens(capture_of(x, a, m), ratio=1.5))
+
+
+def test_classes_partition_the_tokens(vectors):
+    x, a, m = vectors
+    x[0, 4] *= 100
+    result = decompose(capture_of(x, a, m))
+    total = sum(result.tokens_of(name).astype(int) for name in ("bos", "massive", "ordinary"))
+    assert (total == 1).all()
+    assert result.tokens_of("all").all()
+
+
+def test_reductions_against_their_definitions(vectors):
+    capture = capture_of(*vectors)
+    result = decompose(capture)
+    gain = np.exp(result.log_gain)[:, 1:9]  # ordinary tokens of prompt 0
+    norm_in, norm_out = result.norm_in[:, 1:9], result.norm_out[:, 1:9]
+    expected = {
+        "geomean": np.exp(np.log(gain).mean(1)),
+        "median": np.sqrt(np.sort(gain, axis=1)[:, 3] * np.sort(gain, axis=1)[:, 4]),
+        "ratio_of_means": norm_out.mean(1) / norm_in.mean(1),
+        "frobenius": np.linalg.norm(norm_out, axis=1) / np.linalg.norm(norm_in, axis=1),
+        "last_token": gain[:, -1],
+    }
+    for reduction, value in expected.items():
+        found = reduce_gains(capture, result, "ordinary", reduction).log_gain
+        np.testing.assert_allclose(np.exp(found[:, 0]), value, rtol=1e-12)
+        assert np.isnan(found[:, 1]).all()  # prompt 1 is a lone position 0: no ordinary token
+
+
+def test_notebook_last_gain_is_block_times_final_norm(vectors):
+    """The identity that the report shows: under ratio of means the two factors multiply."""
+    capture = capture_of(*vectors)
+    result = decompose(capture)
+    every = result.tokens_of("all")
+    last, normed = slice(-1, None), capture.normed[None]
+
+    def reduced(before, after):
+        return reduce_norms(before, after, capture.prompt, every, "ratio_of_means")
+
+    block = reduced(result.norm_in[last], result.norm_out[last])
+    norm = reduced(result.norm_out[last], normed)
+    np.testing.assert_allclose(reduced(result.norm_in[last], normed), block + norm, atol=1e-13)
+
+
+def test_a_stream_of_norm_zero_is_refused_with_its_place(vectors):
+    x, a, m = vectors
+    x[2, 3] = a[2, 3] = m[2, 3] = 0
+    with pytest.raises(ValueError, match=r"block 2 .* position 3 of prompt 0"):
+        decompose(capture_of(x, a, m))
+
+
+def test_non_finite_gram_is_refused(vectors):
+    x, a, m = vectors
+    a[1, 2, 0] = np.inf
+    with np.errstate(invalid="ignore"):
+        capture = capture_of(x, a, m)
+    with pytest.raises(ValueError, match=r"block 1 .* position 2"):
+        decompose(capture)
