@@ -43,6 +43,8 @@ class EncodedPrompts:
     """how many prompts were shortened to fit"""
     left_out: tuple[str, ...]
     """names of prompts that could not be used, with the reason"""
+    note: str = ""
+    """what a reader must know to get the same texts again; empty where `source` is enough"""
 
 
 @dataclass(frozen=True)

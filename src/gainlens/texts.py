@@ -1,0 +1,202 @@
+"""The texts that a comparison is run on: built-in sets and a user's own file, hashed."""
+
+import hashlib
+import importlib
+import itertools
+import json
+import platform
+import sysconfig
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+NOTEBOOK_SENTENCE: Final = "The quick brown fox jumps over the lazy dog."
+BUILT_IN: Final = ("notebook", "mixed", "long")
+MAX_LINE_BYTES: Final = 32 * 2**20
+"""A longer line is a file without line breaks, not a prompt."""
+
+LONG_CHARACTERS: Final = 32_000
+"""Least length of a `long` prompt: thousands of tokens under any tokenizer."""
+LONG_MINIMUM: Final = 8
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One text under a name that is unique in its set."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class PromptSet:
+    """Texts that every model of a comparison gets."""
+
+    name: str
+    """of a built-in set, or the file as given"""
+    built_in: bool
+    prompts: tuple[Prompt, ...]
+    note: str = ""
+    """what a reader must know to get the same texts again; empty where the name is enough"""
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the canonical JSON of [id, text] pairs."""
+        pairs = [[prompt.id, prompt.text] for prompt in self.prompts]
+        canonical = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def load_prompts(source: str) -> PromptSet:
+    """A built-in set by name, else the prompts of a text or JSONL file.
+
+    A text file holds one prompt a line, blank lines skipped; a file named `.jsonl` or `.ndjson`
+    holds {"text": ..., "id": ...} (id optional) or a JSON string a line.  A file that bears the
+    name of a built-in set is reached as `./mixed`.  ValueError where the file is not that.
+    """
+    if source == "notebook":
+        return PromptSet(source, True, (Prompt("notebook", NOTEBOOK_SENTENCE),))
+    if source == "mixed":
+        packaged = resources.files("gainlens").joinpath("data/prompts_mixed.jsonl")
+        with packaged.open("rb") as handle:
+            return PromptSet(source, True, tuple(_read_jsonl(cast(BinaryIO, handle), source)))
+    if source == "long":
+        note = (
+            f"texts of the standard library of Python {platform.python_version()}; "
+            "other versions have other texts, and sha256 tells them apart"
+        )
+        return PromptSet(source, True, _long_prompts(), note)
+    return PromptSet(source, False, _read_file(source))
+
+
+def _read_file(source: str) -> tuple[Prompt, ...]:
+    path = Path(source)
+    if path.suffix.lower() == ".json":
+        raise ValueError(
+            f"prompt file {source!r} is named .json: prompts are read from text, a prompt a line, "
+            "or from JSONL, an object a line; write it as JSONL and name it .jsonl"
+        )
+    read = _read_jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else _read_text
+    try:
+        with path.open("rb") as handle:
+            prompts = tuple(read(handle, source))
+    except FileNotFoundError:
+        raise ValueError(
+            f"prompts {source!r}: there is no such file, and the built-in sets are "
+            f"{', '.join(BUILT_IN)}; give one of these names or the path of a text or JSONL file"
+        ) from None
+    except IsADirectoryError:
+        raise ValueError(f"prompts {source!r} is a directory: give a text or JSONL file") from None
+    except OSError as error:
+        raise ValueError(f"prompt file {source!r} cannot be read: {error.strerror}") from None
+    if not prompts:
+        raise ValueError(f"prompt file {source!r} holds no prompt: write a prompt a line into it")
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise ValueError(
+                f"prompt file {source!r} has two prompts with the id {prompt.id!r}: "
+                "give each its own, or leave ids out"
+            )
+        seen.add(prompt.id)
+    return prompts
+
+
+def _lines(handle: BinaryIO, source: str) -> Iterator[tuple[int, str]]:
+    """Numbered lines without their line break; read one at a time so that /dev/zero ends too."""
+    offset = 0
+    for number in itertools.count(1):
+        raw = handle.readline(MAX_LINE_BYTES + 1)
+        if not raw:
+            return
+        if len(raw) > MAX_LINE_BYTES:
+            raise ValueError(
+                f"prompt file {source!r} line {number} is longer than {MAX_LINE_BYTES >> 20} MiB: "
+                "a prompt a line is needed; break it into lines"
+            )
+        try:
+            line = raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"prompt file {source!r} is not UTF-8: byte 0x{raw[error.start]:02x} at offset "
+                f"{offset + error.start}, line {number}; save it as UTF-8"
+            ) from None
+        if "\0" in line:
+            raise ValueError(
+                f"prompt file {source!r} line {number} holds a NUL character, so it is binary or "
+                "UTF-16; save it as UTF-8 text"
+            )
+        offset += len(raw)
+        yield number, line.removeprefix("\ufeff" if number == 1 else "").rstrip("\r\n")
+
+
+def _read_text(handle: BinaryIO, source: str) -> Iterator[Prompt]:
+    for number, line in _lines(handle, source):
+        if line.strip():
+            yield Prompt(f"line-{number}", line)
+
+
+def _read_jsonl(handle: BinaryIO, source: str) -> Iterator[Prompt]:
+    for number, line in _lines(handle, source):
+        if line.strip():
+            yield _json_prompt(line, number, f"prompt file {source!r} line {number}")
+
+
+def _json_prompt(line: str, number: int, where: str) -> Prompt:
+    shape = 'each line is to be {"text": "..."} or a JSON string'
+    try:
+        value: object = json.loads(line)
+    except (ValueError, RecursionError) as error:  # RecursionError: a line of 100,000 brackets
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise ValueError(f"{where} is not JSON ({reason}): {shape}") from None
+    record = cast(Mapping[str, object], value) if isinstance(value, dict) else {"text": value}
+    text, name = record.get("text"), record.get("id", f"line-{number}")
+    if not isinstance(text, str):
+        raise ValueError(f'{where} has no "text" that is a string: {shape}')
+    if not isinstance(name, str | int):
+        raise ValueError(f'{where} has an "id" that is neither a string nor a number')
+    if not text.strip() or "\0" in text:
+        raise ValueError(f'{where} has a "text" that is empty or holds a NUL character')
+    try:
+        f"{name}{text}".encode()
+    except UnicodeEncodeError:  # JSON can spell half a surrogate pair, which is not text
+        raise ValueError(f"{where} holds half of a surrogate pair: write the whole pair") from None
+    return Prompt(str(name), text)
+
+
+def _long_prompts() -> tuple[Prompt, ...]:
+    """Sources of large standard-library modules, then the language reference behind `help()`."""
+    library = Path(sysconfig.get_path("stdlib"))
+    prompts: list[Prompt] = []
+    listed = resources.files("gainlens").joinpath("data/long_modules.txt").read_text("utf-8")
+    for module in (line for line in listed.splitlines() if not line.startswith("#")):
+        stem = library.joinpath(*module.split("."))
+        for path in (stem.with_name(f"{stem.name}.py"), stem / "__init__.py"):
+            if path.is_file():
+                text = path.read_text(encoding="utf-8")
+                if len(text) >= LONG_CHARACTERS:
+                    prompts.append(Prompt(f"long-{module}", text))
+    prompts += _help_topics()
+    if len(prompts) < LONG_MINIMUM:
+        raise ValueError(
+            f"prompts 'long' need the standard library's sources, and {library} has "
+            f"{len(prompts)} of them: take --prompts mixed or a file of long texts"
+        )
+    return tuple(prompts)
+
+
+def _help_topics() -> Iterator[Prompt]:
+    """Prose among the code: neighbouring help topics joined until long enough."""
+    try:
+        topics: Mapping[str, str] = importlib.import_module("pydoc_data.topics").topics
+    except ModuleNotFoundError:  # some distributions package it apart
+        return
+    part: list[str] = []
+    number = itertools.count(1)
+    for name in sorted(topics):
+        part.append(topics[name])
+        if sum(map(len, part)) >= LONG_CHARACTERS:
+            yield Prompt(f"long-pydoc_data.topics-{next(number):02}", "\n\n".join(part))
+            part = []
