@@ -1,4 +1,4 @@
-"""Activations -> Gram statistics.  The last module that sees an activation.
+"""The Gram kernel: the four vectors of a block -> nine numbers a token.
 
 At each block a token leaves behind the inner products of x = resid_pre, a = attn_out and
 m = mlp_out, the squared norms of y = resid_post, x + a and x + m, and the largest components of y.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gainlens.axes import GRAM_COLUMNS, TOP_COMPONENTS
 
-_CHUNK_ELEMENTS = 1 << 18
+CHUNK_ELEMENTS = 1 << 18
 """Products of this many elements (1 MiB in float32) stay in cache; measured on CPU."""
 
 
@@ -37,10 +37,9 @@ def gram_columns(
     """
     shape = x.shape
     flat = [tensor.reshape(-1, shape[-1]) for tensor in (x, a, m, y)]
-    step = max(1, _CHUNK_ELEMENTS // shape[-1])
     out = torch.empty(flat[0].shape[0], len(GRAM_COLUMNS), dtype=torch.float32, device=x.device)
-    for start in range(0, out.shape[0], step):
-        out[start : start + step] = _products(*(tensor[start : start + step] for tensor in flat))
+    for part in token_slices(flat[0]):
+        out[part] = _products(*(tensor[part] for tensor in flat))
     return out.reshape(*shape[:-1], len(GRAM_COLUMNS))
 
 
@@ -54,3 +53,9 @@ def top_components(
     rank = min(TOP_COMPONENTS, y.shape[-1])
     index = y.abs().topk(rank, dim=-1).indices
     return y.gather(-1, index).float(), index
+
+
+def token_slices(tensor: Tensor) -> list[slice]:
+    """Slices of the first axis of [token, d_model] small enough to stay in cache."""
+    step = max(1, CHUNK_ELEMENTS // tensor.shape[-1])
+    return [slice(start, start + step) for start in range(0, len(tensor), step)]

@@ -1,0 +1,254 @@
+"""Hooks -> Capture.  The last module that sees an activation of a whole forward pass.
+
+While a block runs its x, a and m are held by reference; when resid_post passes, they become Gram
+columns and are let go.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gainlens.axes import GRAM_COLUMNS
+from gainlens.gram import gram_columns, token_slices, top_components
+from gainlens.records import Capture, EncodedPrompts
+from gainlens.sites import BLOCK_SITES, ModelSites, Reader, Site, reading, sites_of
+
+Subspaces = tuple[Tensor, Tensor]
+"""Orthonormal bases [d_model, k] of W_U's top and bottom right singular subspace."""
+
+
+def _groups(tokens: Sequence[np.ndarray], budget: int) -> list[list[int]]:
+    """Prompts of like length together, longest first, at most `budget` padded tokens a group."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(tokens)), key=lambda i: -len(tokens[i])):
+        last = groups[-1] if groups else []
+        if last and (len(last) + 1) * len(tokens[last[0]]) <= budget:
+            last.append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+class _Pass:
+    """Readers for one forward pass over a right-padded batch; holds one block's tensors."""
+
+    def __init__(self, sites: ModelSites, subspaces: Subspaces | None) -> None:
+        self._sites = sites
+        self._subspaces = subspaces
+        self._open: dict[str, Tensor] = {}
+        self.gram: dict[int, Tensor] = {}
+        self.top: dict[int, tuple[Tensor, Tensor]] = {}
+        self.patterns: dict[int, Tensor] = {}
+        self.normed: Tensor | None = None
+        self.shares: Tensor | None = None
+
+    def readers(self, lengths: Tensor, patterns: bool) -> list[tuple[Site, Reader]]:
+        """One reader a site; attention patterns [batch, head, query, key] only where asked for."""
+        found: list[tuple[Site, Reader]] = []
+        for layer in range(self._sites.num_layers):
+            for name in BLOCK_SITES:
+                site = self._sites.site(f"blocks.{layer}.{name}")
+                found.append((site, partial(self._take, layer, name)))
+            pattern = self._sites.sites.get(f"blocks.{layer}.attn.hook_pattern")
+            if patterns and pattern is not None:
+                found.append((pattern, partial(self._take_pattern, layer, lengths)))
+        return found
+
+    def _take(self, layer: int, name: str, tensor: Tensor) -> None:
+        if name != "hook_resid_post":
+            self._open[name] = tensor
+            return
+        if len(self._open) < len(BLOCK_SITES) - 1:
+            raise RuntimeError(self._silent(layer))
+        x, a, m = (self._open[site] for site in BLOCK_SITES[:3])
+        self.gram[layer] = gram_columns(x, a, m, tensor)
+        self.top[layer] = top_components(tensor)
+        if layer == self._sites.num_layers - 1:
+            self.normed = _normed(self._sites.final_norm, tensor)
+            self.shares = None if self._subspaces is None else _shares(a, m, self._subspaces)
+        self._open.clear()
+
+    def _take_pattern(self, layer: int, lengths: Tensor, pattern: Tensor) -> None:
+        """Attention on position 0, mean over the prompt's own later queries: [batch, head]."""
+        on_first = pattern[..., 1:, 0].float()
+        query = torch.arange(1, pattern.shape[-2], device=pattern.device)
+        real = (query[None, :] < lengths[:, None].to(pattern.device))[:, None, :]
+        total = torch.where(real, on_first, 0.0).sum(-1)
+        self.patterns[layer] = total / (lengths - 1).to(total)[:, None]
+
+    def _silent(self, layer: int) -> str:
+        silent = [name for name in BLOCK_SITES[:3] if name not in self._open]
+        return (
+            f"no activation passed at {', '.join(f'blocks.{layer}.{name}' for name in silent)}: "
+            f"this {self._sites.kind} model does not run its block through these sites, so nothing "
+            "can be said of its gain; another back end may (--backend hooked, bridge or native)"
+        )
+
+    def check(self) -> None:
+        """Every block must have been seen."""
+        missing = [layer for layer in range(self._sites.num_layers) if layer not in self.gram]
+        if missing:
+            raise RuntimeError(self._silent(missing[0]))
+
+
+def _normed(final_norm: nn.Module, y: Tensor) -> Tensor:
+    """|ln_final(y)|, [batch, token], in slices of tokens."""
+    flat = y.reshape(-1, y.shape[-1])
+    pieces = [final_norm(flat[None, part])[0].float().norm(dim=-1) for part in token_slices(flat)]
+    return torch.cat(pieces).reshape(y.shape[:-1])
+
+
+def _shares(a: Tensor, m: Tensor, subspaces: Subspaces) -> Tensor:
+    """Share of each write's squared norm in each subspace: [subspace, component, batch, token]."""
+    return torch.stack(
+        [
+            torch.stack([_share(write, basis.to(write.device)) for write in (a, m)])
+            for basis in subspaces
+        ]
+    )
+
+
+def _share(write: Tensor, basis: Tensor) -> Tensor:
+    flat = write.reshape(-1, write.shape[-1])
+    pieces: list[Tensor] = []
+    for part in token_slices(flat):
+        piece = flat[part].float()
+        pieces.append((piece @ basis).square().sum(-1) / piece.square().sum(-1))
+    return torch.cat(pieces).reshape(write.shape[:-1])
+
+
+def capture(
+    model: nn.Module,
+    prompts: EncodedPrompts,
+    *,
+    subspaces: Subspaces | None = None,
+    patterns: bool = False,
+    batch_tokens: int = 2048,
+    progress: Callable[[int], None] | None = None,
+) -> Capture:
+    """Gram statistics of every token at every block; no activation outlives its block.
+
+    Works on a HookedTransformer, a TransformerBridge or a Hugging Face causal LM, also on one that
+    you loaded yourself; hooks of your own run first and none of ours stays behind.
+
+    Args:
+        model: the model, in eval mode.
+        prompts: token ids, from `gainlens.encode`.
+        subspaces: two orthonormal bases [d_model, k] of W_U (gainlens.unembed): adds what of the
+            last block's writes W_U sees and what it hardly sees.
+        patterns: add the attention weight on position 0, where the model has hook_pattern.
+        batch_tokens: prompts of like length run together, right-padded, up to this many tokens;
+            a causal model's real positions do not see the padding.
+        progress: called with the number of prompts done since the last call.
+
+    Raises ValueError where an activation is not finite (with the site), RuntimeError where a site
+    did not fire.
+    """
+    sites = sites_of(model)
+    pieces: dict[int, _Piece] = {}
+    for group in _groups(prompts.tokens, batch_tokens if _may_pad(model) else 0):
+        lengths = torch.tensor([len(prompts.tokens[index]) for index in group])
+        batch = torch.zeros(len(group), int(lengths[0]), dtype=torch.long)
+        for row, index in enumerate(group):
+            batch[row, : lengths[row]] = torch.from_numpy(prompts.tokens[index])
+        one_pass = _Pass(sites, subspaces)
+        with torch.no_grad(), reading(one_pass.readers(lengths, patterns)):
+            sites.run(batch.to(sites.device))
+        one_pass.check()
+        pieces.update(zip(group, _pieces(one_pass, lengths), strict=True))
+        if progress is not None:
+            progress(len(group))
+    return _assemble(prompts, [pieces[index] for index in range(len(prompts.tokens))])
+
+
+def _may_pad(model: nn.Module) -> bool:
+    """A HookedTransformer whose tokenizer pads on the left would mask our right padding."""
+    return getattr(getattr(model, "tokenizer", None), "padding_side", "right") == "right"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One prompt's numbers, on the CPU."""
+
+    gram: np.ndarray
+    top_value: np.ndarray
+    top_index: np.ndarray
+    normed: np.ndarray
+    shares: np.ndarray | None
+    sink: np.ndarray | None
+
+
+def _pieces(one_pass: _Pass, lengths: Tensor) -> list[_Piece]:
+    """Per prompt, padding cut off; one transfer a kind of number and batch."""
+    layers = sorted(one_pass.gram)
+    gram = torch.stack([one_pass.gram[layer].double().cpu() for layer in layers])
+    value, index = (
+        torch.stack([one_pass.top[layer][i].cpu() for layer in layers]) for i in range(2)
+    )
+    assert one_pass.normed is not None
+    normed = one_pass.normed.double().cpu().numpy()
+    shares = None if one_pass.shares is None else one_pass.shares.double().cpu().numpy()
+    sink = (
+        torch.stack([one_pass.patterns[layer].double().cpu() for layer in layers]).numpy()
+        if one_pass.patterns
+        else None
+    )
+    return [
+        _Piece(
+            gram=gram[:, row, :length].permute(2, 0, 1).numpy(),
+            top_value=value[:, row, :length].double().numpy(),
+            top_index=index[:, row, :length].numpy(),
+            normed=normed[row, :length],
+            shares=None if shares is None else shares[:, :, row, :length],
+            sink=None if sink is None else sink[:, row],
+        )
+        for row, length in enumerate(lengths.tolist())
+    ]
+
+
+def _assemble(prompts: EncodedPrompts, pieces: list[_Piece]) -> Capture:
+    for name, piece in zip(prompts.ids, pieces, strict=True):
+        _refuse_non_finite(name, piece.gram)
+    lengths = [len(tokens) for tokens in prompts.tokens]
+    shares = [piece.shares for piece in pieces if piece.shares is not None]
+    both = np.concatenate(shares, axis=-1) if shares else None
+    sinks = [piece.sink for piece in pieces if piece.sink is not None]
+    return Capture(
+        prompt=np.repeat(np.arange(len(lengths)), lengths),
+        position=np.concatenate([np.arange(length) for length in lengths]),
+        token_id=np.concatenate(prompts.tokens),
+        gram=np.concatenate([piece.gram for piece in pieces], axis=2),
+        top_value=np.concatenate([piece.top_value for piece in pieces], axis=1),
+        top_index=np.concatenate([piece.top_index for piece in pieces], axis=1),
+        normed=np.concatenate([piece.normed for piece in pieces]),
+        visible=None if both is None else both[0],
+        null=None if both is None else both[1],
+        sink=np.stack(sinks, axis=-1) if sinks else None,
+    )
+
+
+_SITE_OF_COLUMN = {
+    "xx": BLOCK_SITES[0],
+    "aa": BLOCK_SITES[1],
+    "mm": BLOCK_SITES[2],
+    "yy": BLOCK_SITES[3],
+}
+
+
+def _refuse_non_finite(prompt: str, gram: np.ndarray) -> None:
+    """The first site, in the order of computation, whose activation is not finite."""
+    if np.isfinite(gram).all():
+        return
+    for layer in range(gram.shape[1]):
+        for column, site in _SITE_OF_COLUMN.items():
+            bad = ~np.isfinite(gram[GRAM_COLUMNS.index(column), layer])
+            if bad.any():
+                raise ValueError(
+                    f"blocks.{layer}.{site} is not finite at position {int(np.argmax(bad))} of "
+                    f"prompt {prompt!r}: float16 overflows beyond 65,504, so measure in bfloat16 "
+                    "or float32 (--dtype bfloat16); in those the weights themselves are broken"
+                )
