@@ -1,0 +1,142 @@
+"""A hub name or a directory -> config, weights and tokenizer, or one sentence that says why not."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def _sentence(source: str, error: Exception) -> str:
+    """What to do about a checkpoint that could not be read."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    if any(isinstance(link, GatedRepoError) for link in chain):
+        return (
+            f"{source} is gated: accept its licence on its page at the Hugging Face hub, then log "
+            "in with `hf auth login` or set HF_TOKEN"
+        )
+    if any(isinstance(link, RevisionNotFoundError) for link in chain):
+        return f"{source} has no such revision; leave --revision out for the newest"
+    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
+        return (
+            f"{source} is neither a local directory nor a model that you can see on the Hugging "
+            "Face hub: check the name, and for a private model log in with `hf auth login` or "
+            "set HF_TOKEN"
+        )
+    if (
+        any(
+            isinstance(link, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError)
+            for link in chain
+        )
+        or "connect" in str(error).lower()
+    ):
+        return (
+            f"{source} is not a local directory, it is not in the local cache, and the Hugging "
+            "Face hub cannot be reached: give a directory, or download it first with "
+            f"`hf download {source}`"
+        )
+    return f"{source} cannot be read as a Hugging Face checkpoint: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_directory(source: str) -> None:
+    """What a local directory must and must not hold."""
+    path = Path(source)
+    if not path.is_dir():
+        if path.exists():
+            raise ValueError(f"{source} is a file; give the directory that holds config.json")
+        looks_local = source.startswith((".", "~", os.sep)) or source.count("/") != 1
+        if looks_local:
+            raise ValueError(
+                f"there is no directory {source}: give a directory in Hugging Face's layout, or a "
+                "hub name such as meta-llama/Llama-3.1-8B"
+            )
+        return
+    if (path / "adapter_config.json").exists():
+        raise ValueError(f"{source} holds an adapter, not a model: merge it into its base first")
+    if not (path / "config.json").is_file():
+        raise ValueError(f"{source} is no model directory: it has no config.json")
+    if not any(path.glob("*.safetensors")):
+        pickled = any(path.glob("*.bin")) or any(path.glob("*.pt*"))
+        raise ValueError(
+            f"{source} has no safetensors weights"
+            + ("; pickled weights can run code and are not read: convert them" if pickled else "")
+        )
+
+
+def read_config(source: str, revision: str | None, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    _check_directory(source)
+    try:
+        config = AutoConfig.from_pretrained(
+            source, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # any reader's error becomes one sentence
+        raise ValueError(_sentence(source, error)) from error
+    architectures = getattr(config, "architectures", None) or ["none named"]
+    if not architectures[0].endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        raise ValueError(
+            f"{source} is a {architectures[0]}, not a causal language model: gainlens measures "
+            "decoders with an unembedding"
+        )
+    if getattr(config, "quantization_config", None):
+        raise ValueError(f"{source} is quantised: gainlens measures unquantised weights")
+    return config
+
+
+def read_weights(
+    source: str, config: Any, dtype: str, revision: str | None, trust_remote_code: bool
+) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        reader: Any = AutoModelForCausalLM
+        hf_model, info = reader.from_pretrained(
+            source,
+            config=config,
+            dtype=getattr(torch, dtype),
+            revision=revision,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+        )
+    except Exception as error:  # any reader's error becomes one sentence
+        raise ValueError(_sentence(source, error)) from error
+    faults = {
+        what: sorted(str(key) for key in info.get(f"{what}_keys", ()))
+        for what in ("missing", "unexpected", "mismatched")
+    }
+    for what, keys in faults.items():
+        if keys:
+            raise ValueError(
+                f"{source} has {len(keys)} {what} tensors ({', '.join(keys[:3])}): Hugging Face "
+                "would fill or drop them silently, so nothing is measured; repair the checkpoint"
+            )
+    return hf_model
+
+
+def read_tokenizer(source: str, revision: str | None, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            source, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:  # any reader's error becomes one sentence
+        raise ValueError(f"{source} has no tokenizer that loads: {_first_line(error)}") from error

@@ -1,0 +1,140 @@
+"""Loading: any Llama-family directory as what it is, on each back end, or one sentence."""
+
+import json
+
+import pytest
+import torch
+from conftest import LLAMA3_SCALING
+
+from gainlens.checkpoints import load, unembedding
+
+FAMILY = {
+    "llama": ("Llama", {}),
+    "llama-mha": ("Llama", {"num_key_value_heads": 4}),
+    "llama-tied": ("Llama", {"tie_word_embeddings": True}),
+    "llama3-scaling": ("Llama", {"rope_parameters": LLAMA3_SCALING}),
+    "mistral": ("Mistral", {"sliding_window": None}),
+    "mistral-window": ("Mistral", {"sliding_window": 16}),
+    "qwen2": ("Qwen2", {}),
+    "qwen2-tied": ("Qwen2", {"tie_word_embeddings": True}),
+}
+
+
+@pytest.mark.parametrize("backend", ["hooked", "bridge", "native"])
+@pytest.mark.parametrize("case", FAMILY)
+def test_family_loads_on_every_back_end(make_checkpoint, case, backend):
+    architecture, shape = FAMILY[case]
+    loaded = load(make_checkpoint(architecture, **shape), backend=backend)
+    assert loaded.checkpoint.additivity <= 2 * 2**-24
+    assert loaded.checkpoint.num_layers == 4
+    weight, ln_weight, tied = unembedding(loaded.model)
+    assert weight.shape == (300, 32)
+    assert ln_weight is not None
+    assert tied == case.endswith("tied")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_loads_and_says_so(make_checkpoint, dtype):
+    loaded = load(make_checkpoint(), dtype=dtype)
+    assert loaded.checkpoint.dtype == dtype
+    assert next(loaded.model.parameters()).dtype == getattr(torch, dtype)
+
+
+@pytest.mark.parametrize("name", ["Llama-3.1-8B", "meta-llama-gemma-2-9b", "Llama-2-7b"])
+def test_a_directory_loads_as_what_it_is_whatever_its_name(make_checkpoint, name):
+    """TransformerLens alone would give Llama-3.1-8B's 32 blocks, or fail."""
+    loaded = load(make_checkpoint(name=name))
+    assert loaded.model.cfg.n_layers == 4
+    assert loaded.model.cfg.d_model == 32
+
+
+def test_a_temporary_folder_that_names_a_family_is_refused(make_checkpoint, tmp_path, monkeypatch):
+    trap = tmp_path / "Llama-3.1-8B"
+    trap.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(trap))
+    with pytest.raises(ValueError, match="set TMPDIR"):
+        load(make_checkpoint())
+
+
+def test_theta_and_scaling_reach_the_hooked_model(make_checkpoint):
+    loaded = load(make_checkpoint(rope_parameters={"rope_type": "default", "rope_theta": 5e5}))
+    assert loaded.model.cfg.rotary_base == 5e5
+
+
+@pytest.mark.parametrize(
+    ("break_it", "sentence"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors"),
+        (lambda folder: (folder / "adapter_config.json").write_text("{}"), "adapter"),
+        (lambda folder: (folder / "config.json").write_text("{nope"), "cannot be read"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 64), "cannot be read"),
+        (
+            lambda folder: (
+                (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+            ),
+            "pickled weights can run code",
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_directory_gets_one_sentence(make_checkpoint, break_it, sentence):
+    folder = make_checkpoint()
+    break_it(folder)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_missing_tensors_stop_the_load(make_checkpoint):
+    """Hugging Face would fill the fifth block at random with a warning."""
+    folder = make_checkpoint()
+    edit_config(folder, num_hidden_layers=5)
+    with pytest.raises(ValueError, match=r"missing tensors .*layers\.4"):
+        load(folder)
+
+
+def test_unexpected_tensors_stop_the_load(make_checkpoint):
+    folder = make_checkpoint()
+    edit_config(folder, num_hidden_layers=3)
+    with pytest.raises(ValueError, match=r"unexpected tensors .*layers\.3"):
+        load(folder)
+
+
+def test_an_encoder_is_refused(make_checkpoint):
+    folder = make_checkpoint()
+    edit_config(folder, architectures=["LlamaModel"])
+    with pytest.raises(ValueError, match="not a causal language model"):
+        load(folder)
+
+
+def test_a_missing_directory_and_an_unreachable_hub_say_what_to_do():
+    with pytest.raises(ValueError, match="there is no directory"):
+        load("./nowhere/at/all")
+    with pytest.raises(ValueError, match="hf download"):
+        load("nobody/nothing-of-the-kind")
+
+
+def test_logits_that_differ_from_hugging_face_are_refused(make_checkpoint):
+    """HookedTransformer takes d_head = hidden / heads for Llama, whatever head_dim says."""
+    folder = make_checkpoint(attention_bias=True)
+    with pytest.raises(ValueError, match="logits differ"):
+        load(folder)
+    assert load(folder, backend="native").checkpoint.logits_kl is None
+
+
+def test_a_block_that_is_not_additive_is_refused(make_checkpoint, monkeypatch):
+    from transformers.models.llama import modeling_llama
+
+    original = modeling_llama.LlamaDecoderLayer.forward
+    monkeypatch.setattr(
+        modeling_llama.LlamaDecoderLayer,
+        "forward",
+        lambda self, *args, **kwargs: original(self, *args, **kwargs) * 1.001,
+    )
+    with pytest.raises(ValueError, match="not additive"):
+        load(make_checkpoint(), backend="native")
