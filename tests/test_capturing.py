@@ -158,9 +158,6 @@ def test_a_users_own_hook_is_seen_and_left_alone(loaded):
 def test_a_site_that_does_not_fire_is_named(loaded, monkeypatch):
     model = loaded["native"].model
     layer = model.model.layers[1]
-    # the block now bypasses its MLP module
-    monkeypatch.setattr(layer, "mlp", torch.nn.Module(), raising=True)
-    layer.mlp.forward = None
     original = type(layer).forward
 
     def forward(self, hidden_states, **kwargs):
@@ -195,7 +192,7 @@ def test_memory_does_not_grow_with_blocks(loaded):
         gc.collect()
         shape = (1, 400, 32)
         alive.append(
-            sum(1 for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.shape == shape)
+            sum(1 for o in gc.get_objects() if type(o) is torch.Tensor and o.shape == shape)
         )
 
     readers = [(sites.site(f"blocks.{i}.hook_resid_post"), count) for i in range(4)]

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -148,7 +148,7 @@ def test_packing_goes_on_where_the_joined_text_has_fewer_tokens_than_its_parts()
     assert lengths(encoded) == [8]
     assert encoded.ids == ("p0..p6",)
     assert encoded.cut == 0
-    assert encoded.left_out == ("p7..p8: 4 tokens in all, fewer than the 8 asked for",)
+    assert encoded.left_out == ("p7..p8: 3 tokens in all, fewer than the 8 asked for",)
 
 
 @settings(deadline=None)  # several test processes share the cores
@@ -157,6 +157,7 @@ def test_packing_goes_on_where_the_joined_text_has_fewer_tokens_than_its_parts()
     tokens=st.integers(2, 60),
     adds=st.integers(0, 1),
 )
+@example(sizes=[1, 1, 1], tokens=7, adds=0)  # 6 letters: only the blank lines reach 7
 def test_tokens_is_exact_and_every_text_is_used_at_most_once(sizes, tokens, adds):
     prompts = user(*("a" * (size + 1) for size in sizes))
     tokenizer = Letters(adds=adds)

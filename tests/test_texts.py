@@ -66,6 +66,18 @@ def test_long_without_library_sources_is_an_error(monkeypatch, tmp_path):
         load_prompts("long")
 
 
+def test_long_takes_modules_and_packages_and_no_shim(monkeypatch, tmp_path):
+    """Since 3.12 datetime.py is a shim for _pydatetime.py."""
+    monkeypatch.setattr(gainlens.texts.sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    monkeypatch.setattr(gainlens.texts, "LONG_MINIMUM", 1)
+    (tmp_path / "collections").mkdir()
+    for name, length in (("collections/__init__", 32_000), ("datetime", 31_999), ("os", 40_000)):
+        (tmp_path / f"{name}.py").write_text("x" * length)
+    found = [(prompt.id, len(prompt.text)) for prompt in load_prompts("long").prompts]
+    assert found == [("long-collections", 32_000), ("long-os", 40_000)]
+
+
 def test_the_hash_is_of_ids_and_texts_and_nothing_else():
     pair = (Prompt("a", "ä"), Prompt("b", "c"))
     plain = PromptSet("x", False, pair)

@@ -161,9 +161,9 @@ def _pack(
     for prompt, ids in encoded:
         group.append(prompt)
         length += len(ids)
-        if length < tokens:
+        if length < tokens and prompt is not encoded[-1][0]:
             continue
-        if len(group) > 1:  # a joined text can have fewer tokens than its parts: one BOS, merges
+        if len(group) > 1:  # joined, a text can have more tokens (blank lines) or fewer (one BOS)
             ids = tokenise(_joined(group))
             length = len(ids)
         if length >= tokens:
