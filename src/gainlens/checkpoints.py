@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gainlens.checks import UNIT_ROUNDOFF, check_additivity, check_logits
-from gainlens.hub import read_config, read_tokenizer, read_weights
+from gainlens.hub import read_config, read_tokenizer, read_weights, resolve
 from gainlens.records import Checkpoint
 from gainlens.sites import kind_of, sites_of
 
@@ -51,7 +51,8 @@ def load(
     """Load a causal language model without weight processing and check it on one short prompt.
 
     Args:
-        source: hub name, or a directory in Hugging Face's layout with safetensors weights.
+        source: hub name, directory in Hugging Face's layout with safetensors weights, or one of
+            the package's own twins (gainlens:context512-theta10k).
         name: what to call it; the last part of `source` where not given.
         backend: hooked (HookedTransformer), bridge (TransformerBridge) or native (Hugging Face).
         dtype: float32, bfloat16 or float16; None is float32 on CPU, else the checkpoint's own.
@@ -61,7 +62,7 @@ def load(
     roundoff, every site fires, and the logits equal Hugging Face's.  Raises ValueError with one
     sentence where the checkpoint cannot be had, is no causal language model or fails the check.
     """
-    source = str(source)
+    given, source = str(source), resolve(str(source))
     config = read_config(source, revision, trust_remote_code)
     dtype = dtype or _default_dtype(config, device)
     hf_model = read_weights(source, config, dtype, revision, trust_remote_code)
@@ -74,7 +75,7 @@ def load(
         tokenizer=tokenizer,
         checkpoint=Checkpoint(
             name=name or Path(source).name,
-            hf_name=source,
+            hf_name=given,
             revision=getattr(config, "_commit_hash", None),
             backend=backend,
             dtype=dtype,

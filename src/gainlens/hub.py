@@ -1,10 +1,26 @@
 """A hub name or a directory -> config, weights and tokenizer, or one sentence that says why not."""
 
 import os
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from gainlens.spec import TWIN_PREFIX
+
+TWINS = Path(str(resources.files("gainlens"))) / "twins"
+
+
+def resolve(source: str) -> str:
+    """A directory or hub name; `gainlens:NAME` is a checkpoint that ships with the package."""
+    if not source.startswith(TWIN_PREFIX):
+        return source
+    folder = TWINS / source.removeprefix(TWIN_PREFIX)
+    if folder.parent != TWINS or not folder.is_dir():
+        known = ", ".join(sorted(TWIN_PREFIX + path.name for path in TWINS.glob("*-*")))
+        raise ValueError(f"no checkpoint {source} ships with gainlens; there are {known}")
+    return str(folder)
 
 
 def _sentence(source: str, error: Exception) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from gainlens.axes import GRAM_COLUMNS, Behaviour, ClassSelection, Reduction, Role, Split
+from gainlens.spec import ComparisonSpec
 
 Floats = np.ndarray
 """Shorthand for annotations outside jaxtyping; always float64."""
@@ -318,6 +319,13 @@ class ModelReport:
     """whether the interval lies within 1 +- the spec's margin: FLAT alone is not equality"""
     massive: tuple[MassiveToken, ...]
     prompts: EncodedPrompts
+    scale_control: float
+    """largest change of a logit, as a share of the largest |logit|, when the last stream is scaled
+    by 2: the final norm forgets scale, so a number after it cannot show the last block's gain"""
+    halves_control: Interval
+    """the same model against itself on disjoint halves of the prompts, log gain, nats"""
+    visible_share: tuple[float, float] | None = None
+    """mean of Capture.visible over ordinary tokens, for attention and for the MLP"""
 
 
 @dataclass(frozen=True)
@@ -376,3 +384,24 @@ class HypothesisTest:
     gain_ratio: float
     wu_ratio: float
     verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run, whole."""
+
+    spec: ComparisonSpec
+    date: str
+    """ISO 8601, UTC"""
+    seconds: float
+    reports: tuple[ModelReport, ...]
+    captures: Mapping[str, Capture]
+    """by model key"""
+    decompositions: Mapping[str, Decomposition]
+    test: HypothesisTest
+    verdict: Verdict
+    environment: Mapping[str, str]
+
+    def report(self, role: Role) -> ModelReport:
+        """The first model of a role."""
+        return next(report for report in self.reports if report.role == role)
