@@ -4,7 +4,7 @@ A tokenizer is whatever answers like a Hugging Face one: transformers is not imp
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -20,6 +20,7 @@ MIN_TOKENS: Final = 2
 TokenIds = Int64[np.ndarray, " position"]
 
 
+@runtime_checkable  # beartype checks it in tests
 class Tokenizer(Protocol):
     """The part of a Hugging Face tokenizer that is used here."""
 
