@@ -17,7 +17,7 @@ __all__ = ["NOTEBOOK_SENTENCE", "Prompt", "PromptSet", "Tokenizer", "encode", "l
 MIN_TOKENS: Final = 2
 """Position 0 is a class of its own, so a prompt of one token says nothing about ordinary tokens."""
 
-TokenIds = Int64[np.ndarray, " position"]
+TokenIds = Int64[np.ndarray, " _"]  # an unnamed axis: prompts differ in length
 
 
 @runtime_checkable  # beartype checks it in tests
@@ -58,16 +58,7 @@ def encode(
         _check_ids(prompt.id, ids, tokenizer, adds_bos, vocab_size)
         return ids
 
-    encoded: list[tuple[Prompt, TokenIds]] = []
-    left_out: list[str] = []
-    for prompt in prompts.prompts:
-        ids = tokenise(prompt)
-        if fault := _unusable(ids, tokenizer, adds_bos):
-            if not prompts.built_in:
-                raise ValueError(f"prompt {prompt.id!r} of {prompts.name!r} {fault}; remove it")
-            left_out.append(f"{prompt.id}: {fault}")
-        else:
-            encoded.append((prompt, ids))
+    encoded, left_out = _usable(prompts, tokenise, tokenizer.unk_token_id, adds_bos)
     if tokens is not None:
         rows, short = _pack(encoded, tokens, tokenise)
         left_out += short
@@ -129,14 +120,25 @@ def _check_ids(
         )
 
 
-def _unusable(ids: TokenIds, tokenizer: Tokenizer, adds_bos: bool) -> str | None:
-    if len(ids) < MIN_TOKENS:
-        return f"has {len(ids)} token in all and at least {MIN_TOKENS} are needed"
-    if tokenizer.unk_token_id is not None and bool(
-        np.all(ids[int(adds_bos) :] == tokenizer.unk_token_id)
-    ):
-        return "is nothing but unknown tokens to this tokenizer"
-    return None
+def _usable(
+    prompts: PromptSet, tokenise: Callable[[Prompt], TokenIds], unk: int | None, adds_bos: bool
+) -> tuple[list[tuple[Prompt, TokenIds]], list[str]]:
+    """Prompts with their ids, and what a built-in set has to leave out; a user is told instead."""
+    encoded: list[tuple[Prompt, TokenIds]] = []
+    left_out: list[str] = []
+    for prompt in prompts.prompts:
+        ids = tokenise(prompt)
+        if len(ids) < MIN_TOKENS:
+            fault = f"has {len(ids)} token in all and at least {MIN_TOKENS} are needed"
+        elif unk is not None and np.all(ids[int(adds_bos) :] == unk):
+            fault = "is nothing but unknown tokens to this tokenizer"
+        else:
+            encoded.append((prompt, ids))
+            continue
+        if not prompts.built_in:
+            raise ValueError(f"prompt {prompt.id!r} of {prompts.name!r} {fault}; remove it")
+        left_out.append(f"{prompt.id}: {fault}")
+    return encoded, left_out
 
 
 def _within_context(

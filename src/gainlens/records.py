@@ -36,8 +36,8 @@ class EncodedPrompts:
     """of the canonical JSON of ids and texts, before any cutting"""
     ids: tuple[str, ...]
     """one name a prompt"""
-    tokens: tuple[Int64[np.ndarray, " position"], ...]
-    """token ids, one array a prompt"""
+    tokens: tuple[Int64[np.ndarray, " _"], ...]
+    """token ids [position], one array a prompt; the axis is unnamed since lengths differ"""
     bos: bool
     """whether position 0 holds a BOS token (Qwen2 prepends none)"""
     cut: int
