@@ -1,0 +1,212 @@
+"""Intervals against an independent bootstrap, their identities, and what cannot be told."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from gainlens.stats import (
+    CONSTANT,
+    UNSTABLE,
+    difference_interval,
+    halves_interval,
+    mean_interval,
+    mean_intervals,
+    seed_interval,
+    simultaneous_band,
+)
+
+
+@pytest.fixture
+def skewed() -> np.ndarray:
+    return np.random.default_rng(5).exponential(size=40)
+
+
+def plain_bootstrap_t(values: np.ndarray, resamples: int, size: int) -> tuple[float, float]:
+    """The same definition written another way: resamples kept, numpy's quantiles."""
+    rng = np.random.default_rng(99)
+    drawn = values[rng.integers(0, len(values), (resamples, size))]
+    t = (drawn.mean(1) - values.mean()) / (drawn.std(1, ddof=1) / np.sqrt(size))
+    error = values.std(ddof=1) / np.sqrt(len(values))
+    low, high = np.quantile(t, [0.025, 0.975])
+    return values.mean() - high * error, values.mean() - low * error
+
+
+def test_interval_equals_a_plain_studentised_bootstrap(skewed):
+    found = mean_interval(skewed, resamples=100_000)
+    expected = plain_bootstrap_t(skewed, 100_000, 20)
+    error = skewed.std(ddof=1) / np.sqrt(40)
+    # sampling error of an extreme quantile of 100,000 t values: 0.01 to 0.02 standard errors
+    np.testing.assert_allclose((found.low, found.high), expected, atol=0.06 * error)
+    assert found.high - found.estimate > found.estimate - found.low  # leans to the long tail
+    assert (found.n, found.confidence, found.status) == (40, 0.95, "ok")
+
+
+def test_many_normal_values_give_the_t_interval():
+    values = np.random.default_rng(0).normal(size=2000)
+    found = mean_interval(values, resamples=20_000)
+    expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    width = expected.high - expected.low
+    np.testing.assert_allclose((found.low, found.high), expected, atol=0.02 * width)
+
+
+def test_shift_and_scale_carry_over(skewed):
+    one, other = mean_interval(skewed), mean_interval(3 * skewed + 2)
+    np.testing.assert_allclose([other.low, other.high], [3 * one.low + 2, 3 * one.high + 2])
+
+
+def test_more_confidence_is_wider_and_a_seed_fixes_all(skewed):
+    assert mean_interval(skewed) == mean_interval(skewed)
+    assert mean_interval(skewed, seed=1) != mean_interval(skewed)
+    narrow, wide = (mean_interval(skewed, confidence=c) for c in (0.8, 0.99))
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_cells_together_equal_cells_alone_and_missing_prompts_are_left_out():
+    values = np.random.default_rng(1).normal(size=(300, 30))
+    values[::3, :4] = np.nan
+    values[5] = np.nan
+    together = mean_intervals(values)
+    for cell in (0, 1, 2, 150, 299):
+        known = values[cell][~np.isnan(values[cell])]
+        assert together[cell] == mean_interval(known)
+        assert together[cell].n == len(known)
+    assert together[5].n == 0
+    assert np.isnan(together[5].estimate)
+
+
+@pytest.mark.parametrize("value", [0.0, np.log(1.25), 1e3])
+@pytest.mark.parametrize("jitter", [0.0, 1e-16])
+def test_constant_values_have_no_interval(value, jitter):
+    """A standard error of 0 would read as certainty."""
+    values = value + jitter * np.arange(32)
+    for found in (mean_interval(values), seed_interval(values[:3])):
+        assert found.estimate == pytest.approx(value)
+        assert np.isnan([found.low, found.high]).all()
+        assert found.status == CONSTANT
+        assert not found.known
+
+
+def test_one_value_among_equals_has_no_interval_and_spread_values_do():
+    """More than half of the resamples have no spread at all: the tail cannot be seen."""
+    values = np.zeros(16)
+    values[3] = 1.0
+    found = mean_interval(values)
+    assert found.status == UNSTABLE
+    assert np.isnan(found.low)
+    assert mean_interval(np.arange(16.0)).known
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_values_have_no_interval(n):
+    values = np.full(n, 0.5)
+    for found in (mean_interval(values), seed_interval(values)):
+        assert np.isnan([found.low, found.high]).all()
+        assert f"{n} " in found.status
+        assert np.isnan(found.estimate) == (n == 0)
+
+
+def test_a_handful_of_prompts_gives_students_t():
+    values = np.random.default_rng(2).normal(size=7)
+    expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    for found in (mean_interval(values), seed_interval(values)):
+        np.testing.assert_allclose((found.low, found.high), expected, rtol=1e-12)
+        assert found.method.startswith("Student's t")
+
+
+def peak_bytes(resamples: int) -> int:
+    values = np.random.default_rng(3).normal(size=(8, 32))
+    mean_intervals(values)  # lazy imports out of the way
+    tracemalloc.start()
+    mean_intervals(values, resamples=resamples)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_memory_does_not_grow_with_the_number_of_resamples():
+    assert peak_bytes(50_000) <= 1.05 * peak_bytes(1000)
+
+
+def test_pairing_removes_what_prompts_share():
+    rng = np.random.default_rng(4)
+    shared = rng.normal(size=40)
+    short, long = (shared + 0.05 * rng.normal(size=40) for _ in range(2))
+    long = long + 0.1
+    paired = difference_interval(long, short, paired=True)
+    unpaired = difference_interval(long, short, paired=False)
+    assert paired == mean_interval(long - short)
+    assert paired.estimate == pytest.approx(unpaired.estimate)
+    assert paired.low > 0
+    assert unpaired.low < 0 < unpaired.high
+    assert (paired.n, unpaired.n) == (40, 80)
+
+
+def test_paired_difference_leaves_out_prompts_that_lack_the_class_on_one_side():
+    long, short = np.random.default_rng(6).normal(size=(2, 30))
+    long[3] = short[7] = np.nan
+    assert difference_interval(long, short, paired=True).n == 28
+    assert difference_interval(long, short, paired=False).n == 58
+
+
+def test_unpaired_difference_of_many_values_equals_welch():
+    rng = np.random.default_rng(7)
+    long, short = rng.normal(size=900), 3 * rng.normal(size=500)
+    found = difference_interval(long, short, paired=False, resamples=20_000)
+    expected = scipy_stats.ttest_ind(long, short, equal_var=False).confidence_interval(0.95)
+    width = expected.high - expected.low
+    np.testing.assert_allclose((found.low, found.high), expected, atol=0.02 * width)
+
+
+def test_unpaired_difference_of_few_values_is_welch():
+    long, short = np.random.default_rng(8).normal(size=(2, 9))
+    found = difference_interval(long, short[:6], paired=False)
+    expected = scipy_stats.ttest_ind(long, short[:6], equal_var=False).confidence_interval(0.95)
+    np.testing.assert_allclose((found.low, found.high), expected, rtol=1e-9)
+
+
+def test_a_difference_that_cannot_be_told_says_so():
+    same = np.linspace(0, 1, 20)
+    assert difference_interval(same, same, paired=True).status == CONSTANT
+    flat = difference_interval(np.full(20, 0.3), np.full(20, 0.1), paired=False)
+    assert flat.status == CONSTANT
+    assert flat.estimate == pytest.approx(0.2)
+    lone = difference_interval(same, same[:1], paired=False)
+    assert "at least 2" in lone.status
+
+
+def test_halves_are_disjoint_and_cover_every_prompt(monkeypatch):
+    seen = []
+
+    def record(long, short, **_):
+        seen.extend([*long, *short])
+
+    monkeypatch.setattr("gainlens.stats.difference_interval", record)
+    halves_interval(np.arange(31.0))
+    assert sorted(seen) == list(range(31))
+
+
+def test_band_of_one_layer_copied_is_the_band_of_one(skewed):
+    """The largest |t| of copies is the |t| of one: no correction where nothing is added."""
+    one, many = simultaneous_band(skewed[None]), simultaneous_band(np.stack([skewed] * 5))
+    np.testing.assert_allclose([side[0] for side in many], [side[0] for side in one])
+
+
+def test_band_over_independent_layers_is_wider_than_each_interval():
+    values = np.random.default_rng(9).normal(size=(20, 40))
+    low, high = simultaneous_band(values)
+    for layer, found in enumerate(mean_intervals(values)):
+        assert low[layer] < found.low < found.high < high[layer]
+
+
+@pytest.mark.parametrize("prompts", [5, 40])
+def test_band_leaves_out_prompts_and_layers_that_say_nothing(prompts):
+    values = np.random.default_rng(10).normal(size=(3, prompts))
+    values[1] = 0.25
+    values = np.insert(values, 2, np.nan, axis=1)
+    low, high = simultaneous_band(values)
+    assert np.isnan([low[1], high[1]]).all()
+    means = np.nanmean(values, axis=1)
+    assert ((low < means) & (means < high))[[0, 2]].all()
+    assert np.isnan(simultaneous_band(values[:, :1])).all()
