@@ -16,6 +16,7 @@ from gainlens.axes import GRAM_COLUMNS
 from gainlens.gram import gram_columns, token_slices, top_components
 from gainlens.records import Capture, EncodedPrompts
 from gainlens.sites import BLOCK_SITES, ModelSites, Reader, Site, reading, sites_of
+from gainlens.unembed import visible_share
 
 Subspaces = tuple[Tensor, Tensor]
 """Orthonormal bases [d_model, k] of W_U's top and bottom right singular subspace."""
@@ -105,20 +106,8 @@ def _normed(final_norm: nn.Module, y: Tensor) -> Tensor:
 def _shares(a: Tensor, m: Tensor, subspaces: Subspaces) -> Tensor:
     """Share of each write's squared norm in each subspace: [subspace, component, batch, token]."""
     return torch.stack(
-        [
-            torch.stack([_share(write, basis.to(write.device)) for write in (a, m)])
-            for basis in subspaces
-        ]
+        [torch.stack([visible_share(write, basis) for write in (a, m)]) for basis in subspaces]
     )
-
-
-def _share(write: Tensor, basis: Tensor) -> Tensor:
-    flat = write.reshape(-1, write.shape[-1])
-    pieces: list[Tensor] = []
-    for part in token_slices(flat):
-        piece = flat[part].float()
-        pieces.append((piece @ basis).square().sum(-1) / piece.square().sum(-1))
-    return torch.cat(pieces).reshape(write.shape[:-1])
 
 
 def capture(

@@ -1,7 +1,6 @@
 """A hub name or a directory -> config, weights and tokenizer, or one sentence that says why not."""
 
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 
 from gainlens.spec import TWIN_PREFIX
 
-TWINS = Path(str(resources.files("gainlens"))) / "twins"
+TWINS = Path(__file__).parent / "twins"
 
 
 def resolve(source: str) -> str:

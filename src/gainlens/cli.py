@@ -1,0 +1,205 @@
+"""Flags -> spec -> compare -> exit status.
+
+Exit status: 0 when the comparison ran, whatever its verdict; 2 for a user's mistake, with one line
+on standard error; 130 on Ctrl-C.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from gainlens.axes import CLASS_SELECTIONS, REDUCTIONS, SPLITS, Role
+from gainlens.spec import PRESETS, Backend, ComparisonSpec, Device, Dtype, ModelSpec, Rule
+
+EXAMPLES = """\b
+Examples:
+  compare.py                                     the shipped twins, offline, on a laptop
+  compare.py --preset llama --device cuda        the notebook's own models
+  compare.py --short DIR --long NAME             any two models, local or from the hub
+  compare.py --prompts mine.jsonl --tokens 256   your own texts, exact lengths
+  compare.py --rescore result.json               what an old result can and cannot say
+"""
+
+
+def _estimand(text: str) -> dict[str, str]:
+    """`ordinary/geomean` or `ordinary/geomean/logmean` as the fields of a Rule."""
+    parts = text.split("/")
+    known = {"token_class": CLASS_SELECTIONS, "reduction": REDUCTIONS, "split": SPLITS}
+    if not 2 <= len(parts) <= 3 or any(
+        part not in names for part, names in zip(parts, known.values(), strict=False)
+    ):
+        raise ValueError(
+            f"--estimand {text!r} is not CLASS/REDUCTION or CLASS/REDUCTION/SPLIT, with a class of "
+            f"{', '.join(CLASS_SELECTIONS)}, a reduction of {', '.join(REDUCTIONS)} and a split of "
+            f"{', '.join(SPLITS)}"
+        )
+    return dict(zip(known, parts, strict=False))
+
+
+def key_of(source: str, taken: Sequence[str]) -> str:
+    """A model's key: the last part of its name, safe as a file name, and not taken yet."""
+    key = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name).strip(".-") or "model"
+    number = 2
+    while (numbered := key if number == 2 and key not in taken else f"{key}-{number}") in taken:
+        number += 1
+    return numbered
+
+
+def models_of(
+    preset: str | None,
+    short: str | None,
+    long: str | None,
+    references: Sequence[str],
+    controls: Sequence[str],
+) -> tuple[ModelSpec, ...]:
+    """The models of a comparison from the flags."""
+    if (short is None) != (long is None):
+        given, missing = ("--short", "--long") if short else ("--long", "--short")
+        raise ValueError(f"{given} needs {missing}: a comparison takes one model of each")
+    if short is not None and preset is not None:
+        raise ValueError("--preset and --short/--long exclude one another: give one or the other")
+    models: list[ModelSpec] = [] if short and long else list(PRESETS[preset or "twins"])
+    wanted: list[tuple[Role, str]] = [("short", short), ("long", long)] if short and long else []
+    wanted += [("reference", source) for source in references]
+    wanted += [("control", source) for source in controls]
+    for role, source in wanted:
+        key = key_of(source, [model.key for model in models])
+        models.append(ModelSpec(key=key, hf_name=source, role=role))
+    return tuple(models)
+
+
+def spec_of(flags: dict[str, Any]) -> ComparisonSpec:
+    """The spec that a set of flags asks for; ValueError for what does not go together."""
+    models = models_of(
+        flags["preset"], flags["short"], flags["long"], flags["reference"], flags["control"]
+    )
+    keys = {model.role: model.key for model in reversed(models)}
+    name = f"{keys['short']}-vs-{keys['long']}" if flags["short"] else flags["preset"] or "twins"
+    rule = _estimand(flags["estimand"]) | {
+        field: flags[field] for field in ("confidence", "min_prompts", "resamples", "seed")
+    }
+    passed = ("prompts", "tokens", "backend", "dtype", "device", "revision")
+    return ComparisonSpec(
+        name=name,
+        models=models,
+        rule=Rule.model_validate(rule),
+        allow_extrapolation=flags["allow_extrapolation"],
+        trust_remote_code=flags["trust_remote_code"],
+        **{field: flags[field] for field in passed},
+    )
+
+
+def _choice(literal: Any) -> click.Choice[str]:
+    return click.Choice(list(get_args(literal)))
+
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--preset", type=click.Choice(list(PRESETS)), help="Models that are known here [default: twins]."),
+    click.option("--short", metavar="M", help="Hub name or directory of the short-context model."),
+    click.option("--long", metavar="M", help="Hub name or directory of the long-context model."),
+    click.option("--reference", metavar="M", multiple=True, help="A further model, measured beside. Repeatable."),
+    click.option("--control", metavar="M", multiple=True, help="A model of the 2 x 2 design. Repeatable."),
+    click.option("--prompts", metavar="P", default="mixed", show_default=True, help="notebook, mixed, long, or a text or JSONL file, a prompt a line."),
+    click.option("--tokens", metavar="N", type=click.IntRange(min=2), help="Prompts of exactly N tokens, cut or packed."),
+    click.option("--estimand", metavar="C/R", default="ordinary/geomean", show_default=True, help="Token class and reduction that decide, fixed before the run; /SPLIT may follow."),
+    click.option("--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True, help="Of every interval."),
+    click.option("--min-prompts", metavar="N", type=click.IntRange(min=3), default=16, show_default=True, help="Fewer give UNDETERMINED."),
+    click.option("--resamples", metavar="N", type=click.IntRange(min=200), default=2000, show_default=True, help="Of the bootstrap."),
+    click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."),
+    click.option("--backend", type=_choice(Backend), default="auto", show_default=True, help="Which kind of model carries the hooks."),
+    click.option("--dtype", type=_choice(Dtype), help="[default: float32 on CPU, the checkpoint's own on CUDA]"),
+    click.option("--device", type=_choice(Device), default="auto", show_default=True),
+    click.option("--revision", metavar="R", help="Branch, tag or commit of a hub model."),
+    click.option("--allow-extrapolation", is_flag=True, help="Measure beyond the context that a model was made for."),
+    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint. Off unless given."),
+    click.option("--rescore", metavar="FILE", type=click.Path(path_type=Path), help="No model: what a result.json, or the notebook's own JSON, can and cannot say."),
+    click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Run folder [default: runs/<preset> or runs/<short>-vs-<long>]."),
+    click.option("--figures", metavar="DIR", type=click.Path(path_type=Path), help="Figure folder [default: figures for the default run, else DIR/figures]."),
+    click.option("--quiet", is_flag=True, help="No tables, no progress."),
+    click.option("--json", "as_json", is_flag=True, help="The result on standard output, nothing else."),
+)  # fmt: skip
+
+
+def _with_options(function: Any) -> Any:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@_with_options
+def compare_command(**flags: Any) -> None:
+    """Does the residual stream of a long-context model contract where a short-context one expands?
+
+    Measures each model's residual stream block by block, splits every gain into attention and MLP,
+    and says what can be said of the claim, and how far to trust it.
+    """
+    quiet = flags["quiet"] or flags["as_json"]
+    if flags["rescore"]:
+        document = _rescore(flags["rescore"], flags["out"], quiet)
+    else:
+        document = _compare(flags, quiet)
+    if flags["as_json"]:
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
+    from gainlens import rendering, report, store
+    from gainlens.quiet import chatter_silenced
+
+    spec = spec_of(flags)
+    out: Path = flags["out"] or Path("runs") / spec.name
+    default_run = spec.name == "twins" and flags["out"] is None
+    figures: Path = flags["figures"] or (Path("figures") if default_run else out / "figures")
+    rendering.check_writable(out)
+    with chatter_silenced(), report.progress(quiet, len(spec.models)) as watch:
+        from gainlens.pipeline import compare
+
+        comparison = compare(spec, watch)
+        watch.phase("drawing figures, writing tables")
+        written = rendering.write_run(out, figures, comparison)
+    if not quiet:
+        report.print_comparison(comparison, written)
+    return store.result_json(comparison)
+
+
+def _rescore(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
+    from gainlens import report, store
+    from gainlens.rescore import rescore, to_json
+
+    score = rescore(file)
+    document = {"rescore": to_json(score)}
+    path = (out or Path("runs") / f"rescore-{key_of(file.stem, [])}") / store.RESULT
+    store.write_json(path, document)
+    if not quiet:
+        report.print_rescore(score, path)
+    return document
+
+
+def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status, a user's mistake as one line on standard error."""
+    try:
+        command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except click.ClickException as error:
+        return _mistake(error.format_message())
+    except ValueError as error:
+        return _mistake(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    return 0
+
+
+def _mistake(sentence: str) -> int:
+    click.echo(f"error: {' '.join(sentence.split())}", err=True)
+    return 2
+
+
+def main() -> None:
+    """scripts/compare.py."""
+    sys.exit(run(compare_command))

@@ -1,0 +1,229 @@
+"""The story on one screen: load -> capture -> decompose -> test -> report."""
+
+import datetime
+import gc
+import platform
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from gainlens.attribution import read_curves
+from gainlens.capturing import capture
+from gainlens.checkpoints import LoadedModel, load, unembedding
+from gainlens.checks import scale_control
+from gainlens.gain import decompose, reduce_gains
+from gainlens.hub import read_config, read_tokenizer, resolve
+from gainlens.lifecycle import massive_lifecycle
+from gainlens.notebook import hypothesis_test, notebook_residual, side_of
+from gainlens.prompts import encode
+from gainlens.records import Capture, Comparison, Decomposition, EncodedPrompts, ModelReport
+from gainlens.rope import check_theta, rope_report
+from gainlens.spec import TWIN_PREFIX, ComparisonSpec, ModelSpec
+from gainlens.stats import halves_interval
+from gainlens.texts import load_prompts
+from gainlens.unembed import subspaces, unembed_gram, unembed_report
+from gainlens.verdict import block_gains, grade_cells, is_equivalent, judge, primary_cell
+
+DATA = Path(__file__).parent / "data"
+HOOKED_TOKENS = 2048
+"""`auto` takes HookedTransformer up to this prompt length: it materialises attention."""
+HOOKED_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+
+
+class Watch(Protocol):
+    """Whoever wants to see progress."""
+
+    def model(self, name: str, prompts: int) -> AbstractContextManager[Any]:
+        """Entered while a model is loaded and measured; `prompts` is how many there are to do."""
+        ...
+
+    def advance(self, prompts: int) -> None:
+        """So many prompts more are done."""
+        ...
+
+
+class _Silent:
+    def model(self, name: str, prompts: int) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def advance(self, prompts: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model's report with the numbers behind it."""
+
+    report: ModelReport
+    capture: Capture
+    decomposition: Decomposition
+
+
+def compare(spec: ComparisonSpec, watch: Watch | None = None) -> Comparison:
+    """Measure every model of a comparison on the same texts and judge.
+
+    One model is in memory at a time.  ValueError with one sentence for whatever the user can mend.
+    """
+    started = time.perf_counter()
+    watch = watch or _Silent()
+    encoded = encode_for_all(spec)
+    measured: dict[str, Measured] = {}
+    for model in spec.models:
+        with watch.model(model.label or model.key, len(encoded[model.key].ids)):
+            measured[model.key] = measure(spec, model, encoded[model.key], watch)
+        gc.collect()
+    reports = tuple(item.report for item in measured.values())
+    shipped = all(model.hf_name.startswith(TWIN_PREFIX) for model in spec.models)
+    comparison = Comparison(
+        spec=spec,
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        seconds=time.perf_counter() - started,
+        reports=reports,
+        captures={key: item.capture for key, item in measured.items()},
+        decompositions={key: item.decomposition for key, item in measured.items()},
+        test=hypothesis_test(*(side_of(_of_role(reports, role)) for role in ("short", "long"))),
+        verdict=judge(reports, spec.rule, twins_curves() if shipped else None),
+        environment=environment(),
+    )
+    return comparison
+
+
+def encode_for_all(spec: ComparisonSpec) -> Mapping[str, EncodedPrompts]:
+    """The same texts as each model's tokens.  Built-in prompts fit the smallest context of all."""
+    texts = load_prompts(spec.prompts)
+    sources = {model.key: resolve(model.hf_name) for model in spec.models}
+    configs = {
+        key: read_config(source, spec.revision, spec.trust_remote_code)
+        for key, source in sources.items()
+    }
+    smallest = min(config.max_position_embeddings for config in configs.values())
+    return {
+        key: encode(
+            texts,
+            read_tokenizer(source, spec.revision, spec.trust_remote_code),
+            context=smallest if texts.built_in else configs[key].max_position_embeddings,
+            tokens=spec.tokens,
+            allow_extrapolation=spec.allow_extrapolation,
+            vocab_size=configs[key].vocab_size,
+        )
+        for key, source in sources.items()
+    }
+
+
+def measure(
+    spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts, watch: Watch | None = None
+) -> Measured:
+    """Load one model, capture it on the prompts, and decompose."""
+    loaded = load(
+        model.hf_name,
+        name=model.key,
+        backend=_backend(spec, model, prompts),
+        dtype=spec.dtype,
+        device=_device(spec),
+        revision=spec.revision,
+        trust_remote_code=spec.trust_remote_code,
+    )
+    weight, ln_weight, tied = unembedding(loaded.model)
+    spectrum = unembed_gram(weight)
+    captured = capture(
+        loaded.model,
+        prompts,
+        subspaces=subspaces(spectrum),
+        patterns=True,
+        progress=(watch or _Silent()).advance,
+    )
+    decomposition = decompose(
+        captured, split=spec.rule.split, massive_ratio=spec.rule.massive_ratio
+    )
+    rope = rope_report(loaded.model, loaded.checkpoint.config)
+    check_theta(rope)
+    rule = spec.rule
+    gains = reduce_gains(captured, decomposition, rule.token_class, rule.reduction)
+    cells = grade_cells(captured, decomposition, rule, loaded.checkpoint.dtype)
+    primary = primary_cell(cells, rule)
+    report = ModelReport(
+        role=model.role,
+        checkpoint=loaded.checkpoint,
+        residual=notebook_residual(capture(loaded.model, _notebook_sentence(loaded))),
+        unembed=unembed_report(spectrum, ln_weight, tied=tied),
+        rope=rope,
+        layers=block_gains(gains, rule),
+        cells=cells,
+        last_block=gains.log_gain[-1],
+        behaviour=primary.behaviour,
+        equivalent=is_equivalent(primary.log_gain, rule),
+        massive=massive_lifecycle(
+            captured, decomposition, _token_texts(loaded, captured), rule.massive_ratio
+        ),
+        prompts=prompts,
+        scale_control=scale_control(loaded.model, _check_tokens(loaded), weight),
+        halves_control=halves_interval(
+            gains.log_gain[-1],
+            confidence=rule.confidence,
+            resamples=rule.resamples,
+            seed=rule.seed,
+        ),
+    )
+    return Measured(report, captured, decomposition)
+
+
+def twins_curves() -> Any:
+    """The shipped table of the twins along training, all seeds and cells."""
+    return read_curves(DATA / "twins_training.csv")
+
+
+def environment() -> dict[str, str]:
+    """Versions that the numbers depend on."""
+    packages = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{package: version(package) for package in packages},
+    }
+
+
+def _backend(spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts) -> str:
+    """What `auto` means: hooked where it can hold the prompt and knows the model, else native."""
+    if spec.backend != "auto":
+        return spec.backend
+    config = read_config(resolve(model.hf_name), spec.revision, spec.trust_remote_code)
+    longest = max(len(tokens) for tokens in prompts.tokens)
+    known = config.architectures[0] in HOOKED_ARCHITECTURES
+    return "hooked" if known and longest <= HOOKED_TOKENS else "native"
+
+
+def _device(spec: ComparisonSpec) -> str:
+    if spec.device != "auto":
+        return spec.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _of_role(reports: tuple[ModelReport, ...], role: str) -> ModelReport:
+    return next(report for report in reports if report.role == role)
+
+
+def _notebook_sentence(loaded: LoadedModel) -> EncodedPrompts:
+    return encode(
+        load_prompts("notebook"),
+        loaded.tokenizer,
+        context=loaded.checkpoint.context,
+        tokens=None,
+        allow_extrapolation=False,
+        vocab_size=loaded.checkpoint.d_vocab,
+    )
+
+
+def _check_tokens(loaded: LoadedModel) -> torch.Tensor:
+    return torch.from_numpy(_notebook_sentence(loaded).tokens[0])[None]
+
+
+def _token_texts(loaded: LoadedModel, captured: Capture) -> list[str]:
+    """Every token's text, for the reader."""
+    ids = captured.token_id.tolist()
+    text = {token: loaded.tokenizer.decode([token]) for token in set(ids)}
+    return [text[token] for token in ids]

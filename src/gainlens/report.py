@@ -1,0 +1,206 @@
+"""Records -> the terminal: progress, the verdict with its doubts, and the tables behind it."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from math import exp, isfinite
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from gainlens.notebook import TABLE_HEADER, comparison_rows, row_cells
+from gainlens.records import Comparison, Effect, Interval, ModelReport
+from gainlens.rescore import Rescore
+from gainlens.rescore_tables import tables as rescore_tables
+
+_COLOURS = {
+    "CONFIRMED": "green",
+    "REJECTED": "red",
+    "UNEXPECTED": "yellow",
+    "INVERTED": "red",
+    "UNDETERMINED": "white",
+}
+_DISSENT_SHOWN = 6
+"""The rest is in result.json and in the figure verdict_forest."""
+
+
+class ProgressWatch:
+    """Progress of a comparison on standard error; silent where that is no terminal."""
+
+    def __init__(self, progress: Progress, models: int) -> None:
+        self._progress = progress
+        self._models = progress.add_task("models", total=models)
+        self._prompts = progress.add_task("prompts", total=None, visible=False)
+
+    @contextmanager
+    def model(self, name: str, prompts: int) -> Generator[None]:
+        """Show the model at work."""
+        self._progress.update(self._models, description=escape(name))
+        self._progress.reset(self._prompts, total=prompts, visible=True)
+        yield
+        self._progress.advance(self._models)
+        self._progress.update(self._prompts, visible=False)
+
+    def advance(self, prompts: int) -> None:
+        """So many prompts more are done."""
+        self._progress.advance(self._prompts, prompts)
+
+    def phase(self, name: str) -> None:
+        """What happens after the last model."""
+        self._progress.update(self._models, description=name)
+
+
+@contextmanager
+def progress(quiet: bool, models: int) -> Generator[ProgressWatch]:
+    """Progress bars with the time left, on standard error, only where it is a terminal."""
+    console = Console(stderr=True)
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bars:
+        yield ProgressWatch(bars, models)
+
+
+def ratio(interval: Interval) -> str:
+    """An interval on log gain as a gain: 1.08 [1.07, 1.09]."""
+    if not isfinite(interval.estimate):
+        return "unknown"
+    if not isfinite(interval.low):
+        return f"{exp(interval.estimate):.3f}"
+    return f"{exp(interval.estimate):.3f} [{exp(interval.low):.3f}, {exp(interval.high):.3f}]"
+
+
+def print_comparison(comparison: Comparison, written: Sequence[Path]) -> None:
+    """The verdict first, then the tables it rests on, then where everything is."""
+    console = Console()
+    verdict = comparison.verdict
+    console.print(
+        Panel(
+            escape(verdict.headline),
+            title=f"{verdict.outcome}{'' if verdict.robust else ', not robust'}",
+            border_style=_COLOURS[verdict.outcome],
+        )
+    )
+    console.print(_gain_table(comparison))
+    console.print(_notebook_table(comparison))
+    console.print(_doubts(comparison))
+    if verdict.attribution:
+        console.print(_attribution_table(verdict.attribution))
+    console.print(_sentences("Why", verdict.reasons))
+    if verdict.attribution_note:
+        console.print(f"Attribution: {escape(verdict.attribution_note)}", highlight=False)
+    folders = sorted({str(path.parent) for path in written})
+    console.print(f"Written to {escape(', '.join(folders))} in {comparison.seconds:.1f} s")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    return table
+
+
+def _primary(comparison: Comparison, report: ModelReport) -> Interval:
+    rule = comparison.spec.rule
+    wanted = (rule.token_class, rule.reduction, "all", False)
+    return next(
+        cell.log_gain
+        for cell in report.cells
+        if (cell.token_class, cell.reduction, cell.lengths, cell.after_final_norm) == wanted
+    )
+
+
+def _gain_table(comparison: Comparison) -> Table:
+    """The last block of every model: gain with interval, parts, and the notebook's number."""
+    rule = comparison.spec.rule
+    table = _table(
+        f"Last block, {rule.reduction} over {rule.token_class} tokens, "
+        f"{rule.confidence:.0%} over prompts; parts in nats ({rule.split})",
+        "model", "role", "gain", "", "attention", "MLP", "notebook's last_gain = block x norm",
+    )  # fmt: skip
+    for report in comparison.reports:
+        last, residual = report.layers[-1], report.residual
+        table.add_row(
+            escape(report.checkpoint.name),
+            report.role,
+            ratio(_primary(comparison, report)),
+            report.behaviour or "unknown",
+            f"{last.attention:+.3f}",
+            f"{last.mlp:+.3f}",
+            f"{residual.last_gain:.3f} = {residual.true_last_gain:.3f} x "
+            f"{residual.final_norm_gain:.3f}",
+        )
+    return table
+
+
+def _notebook_table(comparison: Comparison) -> Table:
+    test = comparison.test
+    table = _table(
+        f"The notebook's table and its rule: {test.verdict} (theta ratio {test.theta_ratio:.1f}, "
+        f"gain ratio {test.gain_ratio:.2f}, W_U ratio {test.wu_ratio:.2f})",
+        *TABLE_HEADER,
+    )
+    for row in comparison_rows(comparison.spec, comparison.reports):
+        table.add_row(*(escape(cell) for cell in row_cells(row)))
+    return table
+
+
+def _doubts(comparison: Comparison) -> Group:
+    verdict = comparison.verdict
+    shown = [*verdict.dissent[:_DISSENT_SHOWN]]
+    if len(verdict.dissent) > _DISSENT_SHOWN:
+        shown.append(f"and {len(verdict.dissent) - _DISSENT_SHOWN} more in result.json")
+    identification = verdict.identification
+    confounds = "; ".join(identification.differing) or "nothing but theta and context differs"
+    return Group(
+        _sentences(f"Dissent ({len(verdict.dissent)} cells)", shown or ["none"]),
+        f"Identification: {'CONTROLLED' if identification.controlled else 'CONFOUNDED'}: "
+        f"{escape(confounds)}",
+    )
+
+
+def _attribution_table(effects: Sequence[Effect]) -> Table:
+    table = _table("Effect on the last block's log gain, nats", "factor", "effect", "over", "at")
+    for effect in effects:
+        interval = effect.log_gain
+        table.add_row(
+            effect.factor,
+            f"{interval.estimate:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]",
+            f"{interval.n} {effect.unit}",
+            effect.at,
+        )
+    return table
+
+
+def _sentences(title: str, sentences: Sequence[str]) -> Group:
+    return Group(f"[bold]{title}[/bold]", *(f"  - {escape(line)}" for line in sentences))
+
+
+def print_rescore(score: Rescore, path: Path) -> None:
+    """What an old result can and cannot say, as tables."""
+    console = Console()
+    for content in rescore_tables(score):
+        table = _table(escape(content.title), "", "value", "what it means")
+        table.columns[1].justify = table.columns[2].justify = "left"
+        for row in content.rows:
+            table.add_row(escape(row.label), escape(row.value), escape(row.explanation))
+        console.print(table)
+        console.print()
+    console.print(f"Written to {escape(str(path))}")

@@ -1,0 +1,202 @@
+"""Run folder <-> records: result.json, tokens.parquet, and writing either wholly or not at all."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gainlens.axes import GRAM_COLUMNS
+from gainlens.notebook import notebook_json
+from gainlens.records import Capture, Comparison, Decomposition, EncodedPrompts, ModelReport
+from gainlens.resultfile import SCHEMA
+
+RESULT = "result.json"
+TOKENS = "tokens.parquet"
+
+
+def plain(value: Any) -> Any:
+    """A record as JSON values: arrays as lists, NaN and infinity as null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer | np.bool_):
+        return value.item()
+    return value
+
+
+def result_json(comparison: Comparison) -> dict[str, Any]:
+    """The contract of DESIGN section 5: a superset of the notebook's JSON, JSON values only."""
+    short, long = comparison.report("short"), comparison.report("long")
+    document = notebook_json(
+        f"{_label(comparison, short)} vs {_label(comparison, long)} - Long-Context Hypothesis Test",
+        comparison.date,
+        comparison.reports,
+        comparison.test,
+    )
+    for report in comparison.reports:
+        _add_model(document["models"][report.checkpoint.name], report)
+    return plain(
+        document
+        | {
+            "verdict": comparison.verdict,
+            "gainlens": {"version": _version(), "schema": SCHEMA},
+            "environment": comparison.environment,
+            "spec": comparison.spec.model_dump(),
+            "seconds": round(comparison.seconds, 3),
+        }
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("gainlens")
+
+
+def _label(comparison: Comparison, report: ModelReport) -> str:
+    key = report.checkpoint.name
+    return next(model.label or key for model in comparison.spec.models if model.key == key)
+
+
+def _add_model(model: dict[str, Any], report: ModelReport) -> None:
+    """Everything beyond the notebook's keys.  An unknown number is null with its status beside."""
+    checkpoint = report.checkpoint
+    model |= {
+        "role": report.role,
+        "backend": checkpoint.backend,
+        "dtype": checkpoint.dtype,
+        "checkpoint": checkpoint,
+        "layers": [asdict(layer) for layer in report.layers],
+        "behaviour": report.behaviour,
+        "equivalent": report.equivalent,
+        "cells": report.cells,
+        "last_block": report.last_block,
+        "massive": report.massive,
+        "prompts": _prompts(report.prompts),
+        "controls": {
+            "scale": report.scale_control,
+            "halves": report.halves_control,
+        },
+    }
+    model["w_u"] |= {
+        key: value for key, value in asdict(report.unembed).items() if key not in model["w_u"]
+    }
+    model["rope"] |= {
+        key: value for key, value in asdict(report.rope).items() if key not in model["rope"]
+    }
+
+
+def _prompts(prompts: EncodedPrompts) -> dict[str, Any]:
+    return {
+        "source": prompts.source,
+        "sha256": prompts.sha256,
+        "note": prompts.note,
+        "count": len(prompts.ids),
+        "tokens": [len(tokens) for tokens in prompts.tokens],
+        "ids": prompts.ids,
+        "bos": prompts.bos,
+        "cut": prompts.cut,
+        "left_out": prompts.left_out,
+    }
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON file wholly or not at all."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    replace_file(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` on a temporary file beside `path`, then put it in place at once.
+
+    A crash leaves the old file or the new one.  ValueError with one sentence where the folder
+    cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        os.close(handle)
+    except OSError as error:
+        raise ValueError(f"cannot write into {path.parent}: {error.strerror}") from error
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_tokens(path: Path, comparison: Comparison) -> None:
+    """tokens.parquet: one row a model, prompt, token and block; columns as in `token_columns`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = [
+        pa.table(
+            token_columns(
+                report.checkpoint.name,
+                report.prompts,
+                comparison.captures[report.checkpoint.name],
+                comparison.decompositions[report.checkpoint.name],
+            )
+        )
+        for report in comparison.reports
+    ]
+    table = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
+    pq.write_table(table, path, compression="zstd")
+
+
+def token_columns(
+    model: str, prompts: EncodedPrompts, capture: Capture, decomposition: Decomposition
+) -> dict[str, Any]:
+    """Columns of tokens.parquet, block by block, tokens within.
+
+    Gram columns are float32, as captured; log_gain, attention and mlp are nats; `normed` is
+    |ln_final(y)| and stands in the rows of the last block, null elsewhere.
+    """
+    import pyarrow as pa
+
+    layers, tokens = decomposition.log_gain.shape
+    classes = np.where(capture.position == 0, 0, np.where(decomposition.is_massive, 1, 2))
+    last = np.repeat(np.arange(layers) == layers - 1, tokens)
+
+    def words(codes: np.ndarray, names: list[str]) -> Any:
+        indices = pa.array(np.tile(codes, layers).astype(np.int32))
+        return pa.DictionaryArray.from_arrays(indices, pa.array(names))
+
+    normed = np.tile(capture.normed, layers).astype(np.float32)
+    columns: dict[str, Any] = {
+        "model": pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(layers * tokens, np.int32)), pa.array([model])
+        ),
+        "prompt": words(capture.prompt, list(prompts.ids)),
+        "position": np.tile(capture.position, layers).astype(np.int32),
+        "token_id": np.tile(capture.token_id, layers).astype(np.int32),
+        "layer": np.repeat(np.arange(layers), tokens).astype(np.int16),
+        "class": words(classes, ["bos", "massive", "ordinary"]),
+    }
+    for name in GRAM_COLUMNS:
+        columns[name] = capture.column(name).astype(np.float32).ravel()
+    for name in ("log_gain", "attention", "mlp"):
+        columns[name] = getattr(decomposition, name).ravel()
+    columns["normed"] = pa.array(normed, mask=~last)
+    for rank in range(capture.top_value.shape[2]):
+        columns[f"top_value_{rank}"] = capture.top_value[..., rank].astype(np.float32).ravel()
+        columns[f"top_index_{rank}"] = capture.top_index[..., rank].astype(np.int32).ravel()
+    return columns
