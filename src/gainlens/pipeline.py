@@ -4,7 +4,7 @@ import datetime
 import gc
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from gainlens.records import Capture, Comparison, Decomposition, EncodedPrompts,
 from gainlens.rope import check_theta, rope_report
 from gainlens.spec import TWIN_PREFIX, ComparisonSpec, ModelSpec
 from gainlens.stats import halves_interval
-from gainlens.texts import load_prompts
+from gainlens.texts import Prompt, PromptSet, load_prompts
 from gainlens.unembed import subspaces, unembed_gram, unembed_report
 from gainlens.verdict import block_gains, grade_cells, is_equivalent, judge, primary_cell
 
@@ -115,6 +115,27 @@ def encode_for_all(spec: ComparisonSpec) -> Mapping[str, EncodedPrompts]:
     }
 
 
+def encode_for(
+    loaded: LoadedModel, texts: PromptSet | Sequence[str], *, tokens: int | None = None
+) -> EncodedPrompts:
+    """Texts as the token ids of one loaded model, with exactly one BOS where it has one.
+
+    texts: from `load_prompts`, or your own strings; tokens: prompts of exactly so many tokens.
+    ValueError where a text does not fit the model's context.
+    """
+    if not isinstance(texts, PromptSet):
+        own = tuple(Prompt(f"text-{number}", text) for number, text in enumerate(texts))
+        texts = PromptSet("given", built_in=False, prompts=own)
+    return encode(
+        texts,
+        loaded.tokenizer,
+        context=loaded.checkpoint.context,
+        tokens=tokens,
+        allow_extrapolation=False,
+        vocab_size=loaded.checkpoint.d_vocab,
+    )
+
+
 def measure(
     spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts, watch: Watch | None = None
 ) -> Measured:
@@ -149,7 +170,9 @@ def measure(
     report = ModelReport(
         role=model.role,
         checkpoint=loaded.checkpoint,
-        residual=notebook_residual(capture(loaded.model, _notebook_sentence(loaded))),
+        residual=notebook_residual(
+            capture(loaded.model, encode_for(loaded, load_prompts("notebook")))
+        ),
         unembed=unembed_report(spectrum, ln_weight, tied=tied),
         rope=rope,
         layers=block_gains(gains, rule),
@@ -207,19 +230,8 @@ def _of_role(reports: tuple[ModelReport, ...], role: str) -> ModelReport:
     return next(report for report in reports if report.role == role)
 
 
-def _notebook_sentence(loaded: LoadedModel) -> EncodedPrompts:
-    return encode(
-        load_prompts("notebook"),
-        loaded.tokenizer,
-        context=loaded.checkpoint.context,
-        tokens=None,
-        allow_extrapolation=False,
-        vocab_size=loaded.checkpoint.d_vocab,
-    )
-
-
 def _check_tokens(loaded: LoadedModel) -> torch.Tensor:
-    return torch.from_numpy(_notebook_sentence(loaded).tokens[0])[None]
+    return torch.from_numpy(encode_for(loaded, load_prompts("notebook")).tokens[0])[None]
 
 
 def _token_texts(loaded: LoadedModel, captured: Capture) -> list[str]:
