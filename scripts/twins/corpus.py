@@ -167,7 +167,9 @@ def build(requirements: Path, folder: Path) -> Corpus:
         texts[requirement.name] = builder.package(python_files(wheel_of(requirement, folder)))
     copied = builder.seen & standard_library()
     if copied:
-        raise ValueError(f"{len(copied)} files of the corpus are in this Python's standard library.")
+        raise ValueError(
+            f"{len(copied)} files of the corpus are in this Python's standard library."
+        )
     return Corpus(
         train=tuple(texts[r.name] for r in listed if not r.held_out),
         held_out=tuple(texts[r.name] for r in listed if r.held_out),

@@ -3,6 +3,7 @@
 import json
 import lzma
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +101,13 @@ def take_windows(stream: Tensor, index: Tensor) -> Tensor:
 def order(seed: int, windows: int, per_step: int, step: int) -> np.ndarray:
     """Window numbers [per_step] of one step: an order of its own for each seed and epoch, and the
     same for every cell."""
-    steps = windows // per_step
-    epoch, at = divmod(step, steps)
-    shuffled = np.random.default_rng([seed, epoch]).permutation(windows)
-    return shuffled[at * per_step : (at + 1) * per_step]
+    epoch, at = divmod(step, windows // per_step)
+    return _shuffled(seed, epoch, windows)[at * per_step : (at + 1) * per_step]
+
+
+@lru_cache(maxsize=16)
+def _shuffled(seed: int, epoch: int, windows: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(windows)
 
 
 def sequences(windows: Tensor, context: int, bos_every: Tensor | int = 1) -> tuple[Tensor, Tensor]:
