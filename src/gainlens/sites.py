@@ -2,14 +2,16 @@
 
 Three kinds of model present the same sites: `hooked` (HookedTransformer), `bridge`
 (TransformerBridge) and `native` (a Hugging Face causal LM).  A site is a module and the side of it
-on which the tensor passes; reading is a torch forward hook, registered inside `try` and removed in
-`finally`, so that none survives whatever is raised and no hook of the user's is touched.
+on which the tensor passes; reading and writing are torch forward hooks, registered inside `try` and
+removed in `finally`, so that none survives whatever is raised and no hook of the user's is touched.
 """
 
-from collections.abc import Callable, Generator, Sequence
+import re
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,18 +19,22 @@ from torch import Tensor, nn
 
 Kind = Literal["hooked", "bridge", "native"]
 Reader = Callable[[Tensor], None]
+Writer = Callable[[Tensor], Tensor]
 
 BLOCK_SITES = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where one activation can be read."""
+    """Where one activation can be read and written."""
 
     name: str
     """TransformerLens' hook name, e.g. blocks.3.hook_mlp_out"""
     module: nn.Module
     side: Literal["input", "output"]
+    heads: int | None = None
+    """where the module passes its heads side by side: readers and writers see them apart, [batch,
+    position, head, d_head]"""
 
 
 @dataclass(frozen=True)
@@ -39,20 +45,32 @@ class ModelSites:
     sites: dict[str, Site]
     """by TransformerLens' hook name"""
     num_layers: int
+    num_heads: int
     d_model: int
+    embedding: nn.Module
+    """called with the token ids of every forward pass"""
+    blocks: Sequence[nn.Module]
+    """called in turn, the stream first"""
     final_norm: nn.Module
+    unembed: nn.Module
     device: torch.device
     run: Callable[[Tensor], object]
     """token ids [batch, position] -> a forward pass without logits"""
+    logits: Callable[[Tensor], Tensor]
+    """token ids [batch, position] -> the model's own logits [batch, position, d_vocab]"""
 
     def site(self, name: str) -> Site:
         """A site by name; ValueError names the nearest ones that exist."""
-        if name not in self.sites:
-            near = get_close_matches(name, self.sites, n=3, cutoff=0.3)
-            raise ValueError(
-                f"this {self.kind} model has no site {name!r}; the nearest are {', '.join(near)}"
-            )
-        return self.sites[name]
+        if name in self.sites:
+            return self.sites[name]
+        near = get_close_matches(name, self.sites, n=3, cutoff=0.3)
+        beside = f"the nearest are {', '.join(near)}"
+        match = _BLOCK_NAME.fullmatch(name)
+        if match and int(match[1]) >= self.num_layers:
+            beside = f"its blocks are 0 to {self.num_layers - 1}"
+        elif match and _ONLY_TRANSFORMER_LENS.fullmatch(match[2]):
+            beside = f"hooked and bridge models have it (--backend hooked or bridge); {beside}"
+        raise ValueError(f"this {self.kind} model has no site {name!r}; {beside}")
 
 
 def kind_of(model: nn.Module) -> Kind:
@@ -76,13 +94,21 @@ def sites_of(model: nn.Module) -> ModelSites:
     return {"hooked": _hooked_sites, "bridge": _bridge_sites, "native": _native_sites}[kind](model)
 
 
-def _tensor_of(value: Any) -> Tensor:
+def tensor_of(value: Any) -> Tensor:
     """Attention modules return (output, weights)."""
     return value[0] if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownVariableType]
 
 
-def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    return _tensor_of(args[0] if args else kwargs["hidden_states"])
+def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The activation among the arguments of a call."""
+    return tensor_of(args[0] if args else kwargs["hidden_states"])
+
+
+def with_first(
+    args: tuple[Any, ...], kwargs: dict[str, Any], tensor: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call with another activation."""
+    return ((tensor, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": tensor})
 
 
 @contextmanager
@@ -91,26 +117,66 @@ def reading(readers: Sequence[tuple[Site, Reader]]) -> Generator[None]:
 
     A reader sees what the model goes on with: hooks that were there before have run.
     """
+    with scoped(partial(_register_reader, site, read) for site, read in readers):
+        yield
+
+
+@contextmanager
+def writing(writers: Sequence[tuple[Site, Writer]]) -> Generator[None]:
+    """Let each writer replace its site's activation during forward passes within the context.
+
+    Writers of one site apply in order, after hooks that were there before; readers registered
+    later see the result.
+    """
+    with scoped(partial(_register_writer, site, write) for site, write in writers):
+        yield
+
+
+@contextmanager
+def scoped(registrations: Iterable[Callable[[], Any]]) -> Generator[None]:
+    """Each registration returns a torch hook's handle; all are removed, whatever is raised."""
     handles: list[Any] = []
     try:
-        for site, read in readers:
-            handles.append(_register(site, read))
+        for register in registrations:
+            handles.append(register())
         yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _register(site: Site, read: Reader) -> Any:
+def _apart(tensor: Tensor, heads: int | None) -> Tensor:
+    return tensor if heads is None else tensor.unflatten(-1, (heads, -1))
+
+
+def _register_reader(site: Site, read: Reader) -> Any:
     if site.side == "input":
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            read(_first_tensor(args, kwargs))
+            read(_apart(first_tensor(args, kwargs), site.heads))
 
         return site.module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        read(_tensor_of(output))
+        read(_apart(tensor_of(output), site.heads))
+
+    return site.module.register_forward_hook(after)
+
+
+def _register_writer(site: Site, write: Writer) -> Any:
+    def rewritten(tensor: Tensor) -> Tensor:
+        return write(_apart(tensor, site.heads)).reshape(tensor.shape)
+
+    if site.side == "input":
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return with_first(args, kwargs, rewritten(first_tensor(args, kwargs)))
+
+        return site.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        new = rewritten(tensor_of(output))
+        return (new, *output[1:]) if isinstance(output, tuple) else new
 
     return site.module.register_forward_hook(after)
 
@@ -121,24 +187,39 @@ def _hooked_sites(model: Any) -> ModelSites:
         kind="hooked",
         sites=sites,
         num_layers=model.cfg.n_layers,
+        num_heads=model.cfg.n_heads,
         d_model=model.cfg.d_model,
+        embedding=model.embed,
+        blocks=model.blocks,
         final_norm=model.ln_final,
+        unembed=model.unembed,
         device=next(model.parameters()).device,
         run=lambda tokens: model(tokens, return_type=None),
+        logits=model,
     )
 
 
 def _bridge_sites(model: Any) -> ModelSites:
     """HookPoints of a bridge go by canonical names; TransformerLens' old names are aliases."""
     hook_dict: dict[str, nn.Module] = model.hook_dict
+    hf_model = model.original_model
+    heads = model.cfg.n_heads
     return ModelSites(
         kind="bridge",
-        sites={name: Site(name, module, "output") for name, module in hook_dict.items()},
+        sites={
+            name: Site(name, module, "output", heads if name.endswith(_HEADS_APART) else None)
+            for name, module in hook_dict.items()
+        },
         num_layers=model.cfg.n_layers,
+        num_heads=heads,
         d_model=model.cfg.d_model,
+        embedding=hf_model.get_input_embeddings(),
+        blocks=model.blocks,
         final_norm=model.ln_final,
+        unembed=hf_model.get_output_embeddings(),
         device=next(model.parameters()).device,
-        run=lambda tokens: model.original_model.base_model(tokens, use_cache=False),
+        run=lambda tokens: hf_model.base_model(tokens, use_cache=False),
+        logits=model,
     )
 
 
@@ -148,27 +229,46 @@ _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _MLP = ("mlp", "feed_forward", "block_sparse_moe")
 """Names under which Hugging Face decoders keep their parts; what is not additive under them is
 refused at load."""
+_HEADS_APART = ".attn.hook_z"
+"""TransformerLens shows z as [batch, position, head, d_head] on every kind of model."""
+_BLOCK_NAME = re.compile(r"blocks\.(\d+)\.(.+)")
+_ONLY_TRANSFORMER_LENS = re.compile(
+    r"hook_(resid_mid|attn_in|mlp_in|[qkv]_input)|ln[12]\.hook_(scale|normalized)"
+    r"|attn\.hook_([qkvz]|rot_[qk]|attn_scores|pattern|result)|mlp\.hook_(pre|pre_linear|post)"
+)
+"""Sites of a block that both of TransformerLens' front ends have and the native back end has not
+(hook_z only where attention has an o_proj)."""
 
 
 def _native_sites(model: Any) -> ModelSites:
-    base = model.base_model
+    base, config = model.base_model, model.config.get_text_config()
     layers = _child(base, _LAYERS, type(model).__name__)
     sites: dict[str, Site] = {}
     for index, layer in enumerate(layers):
         for name, module, side in _native_block(layer, type(model).__name__):
             full = f"blocks.{index}.{name}"
             sites[full] = Site(full, module, side)
+        projection = getattr(_child(layer, _ATTENTION, type(model).__name__), "o_proj", None)
+        if projection is not None:
+            full = f"blocks.{index}{_HEADS_APART}"
+            sites[full] = Site(full, projection, "input", config.num_attention_heads)
     final_norm = _child(base, _NORMS, type(model).__name__)
     sites["ln_final"] = Site("ln_final", final_norm, "output")
-    sites["hook_embed"] = Site("hook_embed", model.get_input_embeddings(), "output")
+    embedding = model.get_input_embeddings()
+    sites["hook_embed"] = Site("hook_embed", embedding, "output")
     return ModelSites(
         kind="native",
         sites=sites,
         num_layers=len(layers),
-        d_model=model.config.get_text_config().hidden_size,
+        num_heads=config.num_attention_heads,
+        d_model=config.hidden_size,
+        embedding=embedding,
+        blocks=layers,
         final_norm=final_norm,
-        device=model.get_input_embeddings().weight.device,
+        unembed=model.get_output_embeddings(),
+        device=embedding.weight.device,
         run=lambda tokens: base(tokens, use_cache=False),
+        logits=lambda tokens: model(tokens, use_cache=False).logits,
     )
 
 

@@ -1,0 +1,50 @@
+"""Prompts of like length -> right-padded batches of token ids."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gainlens.records import EncodedPrompts
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some prompts side by side, padded on the right with 0."""
+
+    index: tuple[int, ...]
+    """which prompts, in the order of the rows"""
+    lengths: Tensor
+    """tokens of each row, [batch], on the CPU"""
+    tokens: Tensor
+    """[batch, position]"""
+
+
+def batches(
+    model: nn.Module, prompts: EncodedPrompts, device: torch.device, batch_tokens: int = 2048
+) -> Iterator[Batch]:
+    """Every prompt once, longest first, at most `batch_tokens` padded tokens a batch.
+
+    A causal model's real positions do not see padding on their right.  Prompts go one by one
+    through a HookedTransformer whose tokenizer pads on the left: it would mask the right side.
+    """
+    side = getattr(getattr(model, "tokenizer", None), "padding_side", "right")
+    for group in _groups(prompts.tokens, batch_tokens if side == "right" else 0):
+        lengths = torch.tensor([len(prompts.tokens[index]) for index in group])
+        tokens = torch.zeros(len(group), int(lengths[0]), dtype=torch.long)
+        for row, index in enumerate(group):
+            tokens[row, : lengths[row]] = torch.from_numpy(prompts.tokens[index])
+        yield Batch(tuple(group), lengths, tokens.to(device))
+
+
+def _groups(tokens: Sequence[np.ndarray], budget: int) -> list[list[int]]:
+    groups: list[list[int]] = []
+    for index in sorted(range(len(tokens)), key=lambda i: -len(tokens[i])):
+        last = groups[-1] if groups else []
+        if last and (len(last) + 1) * len(tokens[last[0]]) <= budget:
+            last.append(index)
+        else:
+            groups.append([index])
+    return groups
