@@ -10,6 +10,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 
+from gainlens.checkpoints import has_hooked_transformer
+
+HOOKED = has_hooked_transformer()
+BACK_ENDS = ("hooked", "bridge", "native") if HOOKED else ("bridge", "native")
+TRANSFORMER_LENS = BACK_ENDS[0]
+"""The front end of the TransformerLens that is installed."""
 VOCAB = 300
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCAB,

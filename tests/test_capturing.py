@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import BACK_ENDS, TRANSFORMER_LENS
 
 from gainlens.capturing import capture
 from gainlens.checkpoints import load
@@ -33,10 +34,10 @@ def folder(make_checkpoint):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-    return {backend: load(folder, backend=backend) for backend in ("hooked", "bridge", "native")}
+    return {backend: load(folder, backend=backend) for backend in BACK_ENDS}
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge", "native"])
+@pytest.mark.parametrize("backend", BACK_ENDS)
 def test_norms_equal_hugging_face_hidden_states(loaded, backend):
     """rtol 1e-5: float32 forward passes through differently ordered attention."""
     prompts = prompts_of()
@@ -50,7 +51,7 @@ def test_norms_equal_hugging_face_hidden_states(loaded, backend):
 
 
 def test_columns_equal_transformer_lens_own_cache(loaded):
-    model = loaded["hooked"].model
+    model = loaded[TRANSFORMER_LENS].model
     prompts = prompts_of((20,))
     got = capture(model, prompts)
     _, cache = model.run_with_cache(torch.from_numpy(prompts.tokens[0])[None])
@@ -75,15 +76,13 @@ def test_columns_equal_transformer_lens_own_cache(loaded):
 
 
 def test_the_three_back_ends_agree(loaded):
-    hooked, bridge, native = (
-        capture(loaded[backend].model, prompts_of()) for backend in ("hooked", "bridge", "native")
-    )
-    scale = hooked.column("yy").max()
-    for other in (bridge, native):
-        np.testing.assert_allclose(other.gram, hooked.gram, rtol=1e-5, atol=1e-6 * scale)
+    first, *others = (capture(loaded[backend].model, prompts_of()) for backend in BACK_ENDS)
+    scale = first.column("yy").max()
+    for other in others:
+        np.testing.assert_allclose(other.gram, first.gram, rtol=1e-5, atol=1e-6 * scale)
 
 
-@pytest.mark.parametrize("backend", ["hooked", "native"])
+@pytest.mark.parametrize("backend", BACK_ENDS)
 def test_batching_changes_nothing(loaded, backend):
     model = loaded[backend].model
     alone = capture(model, prompts_of(), batch_tokens=0)
@@ -95,7 +94,7 @@ def test_batching_changes_nothing(loaded, backend):
 
 
 def test_attention_on_position_zero_equals_the_pattern(loaded):
-    model = loaded["hooked"].model
+    model = loaded[TRANSFORMER_LENS].model
     prompts = prompts_of((9, 14))
     got = capture(model, prompts, patterns=True).sink
     assert got is not None
@@ -112,7 +111,9 @@ def test_native_has_no_patterns_and_says_none(loaded):
 
 def test_shares_of_a_whole_basis_are_one_and_of_disjoint_halves_sum_to_one(loaded):
     basis = torch.linalg.qr(torch.randn(32, 32)).Q
-    got = capture(loaded["hooked"].model, prompts_of(), subspaces=(basis[:, :20], basis[:, 20:]))
+    got = capture(
+        loaded[TRANSFORMER_LENS].model, prompts_of(), subspaces=(basis[:, :20], basis[:, 20:])
+    )
     assert got.visible is not None
     assert got.null is not None
     np.testing.assert_allclose(got.visible + got.null, 1, atol=1e-5)
@@ -123,7 +124,7 @@ def hooks_of(model) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge", "native"])
+@pytest.mark.parametrize("backend", BACK_ENDS)
 def test_no_hook_survives_an_error_in_mid_forward(loaded, backend):
     model = loaded[backend].model
     before = hooks_of(model)
@@ -143,7 +144,7 @@ def test_no_hook_survives_an_error_in_mid_forward(loaded, backend):
 
 
 def test_a_users_own_hook_is_seen_and_left_alone(loaded):
-    model = loaded["hooked"].model
+    model = loaded[TRANSFORMER_LENS].model
     plain = capture(model, prompts_of((6,)))
     model.add_hook("blocks.2.hook_mlp_out", lambda mlp_out, hook: mlp_out * 0)
     try:
@@ -170,7 +171,7 @@ def test_a_site_that_does_not_fire_is_named(loaded, monkeypatch):
 
 def test_an_unknown_site_names_the_nearest(loaded):
     with pytest.raises(ValueError, match=r"blocks\.1\.hook_mlp_out"):
-        sites_of(loaded["hooked"].model).site("blocks.1.hook_mpl_out")
+        sites_of(loaded[TRANSFORMER_LENS].model).site("blocks.1.hook_mpl_out")
 
 
 def test_float16_overflow_names_the_first_site_and_proposes_bfloat16(make_checkpoint):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import LLAMA3_SCALING
+from conftest import BACK_ENDS, HOOKED, LLAMA3_SCALING, TRANSFORMER_LENS
 
 from gainlens.checkpoints import load, unembedding
 
@@ -20,7 +20,7 @@ FAMILY = {
 }
 
 
-@pytest.mark.parametrize("backend", ["hooked", "bridge", "native"])
+@pytest.mark.parametrize("backend", BACK_ENDS)
 @pytest.mark.parametrize("case", FAMILY)
 def test_family_loads_on_every_back_end(make_checkpoint, case, backend):
     architecture, shape = FAMILY[case]
@@ -44,10 +44,12 @@ def test_half_precision_loads_and_says_so(make_checkpoint, dtype):
 def test_a_directory_loads_as_what_it_is_whatever_its_name(make_checkpoint, name):
     """TransformerLens alone would give Llama-3.1-8B's 32 blocks, or fail."""
     loaded = load(make_checkpoint(name=name))
+    assert loaded.checkpoint.backend == TRANSFORMER_LENS
     assert loaded.model.cfg.n_layers == 4
     assert loaded.model.cfg.d_model == 32
 
 
+@pytest.mark.skipif(not HOOKED, reason="TransformerLens 4 has no HookedTransformer")
 def test_a_temporary_folder_that_names_a_family_is_refused(make_checkpoint, tmp_path, monkeypatch):
     trap = tmp_path / "Llama-3.1-8B"
     trap.mkdir()
@@ -56,6 +58,7 @@ def test_a_temporary_folder_that_names_a_family_is_refused(make_checkpoint, tmp_
         load(make_checkpoint())
 
 
+@pytest.mark.skipif(not HOOKED, reason="TransformerLens 4 has no HookedTransformer")
 def test_theta_and_scaling_reach_the_hooked_model(make_checkpoint):
     loaded = load(make_checkpoint(rope_parameters={"rope_type": "default", "rope_theta": 5e5}))
     assert loaded.model.cfg.rotary_base == 5e5
@@ -119,6 +122,7 @@ def test_a_missing_directory_and_an_unreachable_hub_say_what_to_do():
         load("nobody/nothing-of-the-kind")
 
 
+@pytest.mark.skipif(not HOOKED, reason="TransformerLens 4 has no HookedTransformer")
 def test_logits_that_differ_from_hugging_face_are_refused(make_checkpoint):
     """HookedTransformer takes d_head = hidden / heads for Llama, whatever head_dim says."""
     folder = make_checkpoint(attention_bias=True)
@@ -138,3 +142,10 @@ def test_a_block_that_is_not_additive_is_refused(make_checkpoint, monkeypatch):
     )
     with pytest.raises(ValueError, match="not additive"):
         load(make_checkpoint(), backend="native")
+
+
+@pytest.mark.skipif(HOOKED, reason="TransformerLens 3 has HookedTransformer")
+def test_hooked_is_refused_on_transformer_lens_4_and_auto_takes_bridge(make_checkpoint):
+    with pytest.raises(ValueError, match="--backend bridge"):
+        load(make_checkpoint(), backend="hooked")
+    assert load(make_checkpoint()).checkpoint.backend == "bridge"

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import BACK_ENDS
 from planted import planted_checkpoint
 
 import gainlens
@@ -27,7 +28,7 @@ def make(tmp_path_factory):
     return build
 
 
-@pytest.mark.parametrize("backend", ["hooked", "native"])
+@pytest.mark.parametrize("backend", BACK_ENDS)
 @pytest.mark.parametrize("gain", [1.25, 0.6])
 def test_planted_gain_is_found_on_every_token(make, gain, backend):
     planted = make(gain)

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ CHECK_PROMPT = "The quick brown fox jumps over the lazy dog."
 _FAMILIES = ("llama", "gemma", "medgemma", "qwen", "phi", "hubert", "wav2vec2", "bert", "t5")
 """What TransformerLens looks for in a path."""
 TRAINING_FILE = "training.json"
+HOOKED_TOKENS = 2048
+"""`auto` takes TransformerLens up to this prompt length: its front ends materialise attention."""
+HOOKED_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
+"""What `auto` gives to TransformerLens; parity with native is tested on these."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def load(
     source: str | Path,
     *,
     name: str | None = None,
-    backend: str = "hooked",
+    backend: str = "auto",
     dtype: str | None = None,
     device: str = "cpu",
     revision: str | None = None,
@@ -54,7 +59,8 @@ def load(
         source: hub name, directory in Hugging Face's layout with safetensors weights, or one of
             the package's own twins (gainlens:context512-theta10k).
         name: what to call it; the last part of `source` where not given.
-        backend: hooked (HookedTransformer), bridge (TransformerBridge) or native (Hugging Face).
+        backend: hooked (HookedTransformer), bridge (TransformerBridge), native (Hugging Face), or
+            auto (`choose_backend`).
         dtype: float32, bfloat16 or float16; None is float32 on CPU, else the checkpoint's own.
         revision: branch, tag or commit of a hub model.
 
@@ -64,6 +70,7 @@ def load(
     """
     given, source = str(source), resolve(str(source))
     config = read_config(source, revision, trust_remote_code)
+    backend = choose_backend(config) if backend == "auto" else backend
     dtype = dtype or _default_dtype(config, device)
     hf_model = read_weights(source, config, dtype, revision, trust_remote_code)
     tokenizer = read_tokenizer(source, revision, trust_remote_code)
@@ -91,6 +98,23 @@ def load(
             logits_kl=None if backend == "native" else check_logits(model, hf_model, tokens, dtype),
         ),
     )
+
+
+def has_hooked_transformer() -> bool:
+    """HookedTransformer was removed in TransformerLens 4.0."""
+    return int(version("transformer-lens").split(".")[0]) < 4
+
+
+def choose_backend(config: Any, longest_prompt: int = 0) -> str:
+    """What `auto` means: hooked where it knows the model and can hold the prompt, else native.
+
+    On TransformerLens 4 bridge stands in for hooked.  Both materialise attention: beyond 2,048
+    tokens native measures what they cannot.
+    """
+    known = config.architectures[0] in HOOKED_ARCHITECTURES
+    if longest_prompt > HOOKED_TOKENS or not known:
+        return "native"
+    return "hooked" if has_hooked_transformer() else "bridge"
 
 
 def unembedding(model: nn.Module) -> tuple[Tensor, Tensor | None, bool]:
@@ -125,6 +149,11 @@ def _native(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str)
 
 def _hooked(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) -> Any:
     """A HookedTransformer with every processing flag off, through TransformerLens' own pieces."""
+    if not has_hooked_transformer():
+        raise ValueError(
+            f"TransformerLens {version('transformer-lens')} has no HookedTransformer (removed in "
+            "4.0): use --backend bridge or native, or install transformer-lens>=3.9,<4"
+        )
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens import loading_from_pretrained as loading
 

@@ -15,7 +15,7 @@ import torch
 
 from gainlens.attribution import read_curves
 from gainlens.capturing import capture
-from gainlens.checkpoints import LoadedModel, load, unembedding
+from gainlens.checkpoints import LoadedModel, choose_backend, load, unembedding
 from gainlens.checks import scale_control
 from gainlens.gain import decompose, reduce_gains
 from gainlens.hub import read_config, read_tokenizer, resolve
@@ -31,9 +31,6 @@ from gainlens.unembed import subspaces, unembed_gram, unembed_report
 from gainlens.verdict import block_gains, grade_cells, is_equivalent, judge, primary_cell
 
 DATA = Path(__file__).parent / "data"
-HOOKED_TOKENS = 2048
-"""`auto` takes HookedTransformer up to this prompt length: it materialises attention."""
-HOOKED_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 
 
 class Watch(Protocol):
@@ -211,13 +208,10 @@ def environment() -> dict[str, str]:
 
 
 def _backend(spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts) -> str:
-    """What `auto` means: hooked where it can hold the prompt and knows the model, else native."""
     if spec.backend != "auto":
         return spec.backend
     config = read_config(resolve(model.hf_name), spec.revision, spec.trust_remote_code)
-    longest = max(len(tokens) for tokens in prompts.tokens)
-    known = config.architectures[0] in HOOKED_ARCHITECTURES
-    return "hooked" if known and longest <= HOOKED_TOKENS else "native"
+    return choose_backend(config, max(len(tokens) for tokens in prompts.tokens))
 
 
 def _device(spec: ComparisonSpec) -> str:
