@@ -203,7 +203,7 @@ def test_verdict_is_recomputed_and_a_wrong_one_is_a_finding(norms, verdict):
         (("models", "llama2-7b", "residual", "cumulative_energy"), 2.0, "cumulative_energy is st"),
         (("models", "llama2-7b", "num_layers"), 7, "num_layers is stated as 7, the norms give 6"),
         (("models", "llama2-7b", "w_u", "spectral_norm"), 300.0, "no matrix of this shape"),
-        (("models", "llama2-7b", "w_u", "spectral_norm"), 1.0, "no matrix of this shape"),
+        (("models", "llama2-7b", "w_u", "spectral_norm"), 2.0, "outside 3.0917"),
         (("models", "llama2-7b", "w_u", "shape"), [4096, 32000], "shape is not"),
         (("hypothesis_test", "theta_ratio"), 5.0, "theta_ratio is stated as 5, recom"),
         (("models", "llama2-7b", "rope"), None, "theta_ratio is stated as 50, but the file has"),
@@ -262,6 +262,11 @@ def test_pair_by_roles_by_order_or_not_at_all():
     one["role"], two["role"] = "long", "short"
     pair = rescore(tree).pair
     assert (pair.short, pair.long) == ("llama3.1-8b", "llama2-7b")
+    two["role"] = "long"
+    assert rescore(tree).pair is None  # two long ones and no short one
+    tree["models"]["third"] = one | {"role": "short"}
+    assert rescore(tree).pair is None  # one short, two long
+    del tree["models"]["third"]
     two["role"] = "control"
     score = rescore(tree)
     assert score.pair is None

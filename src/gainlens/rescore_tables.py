@@ -88,10 +88,10 @@ def _unembed_rows(model: ModelRescore, reasons: dict[str, str]) -> Iterator[Row]
         "σ_max(W_U) over random edge",
         f"{found.edge_ratio:.1f}x",
         f"{found.spectral_norm:.2f} against {found.edge:.2f} for a random matrix of this shape "
-        "and Frobenius norm; the excess is one direction that the rows share",
+        "and Frobenius norm; far above 1 there is a direction that the rows share",
     )
     yield Row(
-        "energy of that direction",
+        "energy of the top direction",
         f"{found.energy_share:.1%}",
         "σ_max² over |W_U|²; a part common to all rows would leave softmax as it is",
     )
