@@ -78,6 +78,16 @@ GLOSSARY: Final[dict[str, Term]] = {
     "rope_theta": Term("RoPE theta", "base", "rope_theta of the config, old or new style"),
     "measured_theta": Term("measured theta", "base", "theta recovered from the rotary buffers that the model uses"),
     "sink": Term("attention on position 0", "fraction", "mean over queries after the first of the attention weight on position 0", "Gu et al. 2024, arXiv 2410.10781"),
+    "layer": Term("layer", "block index", "TransformerLens' index of a block, from 0"),
+    "position": Term("position", "token index", "place of a token in its prompt, from 0"),
+    "rank": Term("rank", "index", "place in a list sorted by size, from 1"),
+    "rotated_pair": Term("rotated pair", "index", "pair of a head's dimensions that RoPE turns together, from 0, fastest first"),
+    "norm": Term("stream norm", "L2 norm", "between two blocks: |resid_pre| of the next, |resid_post| of the last"),
+    "spectrum": Term("σ/√vocabulary", "L2 norm", "singular values of lm_head over the square root of the vocabulary size"),
+    "wavelengths": Term("wavelength", "tokens a turn", "tokens after which a rotated pair has turned once, after scaling"),
+    "effect": Term("effect on the last block's log gain", "nats", "contrast of the cells of a 2 x 2 design, larger minus smaller level"),
+    "loss": Term("held-out loss at own context", "nats a token", "cross-entropy on held-out packages in windows of the training context"),
+    "trained_tokens": Term("training", "tokens", "tokens seen so far"),
 }
 # fmt: on
 """Every number that the output names.  Figures and tables take labels and units from here."""

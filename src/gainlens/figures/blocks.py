@@ -1,0 +1,165 @@
+"""Which block grows or shrinks the stream, and which of its components does it."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from gainlens.axes import GLOSSARY
+from gainlens.figures.style import (
+    COMPONENTS,
+    FAINT,
+    INK,
+    ONE_COLUMN,
+    SMALL,
+    Look,
+    axes_or_new,
+    label,
+    layer_axis,
+    legend_above,
+    log_axis,
+    looks,
+    name_of,
+    number,
+    positive,
+    styled,
+    threshold,
+)
+from gainlens.records import ModelReport
+
+_MARKERS = 12
+"""About how many markers a curve carries: enough to tell curves apart without colour."""
+
+_LAST: Final = {"markersize": 6.5, "markeredgecolor": INK, "markeredgewidth": 0.8}
+
+_HATCHED = 40
+"""Up to so many blocks bars are wide enough for a hatch."""
+
+
+def block_values(report: ModelReport, field: str) -> np.ndarray:
+    """One number a block, [layer], in the field's own unit."""
+    return np.array([getattr(block, field) for block in report.layers], dtype=np.float64)
+
+
+@styled
+def gain_curve(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
+    """Gain of every block with its simultaneous band: one curve a model, ratio, logarithmic.
+
+    The last block's marker is larger and has a black edge.  A band that is not known (NaN) is
+    not drawn; the curve is.
+    """
+    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.1 * len(reports))
+    for report, look in zip(reports, looks(reports), strict=True):
+        draw_gain(panel, report, look)
+    threshold(panel, 1.0, along="x")
+    layer_axis(panel, max(len(report.layers) for report in reports))
+    panel.set_ylabel(label("gain"))
+    log_axis(panel.yaxis)
+    handles, names = panel.get_legend_handles_labels()
+    last = Line2D([], [], linestyle="", marker="o", color="white", **_LAST)
+    legend_above(panel, outside=ax is None, handles=[*handles, last], names=[*names, "last block"])
+    return panel
+
+
+def draw_gain(ax: Axes, report: ModelReport, look: Look) -> None:
+    """One model's curve, its band, and its last block."""
+    layer = block_values(report, "layer")
+    gain, low, high = (positive(block_values(report, name)) for name in ("gain", "low", "high"))
+    ax.fill_between(layer, low, high, color=look.colour, alpha=0.18, linewidth=0)
+    ax.plot(
+        layer,
+        gain,
+        color=look.colour,
+        linestyle=look.line,
+        marker=look.marker,
+        markersize=3.2,
+        markevery=max(1, len(layer) // _MARKERS),
+        label=name_of(report),
+    )
+    last = slice(len(layer) - 1, None)
+    if np.isfinite([low[-1], high[-1]]).all():  # a band of one block has no width
+        ax.vlines(layer[last], low[last], high[last], color=look.colour, linewidth=1.4)
+    ax.plot(layer[last], gain[last], color=look.colour, marker=look.marker, zorder=4, **_LAST)
+
+
+@styled
+def split(report: ModelReport, ax: Axes | None = None) -> Axes:
+    """Attention's, the MLP's and the remainder's part of every block's log gain, nats.
+
+    Bars stack away from 0, positive parts up and negative parts down; the line is their sum, the
+    log gain, with its simultaneous band.  The remainder (rounding) is in the legend only where it
+    is large enough to be seen.
+    """
+    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.6)
+    panel.set_ylabel(f"{GLOSSARY['log_gain'].label} and its parts ({GLOSSARY['log_gain'].unit})")
+    draw_split(panel, report)
+    legend_above(panel, outside=ax is None)
+    panel.set_title(name_of(report, 40), pad=4 if ax is None else 18)  # over the axes' own legend
+    return panel
+
+
+def draw_split(ax: Axes, report: ModelReport) -> None:
+    """The bars and the line, without legend and title."""
+    layer = block_values(report, "layer")
+    parts = {name: block_values(report, name) for name in ("attention", "mlp", "remainder")}
+    _stack(ax, layer, parts)
+    log_gain = block_values(report, "log_gain")
+    low, high = (np.log(positive(block_values(report, name))) for name in ("low", "high"))
+    ax.axhline(0, color=FAINT, linewidth=0.9, zorder=1.5)
+    ax.fill_between(layer, low, high, color=INK, alpha=0.25, linewidth=0, zorder=3)
+    ax.plot(
+        layer,
+        log_gain,
+        color=INK,
+        marker="o",
+        markersize=3.0 if len(layer) <= _HATCHED else 1.8,
+        linewidth=0.9,
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        zorder=4,
+        label=GLOSSARY["log_gain"].label,
+    )
+    ax.margins(y=0.1)
+    layer_axis(ax, len(layer))
+
+
+def _stack(ax: Axes, layer: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+    """Diverging stacked bars: each part starts where the parts of its sign end."""
+    up, down = np.zeros_like(layer), np.zeros_like(layer)
+    largest = max(float(np.nanmax(np.abs(part), initial=0.0)) for part in parts.values())
+    for name, part in parts.items():
+        colour, hatch = COMPONENTS[name]
+        visible = np.nanmax(np.abs(part), initial=0.0) > 0.005 * largest
+        ax.bar(
+            layer,
+            part,
+            0.8,
+            bottom=np.where(part >= 0, up, down),
+            color=colour,
+            hatch=hatch if len(layer) <= _HATCHED else "",
+            edgecolor="white",
+            linewidth=0.3 if len(layer) <= _HATCHED else 0.0,
+            label=GLOSSARY[name].label if visible else "_",
+            zorder=2,
+        )
+        known = np.nan_to_num(part)
+        up, down = up + np.maximum(known, 0), down + np.minimum(known, 0)
+
+
+def value_of_last(ax: Axes, report: ModelReport) -> None:
+    """Writes the last block's gain over the bars at the right end of a log-gain axis."""
+    last = report.layers[-1]
+    near = report.layers[-max(1, len(report.layers) // 3) :]
+    tops = [max(block.attention, 0.0) + max(block.mlp, 0.0) for block in near]
+    ax.annotate(
+        f"×{number(last.gain) if last.gain < 0.1 else f'{last.gain:.2f}'}",
+        (last.layer + 0.4, np.nanmax([*tops, *(block.log_gain for block in near), 0.0])),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=SMALL,
+        fontweight="bold",
+    )

@@ -1,0 +1,72 @@
+"""Gain of the last block against the position in the prompt."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from gainlens.figures.style import (
+    ONE_COLUMN,
+    axes_or_new,
+    label,
+    legend_above,
+    log_axis,
+    looks,
+    name_of,
+    styled,
+    threshold,
+)
+from gainlens.records import Decomposition, ModelReport
+
+
+@styled
+def gain_by_position(
+    reports: Sequence[ModelReport],
+    decompositions: Mapping[str, Decomposition],
+    ax: Axes | None = None,
+) -> Axes:
+    """Median gain of the last block in bins of position that double in width, one curve a model.
+
+    Position 0 has a bin of its own; from there on massive tokens are left out.  The bar is the
+    range of the middle half of a bin's tokens.  `decompositions` holds one a model under its
+    checkpoint's name; ValueError where one is missing.
+    """
+    missing = [r.checkpoint.name for r in reports if r.checkpoint.name not in decompositions]
+    if missing:
+        raise ValueError(
+            f"no decomposition was given for {', '.join(missing)}; pass decompose(capture) of each "
+            f"model under its name, got the names {', '.join(decompositions) or 'none'}"
+        )
+    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.1 * len(reports))
+    longest = 0
+    for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
+        quartiles = position_quartiles(decompositions[report.checkpoint.name])
+        longest = max(longest, quartiles.shape[1])
+        at = np.arange(quartiles.shape[1]) + min(0.12, 0.5 / len(reports)) * (
+            place - (len(reports) - 1) / 2
+        )
+        low, middle, high = quartiles
+        panel.vlines(at, low, high, color=look.colour, linewidth=1.0, alpha=0.6)
+        panel.plot(at, middle, color=look.colour, linestyle=look.line, marker=look.marker,
+                markersize=3.6, label=name_of(report))  # fmt: skip
+    threshold(panel, 1.0, along="x")
+    starts = [0, *(2**k for k in range(longest - 1))]
+    step = 1 if longest <= 11 else 2
+    panel.set_xticks(range(0, longest, step), [f"{start:,}" for start in starts[::step]])
+    panel.set_xlabel(f"{label('position')}: first of each bin")
+    panel.set_ylabel(label("gain"))
+    log_axis(panel.yaxis)
+    legend_above(panel, outside=ax is None)
+    return panel
+
+
+def position_quartiles(decomposition: Decomposition) -> np.ndarray:
+    """Quartiles of the last block's gain, [3, bin], ratio; bins 0, 1, 2-3, 4-7, ...; else NaN."""
+    kept = ~decomposition.is_massive
+    gain = np.exp(decomposition.log_gain[-1][kept])
+    # frexp's exponent of p is 0 for p = 0 and k + 1 for 2^k <= p < 2^(k+1)
+    place = np.frexp(decomposition.position[kept].astype(np.float64))[1]
+    result = np.full((3, int(place.max(initial=0)) + 1), np.nan)
+    for number in np.unique(place):
+        result[:, number] = np.quantile(gain[place == number], (0.25, 0.5, 0.75))
+    return result

@@ -1,0 +1,148 @@
+"""What the weights say without a prompt: the spectrum of W_U, and RoPE's wavelengths."""
+
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from gainlens.figures.style import (
+    INK,
+    ONE_COLUMN,
+    SMALL,
+    axes_or_new,
+    label,
+    legend_above,
+    log_axis,
+    looks,
+    name_of,
+    note,
+    positive,
+    styled,
+)
+from gainlens.records import ModelReport, RopeReport
+
+_FLOOR = 1e-5
+"""Singular values below this share of the largest are 0 but for rounding and are not drawn."""
+
+
+@styled
+def unembed_spectrum(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
+    """Singular values of W_U over the root of the vocabulary, against rank; both logarithmic.
+
+    Solid: as it is.  Dashed: minus its mean row, which softmax cannot see.  Dotted level: the
+    largest singular value of a random matrix of the same shape and Frobenius norm (Bai & Yin 1993).
+    """
+    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.7 + 0.1 * len(reports))
+    for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
+        unembed = report.unembed
+        root = np.sqrt(unembed.vocab_size)
+        for spectrum, line in ((unembed.spectrum, "-"), (unembed.centred_spectrum, (0, (4, 2)))):
+            kept = np.where(spectrum > _FLOOR * spectrum[0], spectrum, np.nan) / root
+            rank = np.arange(1, len(kept) + 1)
+            panel.plot(
+                rank,
+                positive(kept),
+                color=look.colour,
+                linestyle=line,
+                linewidth=1.1,
+                marker=look.marker,
+                markersize=3.6,
+                markerfacecolor=look.colour if line == "-" else "white",
+                markevery=_marked(len(kept), place / len(reports)),
+            )
+        edge = unembed.spectral_norm / unembed.edge_ratio / root
+        if np.isfinite(edge) and edge > 0:
+            panel.axhline(edge, color=look.colour, linestyle=(0, (1, 1.5)), linewidth=0.9)
+    panel.set_xlabel(label("rank"))
+    panel.set_ylabel(label("spectrum"))
+    log_axis(panel.xaxis)
+    log_axis(panel.yaxis)
+    _spectrum_legend(panel, reports, outside=ax is None)
+    return panel
+
+
+def _marked(ranks: int, shift: float) -> list[int]:
+    """The first rank, and two a decade from a place that differs between models."""
+    later = 10 ** np.arange(0.5 * (1 + shift), np.log10(max(ranks, 2)), 0.5)
+    return sorted({0, *(int(rank) for rank in later - 1)})
+
+
+def _spectrum_legend(ax: Axes, reports: Sequence[ModelReport], *, outside: bool) -> None:
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle="-")
+        for look in looks(reports)
+    ]
+    names = [name_of(report) for report in reports]
+    for line, text in (
+        ("-", "W_U"),
+        ((0, (4, 2)), "W_U minus its mean row"),
+        ((0, (1, 1.5)), "random-matrix edge"),
+    ):
+        handles.append(Line2D([], [], color=INK, linestyle=line, linewidth=1.1))
+        names.append(text)
+    legend_above(ax, outside=outside, handles=handles, names=names)
+
+
+@styled
+def rope_wavelengths(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
+    """Wavelength of every rotated pair of dimensions, tokens a turn, against the model's context.
+
+    The horizontal line of a model's own style is its context: pairs above it never complete a turn.
+    The legend gives theta as the config has it and as measured from the rotary buffers.
+    """
+    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.14 * len(reports))
+    for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
+        rope = report.rope
+        pairs = np.arange(len(rope.wavelengths))
+        panel.plot(
+            pairs,
+            positive(rope.wavelengths),
+            color=look.colour,
+            linestyle=look.line,
+            marker=look.marker,
+            markersize=3.2,
+            # models of one theta lie on one another: their markers take turns
+            markevery=(place, max(len(reports), len(pairs) // 10)) if len(pairs) else None,
+            label=f"{name_of(report, 24)}: {_thetas(rope)}",
+        )
+        if rope.max_position and len(pairs):
+            panel.axhline(rope.max_position, color=look.colour, linestyle=look.line, linewidth=0.8)
+    panel.set_xlabel(label("rotated_pair"))
+    panel.set_ylabel(label("wavelengths"))
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if any(len(report.rope.wavelengths) for report in reports):
+        log_axis(panel.yaxis)
+        _name_contexts(panel, reports)
+    else:
+        note(panel, "none of these models has RoPE")
+    legend_above(panel, outside=ax is None)
+    return panel
+
+
+def _thetas(rope: RopeReport) -> str:
+    if rope.rope_theta is None:
+        return "no RoPE"
+    measured = (
+        "not measured" if rope.measured_theta is None else f"measured {rope.measured_theta:,.0f}"
+    )
+    scaling = ", scaled" if rope.rope_scaling else ""
+    return f"theta {rope.rope_theta:,.0f}, {measured}{scaling}"
+
+
+def _name_contexts(ax: Axes, reports: Sequence[ModelReport]) -> None:
+    """The context in tokens, once a level, at the left end of its line."""
+    shown = sorted({r.rope.max_position or 0 for r in reports if len(r.rope.wavelengths)} - {0})
+    for context, above in zip_longest(shown, shown[1:], fillvalue=np.inf):
+        crowded = above < 4 * context  # then under its line, else over it
+        ax.annotate(
+            f"context {context:,}",
+            (0, context),
+            xycoords=("axes fraction", "data"),
+            xytext=(3, -1.5 if crowded else 1.5),
+            textcoords="offset points",
+            va="top" if crowded else "bottom",
+            fontsize=SMALL,
+        )
