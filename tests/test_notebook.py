@@ -32,7 +32,7 @@ from gainlens.records import (
     RopeReport,
     UnembedReport,
 )
-from gainlens.rescore import rescore, to_json
+from gainlens.rescoring import rescore, to_json
 from gainlens.spec import NOTEBOOK_REFERENCES, REFERENCE_ROWS, ComparisonSpec, ModelSpec
 
 X = np.array([[1.0, 3.0], [4.0, 8.0], [5.0, 5.0]])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gainlens.notebook import NOTEBOOK_VERDICTS, notebook_gains
-from gainlens.rescore import Rescore, rescore, to_json
+from gainlens.rescoring import Rescore, rescore, to_json
 from gainlens.rescore_tables import tables
 
 _ROOT = Path(__file__).parents[1]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rescore import document, replace
 
-from gainlens.rescore import Rescore, rescore, to_json
+from gainlens.rescoring import Rescore, rescore, to_json
 from gainlens.rescore_tables import tables
 from gainlens.resultfile import LARGEST_FILE
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gainlens.pipeline import compare as compare
     from gainlens.pipeline import encode_for as encode_for
     from gainlens.prompts import encode as encode
-    from gainlens.rescore import rescore as rescore
+    from gainlens.rescoring import rescore as rescore
     from gainlens.rope import rope_report as rope_report
     from gainlens.spec import ComparisonSpec as ComparisonSpec
     from gainlens.spec import ModelSpec as ModelSpec

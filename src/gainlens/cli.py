@@ -170,7 +170,7 @@ def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
 
 def _rescore(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
     from gainlens import report, store
-    from gainlens.rescore import rescore, to_json
+    from gainlens.rescoring import rescore, to_json
 
     score = rescore(file)
     document = {"rescore": to_json(score)}

@@ -2,7 +2,7 @@
 
 Source: buk81/uniformity-asymmetry@e3c7f94 (MIT), paper3/notebooks,
 LLaMA2_vs_LLaMA3_Long_Context_Test.ipynb.  Its numbers stand here as it defined them; what they
-cannot carry is said in DESIGN section 1 and by rescore.py.
+cannot carry is said in DESIGN section 1 and by rescoring.py.
 """
 
 import copy

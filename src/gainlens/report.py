@@ -20,7 +20,7 @@ from rich.table import Table
 
 from gainlens.notebook import TABLE_HEADER, comparison_rows, row_cells
 from gainlens.records import Comparison, Effect, Interval, ModelReport
-from gainlens.rescore import Rescore
+from gainlens.rescoring import Rescore
 from gainlens.rescore_tables import tables as rescore_tables
 
 _COLOURS = {

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gainlens.rescore import PairRescore, Rescore
+from gainlens.rescoring import PairRescore, Rescore
 from gainlens.rescore_model import ERASES_BELOW, BlockChange, ModelRescore
 
 
