@@ -2,7 +2,7 @@
 
 `scripts/corpus.txt` is a pip requirements file with hashes, so that the same bytes come back on any
 machine; a line that ends in `# held out` names a package of which no file is ever trained on. Only
-`py3-none-any` wheels are listed: a compiled wheel differs between platforms, and so would the corpus.
+`py3-none-any` wheels are listed: compiled ones differ between platforms, and so would the corpus.
 """
 
 import hashlib
@@ -159,7 +159,7 @@ class Builder:
 
 
 def build(requirements: Path, folder: Path) -> Corpus:
-    """Held-out packages are read first: a file they share with a training package stays with them."""
+    """Held-out packages are read first: a file that both parts have is held out."""
     builder = Builder()
     listed = read_requirements(requirements)
     texts: dict[str, tuple[str, ...]] = {}

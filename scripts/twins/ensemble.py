@@ -35,7 +35,7 @@ class Shape:
 
 
 class Weights(NamedTuple):
-    """All weights of all replicas, [replica, (block,) in, out]: `x @ w`, fused where inputs agree."""
+    """All weights, [replica, (block,) in, out], for `x @ w`; fused where inputs agree."""
 
     embed: Tensor
     unembed: Tensor
@@ -67,7 +67,7 @@ class Rope(NamedTuple):
 
 
 def initial(shape: Shape, seed: int) -> Weights:
-    """One replica's weights before training (no replica axis), the same for every cell of a seed."""
+    """One replica's weights before training, no replica axis; a seed's cells share them."""
     generator = torch.Generator().manual_seed(seed)
     n, d, f, v = shape.blocks, shape.d_model, shape.d_ff, shape.vocabulary
 
@@ -100,7 +100,7 @@ def blocks(weights: Weights, compute: torch.dtype) -> list[Block]:
 
 
 def rope(thetas: Tensor, length: int, d_head: int) -> Rope:
-    """Rotations of positions 0 .. length - 1, one base per replica, as Hugging Face lays them out."""
+    """Rotations of the first `length` positions, a base per replica, in Hugging Face's layout."""
     exponent = torch.arange(0, d_head, 2, device=thetas.device) / d_head
     frequency = 1.0 / thetas.float()[:, None] ** exponent
     angle = torch.arange(length, device=thetas.device)[None, :, None] * frequency[:, None, :]

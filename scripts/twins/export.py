@@ -46,8 +46,8 @@ def from_state_dict(state: dict[str, Tensor], shape: Shape) -> Weights:
 
     def per_block(*names: str) -> Tensor:
         blocks = range(shape.blocks)
-        parts = [[state[f"model.layers.{b}.{name}.weight"].T for name in names] for b in blocks]
-        return torch.stack([torch.cat(part, dim=-1) for part in parts])
+        parts = [[state[f"model.layers.{b}.{name}.weight"] for name in names] for b in blocks]
+        return torch.stack([torch.cat(part) for part in parts])
 
     return Weights(
         embed=state["model.embed_tokens.weight"],
@@ -55,15 +55,15 @@ def from_state_dict(state: dict[str, Tensor], shape: Shape) -> Weights:
         norm_final=state["model.norm.weight"],
         norm_attention=per_block("input_layernorm"),
         norm_mlp=per_block("post_attention_layernorm"),
-        qkv=per_block("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        out=per_block("self_attn.o_proj"),
-        gate_up=per_block("mlp.gate_proj", "mlp.up_proj"),
-        down=per_block("mlp.down_proj"),
+        qkv=per_block("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj").mT,
+        out=per_block("self_attn.o_proj").mT,
+        gate_up=per_block("mlp.gate_proj", "mlp.up_proj").mT,
+        down=per_block("mlp.down_proj").mT,
     )
 
 
 def config(shape: Shape, context: int, theta: float) -> dict[str, Any]:
-    """config.json as transformers 5 reads it; nothing but context and theta differs between twins."""
+    """config.json as transformers 5 reads it; twins differ in context and theta alone."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "attention_bias": False,

@@ -1,4 +1,4 @@
-"""Everything that training reads, in one folder: token streams, tokenizer, prompts, their record."""
+"""What training reads, in one folder: token streams, tokenizer, prompts, their record."""
 
 import hashlib
 import json

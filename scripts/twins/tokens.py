@@ -88,7 +88,7 @@ def read_stream(path: Path) -> np.ndarray:
 
 
 def windows_in(stream: Tensor | np.ndarray) -> int:
-    """Windows of WINDOW inputs and one more target that a stream holds without overlap of targets."""
+    """How many windows a stream holds; neighbours share one token, last target and first input."""
     return (len(stream) - 1) // WINDOW
 
 

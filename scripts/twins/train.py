@@ -106,7 +106,8 @@ class Trainer:
         available = tokens.windows_in(stream)
         if available < self.plan.held_out_windows:
             raise ValueError(
-                f"{self.plan.held_out_windows} held-out windows are wanted, the stream has {available}."
+                f"{self.plan.held_out_windows} held-out windows are wanted, the stream has "
+                f"{available}: hold out more packages."
             )
         chosen = torch.linspace(0, available - 1, self.plan.held_out_windows).long()
         return tokens.take_windows(torch.from_numpy(stream.astype(np.int32)), chosen).to(
@@ -249,8 +250,8 @@ def run(
         if state.step == plan.steps or time.monotonic() - began > stop_after:
             break
         state, train_loss = trainer.step(state)
-        if state.step % 50 == 0:
-            torch.cuda.synchronize() if trainer.device.type == "cuda" else None
+        if trainer.device.type == "cuda" and state.step % 50 == 0:
+            torch.cuda.synchronize()  # steps are queued: the clock must not run ahead of them
     save(state, logged, checkpoint)
     return state, logged
 
