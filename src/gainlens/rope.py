@@ -1,0 +1,268 @@
+"""RoPE: what the config says, and what the model's rotary buffers do.
+
+A pair of dimensions i turns by f_i radians a token, f_i = theta^(-2i/rotary_dim) before scaling.
+The config's theta is a claim; the buffers are what attention multiplies by, so theta is measured
+from them, on every back end, and a disagreement is an error.  No torch is imported here: a model
+is anything with named_modules() whose buffers turn into numpy.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float64
+
+from gainlens.records import RopeReport
+from gainlens.rope_scaling import rope_type, scaled_frequencies
+
+TOLERANCE = 0.01
+"""Relative, of theta and of each frequency.  bfloat16 buffers are off by up to 2^-8; the bases
+that models are trained with differ by factors."""
+
+_CODED_THETA = 10_000.0
+"""GPT-J and CodeGen write it into their code; their config holds rotary_dim and no base."""
+_TABLE_ROWS = 2048
+"""Positions read from a cos/sin table: more add nothing to the accuracy."""
+_LARGEST_LOG_THETA = 40.0
+
+
+class RopeConfig(NamedTuple):
+    """What a config says of RoPE."""
+
+    theta: float | None
+    """None where the model has no RoPE"""
+    scaling: dict[str, Any] | None
+    """rope_scaling as in old configs; None where frequencies are not scaled"""
+    max_position: int | None
+    """longest prompt that the model was made for, tokens"""
+
+
+@runtime_checkable
+class HasModules(Protocol):
+    """A torch module, seen without torch."""
+
+    def named_modules(self) -> Iterator[tuple[str, Any]]: ...
+
+
+def rope_from_config(config: Any) -> RopeConfig:
+    """theta, scaling and context of a Hugging Face config: object or dictionary, old or new style.
+
+    Old style has `rope_theta` and `rope_scaling` (GPT-NeoX: `rotary_emb_base`), new style
+    `rope_parameters`.  Where layers of different types have their own (Gemma 3), theta and scaling
+    are those of `full_attention`, and the other types stay in scaling under their names.  A raw
+    config.json may leave theta to its class; a config object, or its to_dict(), has it.
+    """
+    fields = _fields(config)
+    limits = ("max_position_embeddings", "n_positions", "max_seq_len")
+    context = next((int(fields[name]) for name in limits if fields.get(name)), None)
+    parameters = _parameters(fields)
+    theta = parameters.pop("rope_theta", None)
+    if theta is None:
+        return RopeConfig(_CODED_THETA if fields.get("rotary_dim") else None, None, context)
+    parameters.pop("partial_rotary_factor", None)
+    kind = rope_type(parameters)
+    if kind in ("llama3", "yarn", "longrope", "su"):  # what transformers does; Phi-3 keeps it above
+        original = fields.get("original_max_position_embeddings") or context
+        if original:
+            parameters.setdefault("original_max_position_embeddings", original)
+    plain = kind == "default" and not parameters.keys() - {"rope_type", "type"}
+    return RopeConfig(float(theta), None if plain else parameters, context)
+
+
+def inverse_frequencies(model: HasModules) -> Float64[np.ndarray, " rank"] | None:
+    """Radians a token of each rotated pair, from the buffers that the model uses, after scaling.
+
+    From `inv_freq` on Hugging Face models (under a TransformerBridge too), from the cos/sin tables
+    of each block on HookedTransformer.  Sliding layers that have a base of their own are left out.
+    None where no buffer is found.  Raises ValueError where blocks disagree with one another.
+    """
+    first: tuple[str, Float64[np.ndarray, " rank"]] | None = None
+    for name, frequencies in _buffers(model):
+        if first is None:
+            first = name, frequencies
+        elif frequencies.shape != first[1].shape or not np.allclose(
+            frequencies, first[1], rtol=TOLERANCE, atol=0
+        ):
+            raise ValueError(
+                f"{name} turns its dimensions at other speeds than {first[0]}: the model has no "
+                "single RoPE base; load it again, with no rotary buffer edited"
+            )
+    return None if first is None else first[1]
+
+
+def measured_theta(
+    inv_freq: Float64[np.ndarray, " rank"], scaling: Mapping[str, Any] | None
+) -> float:
+    """The base whose scaled frequencies are `inv_freq`, by regression of their logs on the index.
+
+    Without scaling it is the least-squares slope of ln f_i = -(2i / rotary_dim) ln theta; with it,
+    the root in theta of the same normal equation, which falls with theta for every known scaling.
+    Raises ValueError where the best base leaves some pair off by more than TOLERANCE.
+    """
+    rotary_dim = 2 * len(inv_freq)
+    if rotary_dim < 4 or not (np.isfinite(inv_freq).all() and (inv_freq > 0).all()):
+        raise ValueError(
+            "a RoPE base can be measured from two or more finite positive frequencies, "
+            f"and the model's rotary buffers give {inv_freq.tolist()}"
+        )
+    theta = _fit_theta(inv_freq, scaling)
+    expected = scaled_frequencies(theta, scaling, rotary_dim)
+    off = np.abs(np.log(inv_freq / expected))
+    if off.max() > TOLERANCE:
+        pair = int(off.argmax())
+        raise ValueError(
+            f"the model's rotary buffers fit no RoPE base under rope_scaling = {scaling}: the "
+            f"nearest is {theta:.6g}, but pair {pair} turns once in "
+            f"{2 * np.pi / inv_freq[pair]:.6g} tokens and that base says "
+            f"{2 * np.pi / expected[pair]:.6g}; check that the loader read the config's "
+            "rope_scaling, and that no buffer was edited"
+        )
+    return theta
+
+
+def _fit_theta(inv_freq: np.ndarray, scaling: Mapping[str, Any] | None) -> float:
+    """By bisection on ln theta of sum_i i ln(f_i(theta) / f_i) = 0."""
+    index = np.arange(len(inv_freq))
+    low, high = 0.5, _LARGEST_LOG_THETA
+    for _ in range(60):  # to float64 rounding
+        middle = (low + high) / 2
+        expected = scaled_frequencies(math.exp(middle), scaling, 2 * len(inv_freq))
+        if index @ np.log(expected / inv_freq) > 0:
+            low = middle
+        else:
+            high = middle
+    return math.exp(low)
+
+
+def rope_report(model: HasModules | None, config: Any) -> RopeReport:
+    """The config's RoPE beside the model's; without a model, what the config alone implies.
+
+    Wavelengths are 2 pi / frequency after scaling, in tokens: measured where the model has rotary
+    buffers, else computed from the config.  Raises ValueError as measured_theta does.
+    """
+    theta, scaling, context = rope_from_config(config)
+    inv_freq = None if model is None else inverse_frequencies(model)
+    measured = None if inv_freq is None else measured_theta(inv_freq, scaling)
+    rotary_dim = _rotary_dim(_fields(config))
+    if inv_freq is None and theta is not None and rotary_dim is not None:
+        inv_freq = scaled_frequencies(theta, scaling, rotary_dim)
+    wavelengths = np.empty(0) if inv_freq is None else 2 * np.pi / inv_freq
+    return RopeReport(
+        rope_theta=theta,
+        rope_scaling=scaling,
+        max_position=context,
+        measured_theta=measured,
+        wavelengths=wavelengths,
+        beyond_context=_share_beyond(wavelengths, context),
+        theta_bound=None if theta is None or context is None else 0.0424 * context**1.628,
+    )
+
+
+def _share_beyond(wavelengths: np.ndarray, context: int | None) -> float:
+    if not len(wavelengths) or context is None:
+        return math.nan
+    return float(np.mean(wavelengths > context))
+
+
+def check_theta(report: RopeReport, theta: float | None = None) -> None:
+    """Raise ValueError where the buffers' base is not `theta`, by default the config's."""
+    expected = report.rope_theta if theta is None else theta
+    measured = report.measured_theta
+    if measured is None:
+        return
+    if expected is None:
+        raise ValueError(
+            f"the config names no rope_theta, but the model's rotary buffers turn with base "
+            f"{measured:.6g}; pass the config object that the model was built from, or add "
+            "rope_theta to config.json"
+        )
+    if abs(math.log(measured / expected)) > TOLERANCE:
+        source = "the config says" if theta is None else "it was to be set to"
+        raise ValueError(
+            f"RoPE theta disagrees: {source} {expected:.6g}, and the model's rotary buffers turn "
+            f"with base {measured:.6g}; the loader did not use that number (transformers 5 moved "
+            "rope_theta into rope_parameters): correct config.json or load with another back end"
+        )
+
+
+def _fields(config: Any) -> Mapping[str, Any]:
+    """The text model's fields of a config object or dictionary."""
+    fields = config if isinstance(config, Mapping) else config.to_dict()
+    fields = cast(Mapping[str, Any], fields)
+    return fields.get("text_config") or fields
+
+
+def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """One flat dictionary, new style, of the layers with full attention."""
+    parameters: dict[str, Any] = dict(fields.get("rope_parameters") or {})
+    by_type = {key: value for key, value in parameters.items() if isinstance(value, Mapping)}
+    if by_type:
+        chosen = "full_attention" if "full_attention" in by_type else next(iter(by_type))
+        full = dict(cast(Mapping[str, Any], by_type.pop(chosen)))
+        return full | {key: dict(value) for key, value in by_type.items()}
+    if not parameters:
+        theta = fields.get("rope_theta") or fields.get("rotary_emb_base")
+        parameters = {"rope_theta": theta, **(fields.get("rope_scaling") or {})}
+    return parameters
+
+
+def _rotary_dim(fields: Mapping[str, Any]) -> int | None:
+    """Rotated dimensions of a head; None where the config does not say."""
+    if fields.get("rotary_dim"):
+        return int(fields["rotary_dim"])
+    head = fields.get("qk_rope_head_dim") or fields.get("head_dim")
+    if not head and fields.get("hidden_size") and fields.get("num_attention_heads"):
+        head = fields["hidden_size"] // fields["num_attention_heads"]
+    share = _parameters(fields).get("partial_rotary_factor")
+    share = share or fields.get("partial_rotary_factor") or fields.get("rotary_pct") or 1.0
+    return int(head * share) if head else None
+
+
+def _buffers(model: HasModules) -> Iterator[tuple[str, Float64[np.ndarray, " rank"]]]:
+    """Frequencies of every module of the text model that rotates with full attention."""
+    model = getattr(model, "original_model", model)  # a TransformerBridge's Hugging Face model
+    if hasattr(model, "get_decoder"):
+        model = cast(Any, model).get_decoder()
+    for name, module in model.named_modules():
+        for buffer in ("full_attention_inv_freq", "inv_freq"):
+            if getattr(module, buffer, None) is not None:
+                yield name, _inv_freq(module, buffer)
+                break
+        if hasattr(module, "rotary_sin") and getattr(module, "attn_type", None) != "local":
+            yield name, _table_frequencies(name, module)
+
+
+def _array(tensor: Any) -> Float64[np.ndarray, "..."]:
+    return tensor.detach().double().cpu().numpy()
+
+
+def _inv_freq(module: Any, buffer: str) -> Float64[np.ndarray, " rank"]:
+    """The buffer; what it was at the start where a long prompt changes it (dynamic, longrope)."""
+    kind = getattr(module, "rope_type", "default")
+    if kind in ("dynamic", "longrope"):
+        buffer = "original_inv_freq"
+    return _array(getattr(module, buffer))
+
+
+def _table_frequencies(name: str, module: Any) -> Float64[np.ndarray, " rank"]:
+    """Speeds from cos and sin of every position [position, rotary_dim], by least squares.
+
+    Each phase comes from the smaller of sin and cos, whose rounding is relative to it (arctan2 of
+    bfloat16 is biased where cos rounds to 1), and is unwrapped: no pair turns by pi in a token.
+    """
+    sin, cos = (_array(table[:_TABLE_ROWS]) for table in (module.rotary_sin, module.rotary_cos))
+    pairs = slice(None, None, 2) if module.cfg.rotary_adjacent_pairs else slice(sin.shape[1] // 2)
+    scale = cos[0, 0]  # YaRN multiplies both tables by its attention factor
+    sin, cos = (np.clip(table[:, pairs] / scale, -1, 1) for table in (sin, cos))
+    near_axis = np.where(cos >= 0, np.arcsin(sin), np.copysign(np.pi, sin) - np.arcsin(sin))
+    phase = np.where(np.abs(sin) <= np.abs(cos), near_axis, np.copysign(np.arccos(cos), sin))
+    phase = np.unwrap(phase, axis=0)
+    position = np.arange(len(phase), dtype=np.float64)
+    speed = position @ phase / (position @ position)
+    if not np.abs(phase - np.outer(position, speed)).max() < 0.05:  # bfloat16 gives 0.004
+        raise ValueError(
+            f"the rotary_sin and rotary_cos of {name} are not turns of constant speed; "
+            "load the model again, with no rotary buffer edited"
+        )
+    return speed

@@ -1,0 +1,295 @@
+"""RoPE of configs old and new, and theta measured from buffers that models really use."""
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import LLAMA3_SCALING, build_model
+
+from gainlens.records import RopeReport
+from gainlens.rope import (
+    check_theta,
+    inverse_frequencies,
+    measured_theta,
+    rope_from_config,
+    rope_report,
+)
+from gainlens.rope_scaling import scaled_frequencies
+
+LLAMA3 = {key: value for key, value in LLAMA3_SCALING.items() if key != "rope_theta"}
+pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+
+
+def hooked(theta: float, **changes: Any) -> Any:
+    """A TransformerLens model with weights left empty: only its tables matter."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    settings: dict[str, Any] = {
+        "n_layers": 2, "d_model": 64, "n_heads": 2, "d_head": 32, "d_mlp": 8, "n_ctx": 512,
+        "d_vocab": 7, "act_fn": "silu", "positional_embedding_type": "rotary", "rotary_dim": 32,
+        "rotary_base": theta, "rotary_adjacent_pairs": False, "init_weights": False,
+    }  # fmt: skip
+    return HookedTransformer(HookedTransformerConfig(**{**settings, **changes}))
+
+
+def native(architecture: str, rope: dict[str, Any], **shape: Any) -> Any:
+    shape |= {"head_dim": 8} if architecture == "Gemma2" else {}
+    shape |= (
+        {"pad_token_id": 0} if architecture == "Phi3" else {}
+    )  # its own is beyond our vocabulary
+    return build_model(architecture, rope_parameters=rope, num_hidden_layers=1, **shape)
+
+
+def report_with(theta: float | None, measured: float | None) -> RopeReport:
+    return RopeReport(
+        rope_theta=theta, rope_scaling=None, max_position=128, measured_theta=measured,
+        wavelengths=np.ones(1), beyond_context=0.0, theta_bound=None,
+    )  # fmt: skip
+
+
+def test_old_and_new_configs_say_the_same():
+    old = {"rope_theta": 5e5, "rope_scaling": dict(LLAMA3), "max_position_embeddings": 128}
+    new = {"rope_parameters": dict(LLAMA3_SCALING), "max_position_embeddings": 128}
+    assert rope_from_config(old) == rope_from_config(new) == (5e5, LLAMA3, 128)
+    config = native("Llama", LLAMA3_SCALING).config
+    assert rope_from_config(config) == rope_from_config(config.to_dict()) == (5e5, LLAMA3, 128)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"rope_theta": 1e4, "rope_scaling": None, "max_position_embeddings": 64}, (1e4, None, 64)),
+        ({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}, (1e6, None, None)),
+        ({"rotary_emb_base": 10000, "rotary_pct": 0.25}, (1e4, None, None)),
+        ({"rotary_dim": 64, "n_positions": 2048}, (1e4, None, 2048)),
+        ({"n_positions": 1024}, (None, None, 1024)),
+        ({"text_config": {"rope_theta": 1e6}, "rope_theta": 1.0}, (1e6, None, None)),
+        (
+            {"rope_theta": 1e4, "rope_scaling": {"type": "linear", "factor": 2.0}},
+            (1e4, {"type": "linear", "factor": 2.0}, None),
+        ),
+        (
+            {
+                "rope_parameters": {
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+                }
+            },
+            (
+                1e6,
+                {
+                    "rope_type": "linear",
+                    "factor": 8.0,
+                    "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+                },
+                None,
+            ),
+        ),
+    ],
+)
+def test_every_style_of_config(config, expected):
+    assert rope_from_config(config) == expected
+
+
+def test_a_config_is_not_changed_by_reading_it():
+    config = {"rope_parameters": {"full_attention": {"rope_theta": 1e6, "rope_type": "yarn"}}}
+    before = copy.deepcopy(config)
+    rope_from_config(config)
+    assert config == before
+
+
+@pytest.mark.parametrize(
+    ("architecture", "theta", "scaling"),
+    [
+        ("Llama", 1e4, {}),
+        ("Llama", 5e5, {}),
+        ("Llama", 5e5, LLAMA3),
+        ("Llama", 1e4, {"rope_type": "linear", "factor": 4.0}),
+        ("Llama", 1e4, {"rope_type": "dynamic", "factor": 4.0}),
+        ("Llama", 5e5, YARN),
+        ("Mistral", 1e6, {}),
+        ("Qwen2", 1e6, {}),
+        ("Gemma2", 1e4, {}),
+        ("Phi3", 1e4, {}),
+        ("GPTNeoX", 25_000.0, {"partial_rotary_factor": 0.5}),
+    ],
+)
+def test_theta_of_a_hugging_face_model_is_measured(architecture, theta, scaling):
+    rope = {"rope_type": "default", "rope_theta": theta, **scaling}
+    model = native(architecture, rope)
+    report = rope_report(model, model.config)
+    assert report.rope_theta == theta
+    assert report.measured_theta == pytest.approx(theta, rel=1e-5)  # float32 buffers
+    check_theta(report)
+    from_config = rope_report(None, model.config.to_dict())
+    assert from_config.measured_theta is None
+    np.testing.assert_allclose(report.wavelengths, from_config.wavelengths, rtol=1e-5)
+
+
+def test_longrope_is_measured_even_after_a_long_prompt():
+    factors = {"short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [1.0, 4.0, 9.0, 16.0]}
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 4.0, **factors}
+    model = native("Phi3", rope, original_max_position_embeddings=32)
+    model(torch.zeros(1, 100, dtype=torch.long))
+    assert rope_report(model, model.config).measured_theta == pytest.approx(1e4, rel=1e-5)
+
+
+def test_gemma3_measures_its_layers_with_full_attention():
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    rope = {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    }
+    layers = ["sliding_attention", "full_attention"]
+    config = Gemma3TextConfig(
+        rope_parameters=rope, layer_types=layers, num_hidden_layers=2, hidden_size=32, vocab_size=9,
+        intermediate_size=8, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+    )  # fmt: skip
+    report = rope_report(Gemma3ForCausalLM(config), config)
+    assert report.measured_theta == pytest.approx(1e6, rel=1e-5)
+    assert report.wavelengths[0] == pytest.approx(8 * 2 * np.pi)
+    local = {"attn_types": ["local", "global"], "use_local_attn": True, "window_size": 8}
+    on_hooks = hooked(1e6, rotary_base_local=1e4, rotary_scaling_factor=8.0, **local)
+    assert rope_report(on_hooks, config).measured_theta == pytest.approx(1e6, rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("theta", [1e4, 1e5, 1e6])
+@pytest.mark.parametrize("pairs", [True, False])
+def test_theta_of_a_hooked_model_is_measured(theta, dtype, pairs):
+    model = hooked(theta, dtype=dtype, rotary_adjacent_pairs=pairs)
+    report = rope_report(model, {"rope_theta": theta, "max_position_embeddings": 512})
+    assert report.measured_theta == pytest.approx(theta, rel=1e-4)
+    expected = 2 * np.pi * theta ** (np.arange(16) / 16)
+    np.testing.assert_allclose(report.wavelengths, expected, rtol=1e-3)  # bfloat16, 512 rows
+
+
+def test_scaling_is_undone_on_a_hooked_model():
+    llama3 = {
+        "use_NTK_by_parts_rope": True, "NTK_original_ctx_len": 64, "NTK_by_parts_factor": 8.0,
+        "NTK_by_parts_low_freq_factor": 1.0, "NTK_by_parts_high_freq_factor": 4.0,
+    }  # fmt: skip
+    yarn = {
+        "use_yarn_rope": True, "yarn_factor": 4.0, "yarn_original_max_position_embeddings": 32,
+        "yarn_beta_fast": 32, "yarn_beta_slow": 1, "yarn_attention_factor": 1.139,
+    }  # fmt: skip
+    for changes, scaling in ((llama3, LLAMA3), (yarn, YARN)):
+        report = rope_report(
+            hooked(5e5, **changes), {"rope_parameters": {**scaling, "rope_theta": 5e5}}
+        )
+        assert report.measured_theta == pytest.approx(5e5, rel=1e-4)
+        expected = 2 * np.pi / scaled_frequencies(5e5, scaling, 32)
+        np.testing.assert_allclose(report.wavelengths, expected, rtol=1e-4)
+
+
+def test_a_bridge_is_measured_on_the_model_underneath(make_checkpoint):
+    from transformer_lens.model_bridge import TransformerBridge
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = str(make_checkpoint(rope_parameters={"rope_type": "default", "rope_theta": 5e5}))
+    under = AutoModelForCausalLM.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bridge = TransformerBridge.boot_transformers(folder, hf_model=under, tokenizer=tokenizer)
+    report = rope_report(bridge, under.config)
+    assert report.measured_theta == pytest.approx(5e5, rel=1e-5)
+    under.model.rotary_emb.inv_freq.copy_(torch.from_numpy(scaled_frequencies(1e4, None, 8)))
+    with pytest.raises(ValueError, match=r"config says 500000, .* base 10000"):
+        check_theta(rope_report(bridge, under.config))
+
+
+def test_a_model_without_rope_has_none():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=9)
+    for model in (None, GPT2LMHeadModel(config)):
+        report = rope_report(model, config)
+        assert (report.rope_theta, report.rope_scaling, report.measured_theta) == (None,) * 3
+        assert report.max_position == 1024
+        assert report.theta_bound is None
+        assert len(report.wavelengths) == 0
+        assert math.isnan(report.beyond_context)
+        check_theta(report)
+    assert inverse_frequencies(hooked(1e4, positional_embedding_type="standard")) is None
+
+
+def test_wavelengths_beyond_the_context_and_the_bound():
+    config = {"rope_theta": 1e4, "head_dim": 8, "max_position_embeddings": 4096}
+    report = rope_report(None, config)
+    np.testing.assert_allclose(report.wavelengths, 2 * np.pi * np.array([1, 10, 100, 1000]))
+    assert report.beyond_context == 0.25  # 6,283 tokens
+    assert report.theta_bound == pytest.approx(3.2e4, rel=0.02)  # Men et al. 2024 at 4k
+    long = rope_report(None, {**config, "max_position_embeddings": 131_072})
+    assert long.theta_bound == pytest.approx(9.1e6, rel=0.02)
+    assert long.beyond_context == 0
+
+
+def test_disagreement_names_both_numbers():
+    model = native("Mistral", {"rope_type": "default", "rope_theta": 5e5})
+    told = model.config.to_dict()
+    told["rope_parameters"]["rope_theta"] = 10_000.0
+    with pytest.raises(ValueError, match=r"config says 10000, .* base 500000; .*correct config"):
+        check_theta(rope_report(model, told))
+    with pytest.raises(ValueError, match=r"names no rope_theta, .* base 500000; "):
+        check_theta(rope_report(model, {"max_position_embeddings": 128}))
+
+
+def test_an_intervention_is_compared_with_what_was_asked_for():
+    report = report_with(theta=1e4, measured=5e5)
+    check_theta(report, theta=5e5)
+    with pytest.raises(ValueError, match=r"was to be set to 10000, .* base 500000"):
+        check_theta(report_with(theta=5e5, measured=5e5), theta=1e4)
+    check_theta(report_with(theta=1e4, measured=1.009e4))
+    with pytest.raises(ValueError, match="disagrees"):
+        check_theta(report_with(theta=1e4, measured=1.02e4))
+    check_theta(report_with(theta=1e4, measured=None))
+
+
+@pytest.mark.parametrize("scaling", [None, LLAMA3, YARN, {"rope_type": "linear", "factor": 4.0}])
+def test_one_edited_frequency_is_caught(scaling):
+    for pair in range(16):
+        frequencies = scaled_frequencies(5e5, scaling, 32)
+        assert measured_theta(frequencies, scaling) == pytest.approx(5e5, rel=1e-9)
+        frequencies[pair] *= 1.2
+        with pytest.raises(ValueError, match=r"fit no RoPE base .* pair \d+ turns once"):
+            measured_theta(frequencies, scaling)
+
+
+def test_scaling_that_the_loader_forgot_is_caught():
+    for scaling in (LLAMA3, {"rope_type": "linear", "factor": 4.0}):
+        with pytest.raises(ValueError, match="loader read the config's rope_scaling"):
+            rope_report(hooked(5e5), {"rope_theta": 5e5, "rope_scaling": scaling})
+
+
+def test_an_edited_buffer_of_a_model_is_caught():
+    model = native("Llama", {"rope_type": "default", "rope_theta": 1e4})
+    model.model.rotary_emb.inv_freq[2] *= 3
+    with pytest.raises(ValueError, match="no buffer was edited"):
+        rope_report(model, model.config)
+    config = {"rope_theta": 1e4}
+    one_block = hooked(1e4)
+    one_block.blocks[1].attn.rotary_sin.copy_(hooked(5e5).blocks[1].attn.rotary_sin)
+    one_block.blocks[1].attn.rotary_cos.copy_(hooked(5e5).blocks[1].attn.rotary_cos)
+    with pytest.raises(ValueError, match=r"blocks\.1\.attn turns .* than blocks\.0\.attn"):
+        rope_report(one_block, config)
+    no_turn = hooked(1e4)
+    no_turn.blocks[0].attn.rotary_sin.zero_()
+    with pytest.raises(ValueError, match=r"blocks\.0\.attn are not turns of constant speed"):
+        rope_report(no_turn, config)
+
+
+def test_frequencies_without_a_base_are_refused():
+    for frequencies in (np.ones(1), np.array([1.0, 0.0]), np.array([1.0, np.nan])):
+        with pytest.raises(ValueError, match="two or more finite positive frequencies"):
+            measured_theta(frequencies, None)
+
+
+def test_unknown_or_incomplete_scaling_is_refused():
+    with pytest.raises(ValueError, match=r"'spiral' is not known; known are default, linear"):
+        rope_report(None, {"rope_theta": 1e4, "head_dim": 8, "rope_scaling": {"type": "spiral"}})
+    with pytest.raises(ValueError, match=r"type linear needs 'factor'"):
+        scaled_frequencies(1e4, {"rope_type": "linear"}, 8)
