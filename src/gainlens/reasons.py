@@ -1,0 +1,194 @@
+"""Records -> plain sentences with numbers: why the verdict is what it is, how far to trust it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gainlens.axes import GLOSSARY
+from gainlens.records import GainCell, Identification, Interval, MassiveToken, ModelReport
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The verdict in counts, for the headline."""
+
+    outcome: str
+    robust: bool
+    dissent: int
+    """cells before the final norm that decide otherwise"""
+    agree: int
+    undecided: int
+    premise: bool | None
+
+
+def headline_of(
+    short: ModelReport,
+    long: ModelReport,
+    cells: tuple[GainCell, GainCell],
+    standing: Standing,
+    identification: Identification,
+) -> str:
+    """One sentence: the outcome, both gains with their intervals, and how far to trust it."""
+    kind = GLOSSARY[cells[0].token_class].label
+    gains = " and ".join(
+        f"{_gain(cell.log_gain)} in {report.checkpoint.name}"
+        for cell, report in zip(cells, (short, long), strict=True)
+    )
+    trust = [_agreement(standing)]
+    if standing.premise is False:
+        trust.append("the premise fails")
+    if not identification.controlled:
+        count = len(identification.differing)
+        trust.append(f"confounded by {count} further difference{'' if count == 1 else 's'}")
+    return f"{standing.outcome}: the last block's gain on {kind} is {gains}; {', '.join(trust)}."
+
+
+def _gain(interval: Interval) -> str:
+    estimate = f"{np.exp(interval.estimate):.4g}"
+    if np.isnan(interval.estimate):
+        return f"not known ({interval.status})"
+    ends = f"[{np.exp(interval.low):.4g}, {np.exp(interval.high):.4g}]"
+    return f"{estimate} {ends}" if interval.known else f"{estimate} ({interval.status})"
+
+
+def _agreement(standing: Standing) -> str:
+    if standing.outcome == "UNDETERMINED":
+        return (
+            f"that cannot be told, and {standing.dissent} other ways of measuring would tell"
+            if standing.dissent
+            else "that cannot be told, whichever way it is measured"
+        )
+    decided = standing.agree + standing.dissent
+    undecided = f" ({standing.undecided} more undecided)" if standing.undecided else ""
+    if standing.robust:
+        return f"robust: all {decided} ways of measuring that decide agree{undecided}"
+    return f"not robust: {standing.dissent} of {decided} ways of measuring disagree{undecided}"
+
+
+def reasons_for(
+    short: ModelReport,
+    long: ModelReport,
+    premise: bool | None,
+    difference: Interval,
+    paired: bool,
+) -> tuple[str, ...]:
+    """Plain sentences with numbers: premise, difference, notebook, components, W_U and RoPE."""
+    pair = (short, long)
+    sentences = [_premise(short, long, premise), _difference(difference, paired)]
+    for write in (_notebook, _last_block, _massive):
+        sentences += [write(report) for report in pair]
+    sentences.append(_unembedding(short, long))
+    for report in pair:
+        sentences += [line for line in (_visibility(report), _rope(report)) if line]
+    return tuple(sentences)
+
+
+def _premise(short: ModelReport, long: ModelReport, premise: bool | None) -> str:
+    if premise is None:
+        without = [r.checkpoint.name for r in (short, long) if r.rope.rope_theta is None]
+        return f"The premise is not known: {' and '.join(without)} has no RoPE theta."
+    thetas = [f"{report.rope.rope_theta:,.0f}" for report in (short, long)]
+    contexts = [f"{report.checkpoint.context:,}" for report in (short, long)]
+    return (
+        f"The premise {'holds' if premise else 'fails'}: theta {thetas[0]} against {thetas[1]}, "
+        f"context {contexts[0]} against {contexts[1]} tokens."
+    )
+
+
+def _difference(difference: Interval, paired: bool) -> str:
+    how = "paired over prompts" if paired else "unpaired: the prompts differ"
+    if not difference.known:
+        shown = "not known" if np.isnan(difference.estimate) else f"{difference.estimate:+.4f} nats"
+        return f"The difference, long minus short, is {shown} ({how}; {difference.status})."
+    within = difference.low <= 0 <= difference.high
+    return (
+        f"The difference, long minus short, is {difference.estimate:+.4f} nats "
+        f"[{difference.low:+.4f}, {difference.high:+.4f}] ({how}, n = {difference.n}), "
+        f"{'which may be none' if within else 'which is not 0'}."
+    )
+
+
+def _notebook(report: ModelReport) -> str:
+    found = report.residual
+    apart = (found.last_gain > 1) != (found.true_last_gain > 1)
+    return (
+        f"The notebook's last_gain of {report.checkpoint.name}, {found.last_gain:.4g}, is its last "
+        f"block, {found.true_last_gain:.4g}, times the final norm, {found.final_norm_gain:.4g}"
+        f"{', which turns the answer round' if apart else ''}."
+    )
+
+
+def _last_block(report: ModelReport) -> str:
+    last = report.layers[-1]
+    erasers = {
+        (False, False): "neither erases",
+        (True, False): "attention erases",
+        (False, True): "the MLP erases",
+        (True, True): "both erase",
+    }
+    return (
+        f"In the last block of {report.checkpoint.name} attention adds {last.attention:+.4f} and "
+        f"the MLP {last.mlp:+.4f} nats: "
+        f"{erasers[last.attention < 0, last.mlp < 0]}."
+    )
+
+
+def _massive(report: ModelReport) -> str:
+    name = report.checkpoint.name
+    later = [token for token in report.massive if token.position > 0]
+    first = [token for token in report.massive if token.position == 0]
+    parts = [
+        _fate(tokens, what)
+        for tokens, what in ((later, "massive tokens"), (first, "tracked first positions"))
+        if tokens
+    ]
+    return f"{name}: {'; '.join(parts)}." if parts else f"{name} has no massive token here."
+
+
+def _fate(tokens: Sequence[MassiveToken], what: str) -> str:
+    erased = Counter((t.erased_by, t.erased_component) for t in tokens if t.erased_by is not None)
+    text = f"{sum(erased.values())} of {len(tokens)} {what} are erased"
+    if not erased:
+        return text
+    (block, component), count = erased.most_common(1)[0]
+    return f"{text}, {count} of them by block {block} ({component})"
+
+
+def _unembedding(short: ModelReport, long: ModelReport) -> str:
+    ratio = long.unembed.spectral_norm / short.unembed.spectral_norm
+    vocabulary = np.sqrt(long.unembed.vocab_size / short.unembed.vocab_size)
+    return (
+        f"The largest singular value of W_U is {ratio:.3g} times as large in the long model: "
+        f"{vocabulary:.3g} of it is the square root of the vocabularies' ratio, the rest is "
+        f"{ratio / vocabulary:.3g}; the final norm forgets the scale that the last block leaves, "
+        "so W_U has nothing to compensate."
+    )
+
+
+def _visibility(report: ModelReport) -> str | None:
+    if report.visible_share is None:
+        return None
+    attention, mlp = report.visible_share
+    chance = report.unembed.subspace_rank / report.unembed.hidden_dim
+    return (
+        f"W_U's top {report.unembed.subspace_rank} directions see {attention:.1%} of what "
+        f"attention and {mlp:.1%} of what the MLP writes in the last block of "
+        f"{report.checkpoint.name} (chance {chance:.1%})."
+    )
+
+
+def _rope(report: ModelReport) -> str | None:
+    rope = report.rope
+    if rope.rope_theta is None or rope.measured_theta is None:
+        return None
+    text = (
+        f"{report.checkpoint.name}'s rotary buffers measure theta {rope.measured_theta:,.0f} where "
+        f"its config says {rope.rope_theta:,.0f}; {rope.beyond_context:.0%} of the rotated pairs "
+        "turn less than once within its context"
+    )
+    if rope.theta_bound is None:
+        return f"{text}."
+    side = "above" if rope.rope_theta >= rope.theta_bound else "below"
+    return f"{text}, and theta is {side} the bound of Men et al. for it, {rope.theta_bound:,.0f}."

@@ -1,0 +1,288 @@
+"""Gains and a rule fixed beforehand -> what can be said of the claim.  DESIGN section 7.
+
+The claim is the notebook's: the short-context model's last block expands, the long one's contracts.
+A cell is the last block under one way of measuring it (class of tokens, reduction, length of the
+prompts, before or after the final norm); the rule names the cell that decides before anything is
+measured, and the others say whether the answer hangs on that choice.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool
+
+from gainlens.attribution import TrainingCurves, attribute, paired_prompts
+from gainlens.axes import (
+    CLASS_SELECTIONS,
+    GLOSSARY,
+    REDUCTIONS,
+    Behaviour,
+    ClassSelection,
+    Reduction,
+)
+from gainlens.gain import reduce_norms
+from gainlens.identification import identify
+from gainlens.reasons import Standing, headline_of, reasons_for
+from gainlens.records import (
+    BlockGain,
+    Capture,
+    Decomposition,
+    GainCell,
+    Interval,
+    ModelReport,
+    PromptGains,
+    Verdict,
+)
+from gainlens.spec import Rule
+from gainlens.stats import difference_interval, mean_intervals, simultaneous_band
+
+UNIT_ROUNDOFF: Final = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+LENGTHS: Final = ("all", "short", "long")
+ONE_VALUE: Final = "one value: position 0 attends only to itself"
+NO_TOKENS: Final = "no tokens of this class"
+BLIND: Final = "(after the final norm: blind to the last block)"
+
+_OUTCOMES: Final[dict[tuple[Behaviour | None, Behaviour | None], str]] = {
+    ("EXPANDS", "CONTRACTS"): "CONFIRMED",
+    ("CONTRACTS", "CONTRACTS"): "REJECTED",
+    ("EXPANDS", "EXPANDS"): "UNEXPECTED",
+    ("CONTRACTS", "EXPANDS"): "INVERTED",
+}
+
+Key = tuple[ClassSelection, Reduction, str, bool]
+"""class, reduction, lengths, after the final norm"""
+
+
+def behaviour_of(interval: Interval, roundoff: float) -> Behaviour | None:
+    """EXPANDS or CONTRACTS where the whole interval (nats) lies beyond the unit roundoff of the
+    dtype that was measured in, FLAT where it does not, None where there is no interval."""
+    if np.isnan(interval.low) or np.isnan(interval.high):
+        return None
+    margin = np.log1p(roundoff)
+    if interval.low > margin:
+        return "EXPANDS"
+    return "CONTRACTS" if interval.high < -margin else "FLAT"
+
+
+def outcome_of(short: Behaviour | None, long: Behaviour | None) -> str:
+    """The outcome for a pair of behaviours; UNDETERMINED where either is FLAT or not known."""
+    return _OUTCOMES.get((short, long), "UNDETERMINED")
+
+
+def is_equivalent(interval: Interval, rule: Rule) -> bool | None:
+    """Whether the interval (nats) lies within a gain of 1 +- the rule's margin; None if unknown."""
+    if not interval.known:
+        return None
+    low, high = np.log1p(-rule.equivalence), np.log1p(rule.equivalence)
+    return bool(low <= interval.low and interval.high <= high)
+
+
+def block_gains(gains: PromptGains, rule: Rule) -> tuple[BlockGain, ...]:
+    """Every block's mean over prompts (nats) with a simultaneous band over blocks (ratios)."""
+    low, high = simultaneous_band(
+        gains.log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+    )
+    known = ~np.isnan(gains.log_gain).any(axis=0)
+    parts = (gains.log_gain, gains.attention, gains.mlp, gains.remainder)
+    means = [part[:, known].mean(axis=1) if known.any() else low * np.nan for part in parts]
+    return tuple(
+        BlockGain(
+            layer=layer,
+            log_gain=float(means[0][layer]),
+            attention=float(means[1][layer]),
+            mlp=float(means[2][layer]),
+            remainder=float(means[3][layer]),
+            gain=float(np.exp(means[0][layer])),
+            low=float(np.exp(low[layer])),
+            high=float(np.exp(high[layer])),
+        )
+        for layer in range(len(low))
+    )
+
+
+def length_halves(
+    prompt: np.ndarray,
+) -> dict[str, Bool[np.ndarray, " prompt"]]:
+    """Which prompts belong to `all`, and to the shorter and longer half by number of tokens.
+
+    Ties are broken by order, so that either half has its share; both halves are empty where all
+    prompts have one length.
+    """
+    lengths = np.bincount(prompt)
+    rank = np.argsort(np.argsort(lengths, kind="stable"), kind="stable")
+    short = rank < len(lengths) // 2
+    differ = np.ptp(lengths) > 0
+    return {"all": np.ones_like(short), "short": short & differ, "long": ~short & differ}
+
+
+def grade_cells(
+    capture: Capture, decomposition: Decomposition, rule: Rule, dtype: str
+) -> tuple[GainCell, ...]:
+    """The last block in every cell: class x reduction x lengths x before/after the final norm.
+
+    Intervals are over prompts, in nats.  A cell below `rule.min_prompts` keeps its numbers, but
+    its status says so and it has no behaviour.
+    """
+    halves = length_halves(decomposition.prompt)
+    first = capture.token_id[decomposition.is_bos]
+    one_start = len(first) >= rule.min_prompts and bool((first == first[0]).all())
+    keys: list[Key] = []
+    rows: list[np.ndarray] = []
+    for selection, reduction, after in itertools.product(
+        CLASS_SELECTIONS, REDUCTIONS, (False, True)
+    ):
+        values = reduce_norms(
+            decomposition.norm_in[-1:],
+            capture.normed[None] if after else decomposition.norm_out[-1:],
+            decomposition.prompt,
+            decomposition.tokens_of(selection),
+            reduction,
+        )[0]
+        for lengths in LENGTHS:
+            keys.append((selection, reduction, lengths, after))
+            rows.append(np.where(halves[lengths], values, np.nan))
+    intervals = mean_intervals(
+        np.stack(rows), confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+    )
+    roundoff = UNIT_ROUNDOFF[dtype]
+    return tuple(
+        _grade(key, interval, rule, roundoff, one_start)
+        for key, interval in zip(keys, intervals, strict=True)
+    )
+
+
+def _grade(key: Key, interval: Interval, rule: Rule, roundoff: float, one_start: bool) -> GainCell:
+    if key[0] == "bos" and one_start and interval.n:
+        nothing = {"low": np.nan, "high": np.nan, "n": 1}
+        interval = replace(interval, **nothing, method=ONE_VALUE, status=ONE_VALUE)
+        point = replace(interval, low=interval.estimate, high=interval.estimate)
+        return GainCell(*key, interval, behaviour_of(point, roundoff))
+    if interval.n == 0:
+        interval = replace(interval, method="none", status=NO_TOKENS)
+    elif interval.n < rule.min_prompts:
+        status = f"too few prompts: {interval.n}, at least {rule.min_prompts} are needed"
+        interval = replace(interval, status=status)
+    behaviour = behaviour_of(interval, roundoff) if interval.known else None
+    return GainCell(*key, interval, behaviour)
+
+
+def primary_cell(cells: Sequence[GainCell], rule: Rule) -> GainCell:
+    """The cell that the rule names: the one that decides."""
+    wanted = (rule.token_class, rule.reduction, "all", False)
+    return next(cell for cell in cells if _key(cell) == wanted)
+
+
+def _key(cell: GainCell) -> Key:
+    return cell.token_class, cell.reduction, cell.lengths, cell.after_final_norm
+
+
+def cell_name(cell: GainCell) -> str:
+    """A cell in words, as the lists of dissent and of the undecided say it."""
+    kind = GLOSSARY[cell.token_class].label
+    name = kind if cell.token_class == "bos" else f"{GLOSSARY[cell.reduction].label} of {kind}"
+    return name if cell.lengths == "all" else f"{name}, {cell.lengths} prompts"
+
+
+def _says_nothing_new(cell: GainCell) -> bool:
+    """Position 0 is one token a prompt: every reduction of it is the same number, and where it is
+    one value so are the halves."""
+    if cell.token_class != "bos":
+        return False
+    return cell.reduction != REDUCTIONS[0] or (
+        cell.lengths != "all" and cell.log_gain.method == ONE_VALUE
+    )
+
+
+def compare_cells(
+    short: ModelReport, long: ModelReport, outcome: str
+) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Every cell's outcome against the primary one: (dissent, undecided, cells that agree).
+
+    Cells without tokens are skipped.  Dissent after the final norm is marked as blind, comes last
+    and has no veto; undecided and agreeing cells are counted before the final norm alone.
+    """
+    others = {_key(cell): cell for cell in long.cells}
+    dissent: list[str] = []
+    blind: list[str] = []
+    undecided: list[str] = []
+    agree = 0
+    for cell in short.cells:
+        other = others[_key(cell)]
+        if _says_nothing_new(cell) and _says_nothing_new(other):
+            continue
+        if NO_TOKENS in (cell.log_gain.status, other.log_gain.status):
+            continue
+        said = outcome_of(cell.behaviour, other.behaviour)
+        name = cell_name(cell)
+        if cell.after_final_norm:
+            if said not in (outcome, "UNDETERMINED"):
+                blind.append(f"{name}: {said} {BLIND}")
+        elif said == "UNDETERMINED":
+            undecided.append(name)
+        elif said != outcome:
+            dissent.append(f"{name}: {said}")
+        else:
+            agree += 1
+    return (*dissent, *blind), tuple(undecided), agree
+
+
+def premise_of(short: ModelReport, long: ModelReport) -> bool | None:
+    """Whether the long model has the larger theta and the larger context; None if not known."""
+    thetas = short.rope.rope_theta, long.rope.rope_theta
+    if thetas[0] is None or thetas[1] is None:
+        return None
+    return thetas[1] > thetas[0] and long.checkpoint.context > short.checkpoint.context
+
+
+def difference_of(short: ModelReport, long: ModelReport, rule: Rule) -> tuple[Interval, bool]:
+    """Long minus short, log gain of the last block, nats; and whether prompts could be paired."""
+    pairs = paired_prompts((short, long), rule)
+    paired = pairs is not None
+    values = (short.last_block, long.last_block) if pairs is None else pairs
+    interval = difference_interval(
+        values[1],
+        values[0],
+        paired=paired,
+        confidence=rule.confidence,
+        resamples=rule.resamples,
+        seed=rule.seed,
+    )
+    return interval, paired
+
+
+def judge(
+    reports: Sequence[ModelReport], rule: Rule, curves: TrainingCurves | None = None
+) -> Verdict:
+    """The verdict on one short and one long model, with what the others allow to attribute.
+
+    `curves` is the training table of the reports' own design (attribution.read_curves), where there
+    is one.  Robust: decided, and no cell before the final norm decides otherwise.
+    """
+    short, long = (next(r for r in reports if r.role == role) for role in ("short", "long"))
+    cells = primary_cell(short.cells, rule), primary_cell(long.cells, rule)
+    outcome = outcome_of(cells[0].behaviour, cells[1].behaviour)
+    dissent, undecided, agree = compare_cells(short, long, outcome)
+    vetoes = [line for line in dissent if not line.endswith(BLIND)]
+    robust = outcome != "UNDETERMINED" and not vetoes
+    difference, paired = difference_of(short, long, rule)
+    identification = identify(short.checkpoint, long.checkpoint)
+    effects, note = attribute(reports, rule, curves)
+    premise = premise_of(short, long)
+    standing = Standing(outcome, robust, len(vetoes), agree, len(undecided), premise)
+    return Verdict(
+        outcome=outcome,
+        robust=robust,
+        dissent=dissent,
+        undecided=undecided,
+        premise=premise,
+        difference=difference,
+        paired=paired,
+        identification=identification,
+        attribution=effects,
+        attribution_note=note,
+        reasons=reasons_for(short, long, premise, difference, paired),
+        headline=headline_of(short, long, cells, standing, identification),
+    )
