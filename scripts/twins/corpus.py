@@ -168,7 +168,8 @@ def build(requirements: Path, folder: Path) -> Corpus:
     copied = builder.seen & standard_library()
     if copied:
         raise ValueError(
-            f"{len(copied)} files of the corpus are in this Python's standard library."
+            f"{len(copied)} files of the corpus are in this Python's standard library: take the "
+            f"package that carries them off {requirements.name}."
         )
     return Corpus(
         train=tuple(texts[r.name] for r in listed if not r.held_out),

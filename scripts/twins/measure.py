@@ -86,13 +86,14 @@ def captures(
     ids, mask = padded(prompts, thetas.device)
     batch = ids.expand(len(thetas), -1, -1)
     grams, values, indices = [], [], []
-    for x, a, m, y in ensemble.streams(weights, batch, thetas, shape):
-        grams.append(gram_columns(x, a, m, y)[:, mask])
+    for padded_streams in ensemble.streams(weights, batch, thetas, shape):
+        x, a, m, y = (stream[:, mask] for stream in padded_streams)
+        grams.append(gram_columns(x, a, m, y))
         value, index = top_components(y)
-        values.append(value[:, mask])
-        indices.append(index[:, mask])
+        values.append(value)
+        indices.append(index)
         last = y
-    normed = ensemble.rms_norm(last, weights.norm_final, shape.eps).norm(dim=-1)[:, mask]
+    normed = ensemble.rms_norm(last[:, None], weights.norm_final, shape.eps)[:, 0].norm(dim=-1)
     prompt, position = torch.nonzero(mask.cpu(), as_tuple=True)
     stacked = [torch.stack(parts, 1).cpu().numpy() for parts in (grams, values, indices)]
     return [
