@@ -19,7 +19,7 @@ from gainlens.records import (
 )
 from gainlens.spec import Rule
 from gainlens.stats import halves_interval
-from gainlens.verdict import block_gains, grade_cells, is_equivalent
+from gainlens.verdict import block_gains, grade_cells, is_equivalent, primary_cell
 
 RULE = Rule(resamples=400)
 TRAINING = {"data": "abc", "tokens": 1000, "steps": 10, "seed": 0}
@@ -62,10 +62,7 @@ def report(
     decomposition = decompose(capture)
     gains = reduce_gains(capture, decomposition, rule.token_class, rule.reduction)
     cells = grade_cells(capture, decomposition, rule, place.dtype)
-    wanted = (rule.token_class, rule.reduction, "all", False)
-    primary = next(
-        c for c in cells if (c.token_class, c.reduction, c.lengths, c.after_final_norm) == wanted
-    )
+    primary = primary_cell(cells, rule)
     names = ids or tuple(f"p{i}" for i in range(capture.num_prompts))
     return ModelReport(
         role=role,

@@ -184,8 +184,20 @@ def test_an_effect_of_training_progress_alone_goes_away_at_equal_loss():
     assert "the effect of context cannot be told from training progress" in note
     real = curves(lambda c, t, _, loss: -0.05 * loss - 0.1 * (c == 4096), slower=10.0)
     note = attribute(design(0.0, -0.1), RULE, real)[1]
-    assert "cannot be told" not in note
+    assert "training progress" not in note
+    assert "over prompts alone" not in note
     assert "4 seeds a cell" in note
+
+
+def test_what_only_these_weights_do_is_not_put_down_to_training():
+    """Over prompts of the shipped run context is claimed; over seeds it goes either way."""
+    table = curves(lambda *_: 0.1)
+    either_way = np.array([0.3, -0.3, 0.2, -0.2])[table["seed"].astype(int)]
+    table["log_gain_last_ordinary"] += (table["context"] == 4096) * either_way
+    effects, note = attribute(design(0.0, -0.1), RULE, table)
+    assert by_factor(effects, AT_TOKENS, "prompts")["context"].high < 0
+    assert "over seeds none can be told from 0" in note
+    assert "over prompts alone that of context would be claimed" in note
 
 
 def test_the_control_of_position_zero_gets_its_own_effect():

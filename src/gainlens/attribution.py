@@ -27,6 +27,7 @@ token) and log_gain_last_ordinary (nats, the primary estimand)."""
 
 GAIN_COLUMN: Final = "log_gain_last_ordinary"
 FACTORS: Final = ("theta", "context", "theta:context")
+_NAMES: Final = {"theta:context": "their interaction"}
 AT_TOKENS: Final = "equal tokens"
 AT_LOSS: Final = "equal loss"
 AT_FIRSTS: Final = "equal tokens and equally many first positions"
@@ -123,7 +124,7 @@ def attribute(
     over_seeds = seed_effects(curves, corners, rule)
     if isinstance(over_seeds, str):
         return effects, f"{_sentence(effects)} (over prompts alone: {over_seeds})"
-    return (*effects, *over_seeds), training_note(over_seeds)
+    return (*effects, *over_seeds), training_note(over_seeds, effects)
 
 
 def _changed(short: ModelReport, long: ModelReport) -> tuple[str, ...] | str:
@@ -244,28 +245,39 @@ def _at_loss(run: Mapping[str, np.ndarray], target: float) -> float:
     return float(np.interp(target, best[fresh][::-1], run["gain"][fresh][::-1], right=np.nan))
 
 
-def training_note(effects: Sequence[Effect]) -> str:
-    """One sentence on theta and context over seeds, and on what is left of them at equal loss."""
+def training_note(over_seeds: Sequence[Effect], over_prompts: Sequence[Effect]) -> str:
+    """One sentence on the effects over seeds, on what is left of them at equal loss, and on what
+    prompts alone would have claimed."""
     tokens, loss, firsts = (
-        [effect for effect in effects if effect.at == at] for at in (AT_TOKENS, AT_LOSS, AT_FIRSTS)
+        [effect for effect in over_seeds if effect.at == at]
+        for at in (AT_TOKENS, AT_LOSS, AT_FIRSTS)
     )
-    gone = [
-        before.factor
-        for before, after in zip(tokens, loss, strict=True)
-        if _claims(before.log_gain) and not _claims(after.log_gain)
-    ]
     text = f"{_sentence(tokens)} ({tokens[0].log_gain.n} seeds a cell, {AT_TOKENS})"
     if firsts:
         text += f", of context {_shown(firsts[0])} with {AT_FIRSTS.partition(' and ')[2]}"
     text += f"; at {AT_LOSS} (descriptive) {_sentence(loss)}"
+    claimed = _claimed(tokens)
+    gone = [name for name in claimed if name not in _claimed(loss)]
+    luck = [name for name in _claimed(over_prompts) if name not in claimed]
+    if not claimed:
+        text += "; over seeds none can be told from 0"
     if gone:
-        text += f": the effect of {' and of '.join(gone)} cannot be told from training progress"
+        text += f"; the effect of {_listed(gone)} cannot be told from training progress"
+    if luck:
+        text += (
+            f"; over prompts alone that of {_listed(luck)} would be claimed, "
+            "which speaks of these weights and not of training"
+        )
     return text
 
 
-def _claims(interval: Interval) -> bool:
-    """Whether the interval leaves out 0."""
-    return bool(interval.low > 0 or interval.high < 0)
+def _claimed(effects: Sequence[Effect]) -> list[str]:
+    """Factors whose interval leaves out 0."""
+    return [e.factor for e in effects if e.log_gain.low > 0 or e.log_gain.high < 0]
+
+
+def _listed(factors: Sequence[str]) -> str:
+    return " and of ".join(_NAMES.get(factor, factor) for factor in factors)
 
 
 def _shown(effect: Effect) -> str:
@@ -275,6 +287,5 @@ def _shown(effect: Effect) -> str:
 
 
 def _sentence(effects: Sequence[Effect]) -> str:
-    names = {FACTORS[2]: "their interaction"}
-    parts = [f"of {names.get(e.factor, e.factor)} {_shown(e)}" for e in effects]
+    parts = [f"of {_NAMES.get(e.factor, e.factor)} {_shown(e)}" for e in effects]
     return "effect in nats " + ", ".join(parts)
