@@ -1,5 +1,7 @@
 """The life of a planted massive token."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_gain import capture_of
@@ -67,3 +69,29 @@ def test_states_agree_with_the_token_class():
     result = decompose(capture)
     states = massive_states(result)
     np.testing.assert_array_equal(states[:-1].any(axis=0) & ~result.is_bos, result.is_massive)
+
+
+def test_others_growing_past_a_tenth_of_it_is_no_erasing():
+    """The twins' position 0 keeps its norm while ordinary tokens grow: nothing erases it."""
+    capture = planted(erase_block=None)
+    gram = capture.gram.copy()
+    ordinary = np.arange(LENGTH) != 3
+    gram[np.ix_(range(len(gram)), [4, 5], ordinary)] *= 40.0**2
+    grown = replace(capture, gram=gram)
+    life = massive_lifecycle(grown, decompose(grown), ["t"] * LENGTH)[0]
+    assert not massive_states(decompose(grown))[5, 3]
+    assert life.erased_by is None
+
+
+def test_the_writer_is_the_block_that_raises_it_not_the_one_that_crosses_the_threshold():
+    """Written to 9 times the median by block 1, nudged over 10 by block 3."""
+    rng = np.random.default_rng(0)
+    x = np.empty((LAYERS, LENGTH, D_MODEL))
+    a, m = 0.001 * rng.normal(size=(2, LAYERS, LENGTH, D_MODEL))
+    x[0] = rng.normal(size=(LENGTH, D_MODEL))
+    median = np.median(np.linalg.norm(x[0, 1:], axis=-1))
+    m[1, 3, 7], m[3, 3, 7] = 9 * median, 3 * median
+    for layer in range(1, LAYERS):
+        x[layer] = x[layer - 1] + a[layer - 1] + m[layer - 1]
+    capture = capture_of(x, a, m, (LENGTH,))
+    assert massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)[0].written_by == 1

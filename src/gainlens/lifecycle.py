@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from gainlens.axes import COMPONENTS
 from gainlens.gain import prompt_slices
 from gainlens.records import Capture, Decomposition, MassiveToken
 
 _CARRIER = 0.05
 """A dimension carries a token where it holds this share of the squared norm."""
+_ERASED = 0.5
+"""A token is erased where its norm is below this share of the highest so far."""
 
 
 def _stream_norms(decomposition: Decomposition) -> Float64[np.ndarray, "state token"]:
@@ -42,9 +45,12 @@ def massive_lifecycle(
 ) -> tuple[MassiveToken, ...]:
     """The life of every massive token, position 0 included where it is massive.
 
-    texts: the token's text, one a token, for reading.  Position 0 attends only to itself, so of
-    prompts that begin with the same token only the first is listed.  The component that writes
-    (erases) is the one with the larger (smaller) part of that block's log gain.
+    texts: the token's text, one a token, for reading.  The block that writes is the one, up to
+    where the token first is massive, whose log gain exceeds the ordinary tokens' most; the block
+    that erases is the first after whose output the norm is below half of the highest so far: that
+    the others grow past a tenth of it is no erasing.  The component is the one with the larger
+    (smaller) part of that block's log gain.  Position 0 attends only to itself, so of prompts that
+    begin with the same token only the first is listed.
     """
     states = massive_states(decomposition, ratio)
     seen_first: set[int] = set()
@@ -54,21 +60,25 @@ def massive_lifecycle(
             if int(capture.token_id[token]) in seen_first:
                 continue
             seen_first.add(int(capture.token_id[token]))
-        lives.append(_life(capture, decomposition, states[:, token], token, texts[token]))
+        first = int(np.argmax(states[:, token]))
+        lives.append(_life(capture, decomposition, first, token, texts[token]))
     return tuple(lives)
 
 
 def _life(
-    capture: Capture, decomposition: Decomposition, massive: np.ndarray, token: int, text: str
+    capture: Capture, decomposition: Decomposition, first: int, token: int, text: str
 ) -> MassiveToken:
-    start = int(np.argmax(massive))
-    after = np.flatnonzero(~massive[start:])
-    stop = start + int(after[0]) if len(after) else len(massive)
-    written = start - 1 if start else None
-    erased = stop - 1 if stop < len(massive) else None
+    """first: the first state (input of that block) in which the token is massive."""
+    norms = _stream_norms(decomposition)[:, token]
+    fallen = np.flatnonzero(norms[first:] < _ERASED * np.maximum.accumulate(norms[first:]))
+    stop = first + int(fallen[0]) if len(fallen) else len(norms)
+    ordinary = np.median(decomposition.log_gain[:, decomposition.is_ordinary], axis=1)
+    excess = decomposition.log_gain[:first, token] - ordinary[:first]
+    written = int(np.argmax(excess)) if first else None
+    erased = stop - 1 if stop < len(norms) else None
     parts = np.stack([decomposition.attention[:, token], decomposition.mlp[:, token]])
-    names = ("attention", "mlp")
-    middle = max((start + stop) // 2 - 1, start - 1, 0)
+    start = first if written is None else written + 1
+    middle = max((first + stop) // 2 - 1, 0)
     share = capture.top_value[middle, token] ** 2 / capture.column("yy")[middle, token]
     return MassiveToken(
         prompt=int(capture.prompt[token]),
@@ -76,9 +86,9 @@ def _life(
         token_id=int(capture.token_id[token]),
         text=text,
         written_by=written,
-        written_component=None if written is None else names[int(np.argmax(parts[:, written]))],
+        written_component=None if written is None else COMPONENTS[int(parts[:, written].argmax())],
         erased_by=erased,
-        erased_component=None if erased is None else names[int(np.argmin(parts[:, erased]))],
-        plateau=float(np.median(_stream_norms(decomposition)[start:stop, token])),
+        erased_component=None if erased is None else COMPONENTS[int(parts[:, erased].argmin())],
+        plateau=float(np.median(norms[start:stop])),
         dims=tuple(int(dim) for dim in capture.top_index[middle, token][share >= _CARRIER]),
     )
