@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# One thread a worker: two workers with two threads each spin on two cores, ten times slower.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
