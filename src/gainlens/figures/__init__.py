@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gainlens.figures.lifecycle import ClassNorms, class_norms, massive_lifecycle
     from gainlens.figures.original import notebook_figure
     from gainlens.figures.places import gain_by_position
-    from gainlens.figures.style import save
+    from gainlens.figures.saving import save
     from gainlens.figures.summary import headline
     from gainlens.figures.weights import rope_wavelengths, unembed_spectrum
 
@@ -36,7 +36,7 @@ _HOME = {
     "massive_lifecycle": "lifecycle",
     "notebook_figure": "original",
     "gain_by_position": "places",
-    "save": "style",
+    "save": "saving",
     "headline": "summary",
     "rope_wavelengths": "weights",
     "unembed_spectrum": "weights",

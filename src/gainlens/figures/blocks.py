@@ -15,6 +15,7 @@ from gainlens.figures.style import (
     ONE_COLUMN,
     SMALL,
     Look,
+    Style,
     axes_or_new,
     label,
     layer_axis,
@@ -32,7 +33,7 @@ from gainlens.records import ModelReport
 _MARKERS = 12
 """About how many markers a curve carries: enough to tell curves apart without colour."""
 
-_LAST: Final = {"markersize": 6.5, "markeredgecolor": INK, "markeredgewidth": 0.8}
+_LAST: Final[Style] = {"markersize": 6.5, "markeredgecolor": INK, "markeredgewidth": 0.8}
 
 _HATCHED = 40
 """Up to so many blocks bars are wide enough for a hatch."""
@@ -131,7 +132,8 @@ def _stack(ax: Axes, layer: np.ndarray, parts: dict[str, np.ndarray]) -> None:
     largest = max(float(np.nanmax(np.abs(part), initial=0.0)) for part in parts.values())
     for name, part in parts.items():
         colour, hatch = COMPONENTS[name]
-        visible = np.nanmax(np.abs(part), initial=0.0) > 0.005 * largest
+        if np.nanmax(np.abs(part), initial=0.0) <= 0.005 * largest:
+            continue  # a remainder of rounding
         ax.bar(
             layer,
             part,
@@ -141,7 +143,7 @@ def _stack(ax: Axes, layer: np.ndarray, parts: dict[str, np.ndarray]) -> None:
             hatch=hatch if len(layer) <= _HATCHED else "",
             edgecolor="white",
             linewidth=0.3 if len(layer) <= _HATCHED else 0.0,
-            label=GLOSSARY[name].label if visible else "_",
+            label=GLOSSARY[name].label,
             zorder=2,
         )
         known = np.nan_to_num(part)

@@ -14,6 +14,7 @@ from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
     Look,
+    Style,
     axes_or_new,
     label,
     legend_above,
@@ -150,7 +151,7 @@ def training_curves(
     for (name, rows), look in zip(cells.items(), _cycled(len(cells)), strict=True):
         _draw_cell(panel, table, rows, look, name, against, of)
     threshold(panel, 1.0, along="x")
-    panel.set_ylabel(label(of))
+    panel.set_ylabel(label(of) if of == "last_gain" else f"last block: {label(of)}")
     log_axis(panel.yaxis)
     if against == "tokens":
         panel.set_xlabel(label("trained_tokens"))
@@ -227,7 +228,7 @@ def _draw_cell(
     y = np.asarray(table[_COLUMNS[of]], dtype=np.float64)
     y = positive(np.exp(y) if of == "gain" else y)
     x = positive(x) if against == "tokens" else x
-    style = {"color": look.colour, "linestyle": look.line}
+    style: Style = {"color": look.colour, "linestyle": look.line}
     for seed in np.unique(table["seed"][rows]):
         mine = rows[table["seed"][rows] == seed]
         mine = mine[np.argsort(table["tokens"][mine], kind="stable")]
@@ -235,7 +236,7 @@ def _draw_cell(
     reached = [rows[table["tokens"][rows] == tokens] for tokens in np.unique(table["tokens"][rows])]
     mean_x, mean_y = ([values[at].mean() for at in reached] for values in (x, y))
     ax.plot(mean_x, mean_y, linewidth=1.5, **style)
-    edge = {"markeredgecolor": "white", "markeredgewidth": 0.6, "markersize": 5.5}
+    edge: Style = {"markeredgecolor": "white", "markeredgewidth": 0.6, "markersize": 5.5}
     ax.plot(mean_x[-1], mean_y[-1], color=look.colour, marker=look.marker, zorder=4, **edge)
     ax.plot([], [], marker=look.marker, label=name, **style)
 

@@ -14,6 +14,7 @@ from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
     Look,
+    Style,
     axes_or_new,
     label,
     log_axis,
@@ -64,7 +65,7 @@ def verdict_forest(
             _draw_cells(panel, cells, rows, styles[id(report)], 0.42 * place - 0.36)
         threshold(panel, 1.0, along="y")
         panel.set_title(title, pad=4)
-        panel.set_xlabel(label("gain"))
+        panel.set_xlabel(f"last block: {label('gain')}")
         log_axis(panel.xaxis)
         _name_sides(panel)
     _legend(frame, [(styles[id(report)], name_of(report)) for report in pair])
@@ -76,7 +77,7 @@ def _rows() -> dict[tuple[str, str], float]:
     rows: dict[tuple[str, str], float] = {}
     for number, selection in enumerate(CLASS_SELECTIONS):
         for step, reduction in enumerate(REDUCTIONS):
-            rows[selection, reduction] = number * (len(REDUCTIONS) + 1) + step + 1
+            rows[selection, reduction] = number * (len(REDUCTIONS) + 1) + step + 1.0
     return rows
 
 
@@ -146,7 +147,7 @@ def _draw_cells(
 
 
 def _legend(frame: Axes, models: Sequence[tuple[Look, str]]) -> None:
-    plain = {"linestyle": "", "color": INK, "marker": "o", "markeredgewidth": 0.8}
+    plain: Style = {"linestyle": "", "color": INK, "marker": "o", "markeredgewidth": 0.8}
     handles = [Line2D([], [], color=look.colour, marker=look.marker) for look, _ in models]
     names = [name for _, name in models]
     for lengths, (_, size, filling) in _LENGTHS.items():

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float64
@@ -57,7 +57,7 @@ def class_norms(decomposition: Decomposition) -> ClassNorms:
     return ClassNorms(median("bos"), median("massive"), median("ordinary"))
 
 
-_CLASS_LOOKS: Final = {
+_CLASS_LOOKS: Final[dict[str, tuple[str, str, Any]]] = {
     "bos": ("#000000", "D", "-"),
     "massive": ("#8C4A0A", "s", (0, (5, 1.5))),
     "ordinary": ("#0B6B63", "o", (0, (1, 1.2))),

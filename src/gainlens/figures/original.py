@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
+    Style,
     layer_axis,
     log_axis,
     looks,
@@ -136,7 +137,7 @@ def _thetas(ax: Axes, bars: Sequence[_Bar]) -> None:
     thetas = [bar.theta for bar in bars]
     _draw_bars(ax, bars, thetas, "{:,.0f}")
     for place in np.flatnonzero(np.isnan(thetas)):
-        at = {"transform": ax.get_xaxis_transform(), "ha": "center", "rotation": 90}
+        at: Style = {"transform": ax.get_xaxis_transform(), "ha": "center", "rotation": 90}
         ax.text(float(place), 0.02, "no RoPE", fontsize=SMALL, **at)
     known = [theta for theta in thetas if theta > 0] or [1.0]
     ax.set_ylim(min(known) / 10, max(known) * 3)
@@ -149,7 +150,7 @@ def _curves(ax: Axes, reports: Sequence[ModelReport]) -> None:
     for report, look in zip(reports, looks(reports), strict=True):
         gains = np.asarray(report.residual.gains)
         last = len(gains) - 1
-        style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+        style: Style = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
         ax.plot(gains, linewidth=1.6, markevery=[last], label=name_of(report, 22), **style)
         ax.axvline(last, color=look.colour, linestyle=":", alpha=0.7)
     threshold(ax, 1.0, along="x")

@@ -54,7 +54,7 @@ def gain_by_position(
     step = 1 if longest <= 11 else 2
     panel.set_xticks(range(0, longest, step), [f"{start:,}" for start in starts[::step]])
     panel.set_xlabel(f"{label('position')}: first of each bin")
-    panel.set_ylabel(label("gain"))
+    panel.set_ylabel(f"last block: {label('gain')}")
     log_axis(panel.yaxis)
     legend_above(panel, outside=ax is None)
     return panel

@@ -7,15 +7,13 @@ a marker, a line style or a hatch of its own, so that nothing rests on colour al
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import LayoutEngine
 from matplotlib.ticker import (
     FuncFormatter,
     Locator,
@@ -32,6 +30,9 @@ ONE_COLUMN: Final = 3.4
 TWO_COLUMNS: Final = 7.1
 """Widths in inches of a figure in a paper of two columns."""
 
+Style = dict[str, Any]
+"""Keyword arguments of a matplotlib call, where several calls share them."""
+
 SMALL: Final = 7.0
 """Points: ticks, legends and notes; the rest is 8."""
 
@@ -39,7 +40,7 @@ INK: Final = "#222222"
 FAINT: Final = "#767676"
 """Grey of notes and of the line at 1; 4.5 : 1 on white, so readable."""
 
-RC: Final[dict[str, Any]] = {
+RC: Final[dict[Any, Any]] = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same on every machine
     "font.size": 8.0,
     "text.color": INK,
@@ -107,7 +108,7 @@ _ROLES: Final = {
 COMPONENTS: Final = {
     "attention": ("#E69F00", "////"),
     "mlp": ("#5B3F8C", ""),
-    "remainder": ("#BBBBBB", "...."),
+    "remainder": ("#BBBBBB", "\\\\\\\\"),
     "final_norm": ("#6B6B6B", "xxxx"),
 }
 """Colour and hatch of a component; none is the colour of a model, and their greys differ."""
@@ -181,14 +182,20 @@ def number(value: float) -> str:
     return power if mantissa == "1" else f"{mantissa}·{power}"
 
 
+def tick(value: float, _: int | None) -> str:
+    """`number` as matplotlib's FuncFormatter calls it."""
+    return number(value)
+
+
 def log_axis(axis: Axis) -> None:
     """Logarithmic scale whose ticks are plain numbers, also within one decade.  Call it last: the
     ticks depend on the limits."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    name = "x" if isinstance(axis, XAxis) else "y"
+    axis.axes.set(**{f"{name}scale": "log"})
     low, high = sorted(axis.get_view_interval())
-    axis.set_major_locator(ratio_locator(low, high, 5 if axis.axis_name == "x" else 7))
+    axis.set_major_locator(ratio_locator(low, high, 5 if name == "x" else 7))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    axis.set_major_formatter(FuncFormatter(tick))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -234,7 +241,7 @@ def legend_above(
             legend = figure.legend(handles, names, ncols=columns, loc="outside upper left")
             room = figure.bbox.width
         else:
-            at = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
+            at: Style = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
             legend = ax.legend(handles, names, ncols=columns, **at)
             room = ax.bbox.width
         if columns == 1 or legend.get_window_extent().width <= room:
@@ -244,53 +251,5 @@ def legend_above(
 
 def note(ax: Axes, text: str) -> None:
     """Says in the middle of empty axes why they are empty."""
-    keywords = {"ha": "center", "va": "center", "color": FAINT, "wrap": True}
+    keywords: Style = {"ha": "center", "va": "center", "color": FAINT, "wrap": True}
     ax.text(0.5, 0.5, text, transform=ax.transAxes, **keywords)
-
-
-Format = Literal["png", "svg", "pdf"]
-FORMATS: Final[tuple[Format, ...]] = ("png", "svg", "pdf")
-
-_METADATA: Final[dict[Format, dict[str, str | None]]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": "gainlens"},
-    "pdf": {"CreationDate": None, "Creator": "gainlens", "Producer": None},
-}
-
-
-def _lay_out(figure: Figure, engine: LayoutEngine) -> None:
-    """One layout, begun where every layout begins: a second one would move things a little."""
-    for ax in figure.axes:
-        place = ax.get_subplotspec()
-        if place is not None:
-            ax.set_subplotspec(place)
-    engine.execute(figure)
-
-
-def save(
-    drawn: Axes | Figure, folder: str | Path, name: str, formats: Sequence[Format] = FORMATS
-) -> tuple[Path, ...]:
-    """Write `name`.png (200 dpi), .svg and .pdf into `folder`; the same input gives the same bytes.
-
-    The SVG's text is text, and its title the name.  `folder` is made where it does not exist; the
-    paths come in the order of `formats`.  Raises ValueError where `name` is no plain file name.
-    """
-    if Path(name).name != name or not name:
-        raise ValueError(
-            f"a figure is saved under a plain file name such as 'gain_curve', got {name!r}; "
-            "give the directory as `folder`"
-        )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    figure = root_figure(drawn)
-    engine = figure.get_layout_engine()
-    paths = tuple(folder / f"{name}.{kind}" for kind in formats)
-    with rc_context(RC):
-        if engine is not None:
-            _lay_out(figure, engine)
-            figure.set_layout_engine(None)  # laid out: else each format does it again, twice
-        for path, kind in zip(paths, formats, strict=True):
-            title = {} if kind == "png" else {"Title": name}
-            figure.savefig(path, format=kind, dpi=200, metadata=_METADATA[kind] | title)
-        figure.set_layout_engine(engine)
-    return paths

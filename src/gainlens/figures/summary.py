@@ -19,6 +19,7 @@ from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
     Look,
+    Style,
     label,
     log_axis,
     looks,
@@ -28,6 +29,7 @@ from gainlens.figures.style import (
     ratio_locator,
     styled,
     threshold,
+    tick,
 )
 from gainlens.records import Interval, ModelReport, Verdict
 from gainlens.spec import Rule
@@ -35,8 +37,8 @@ from gainlens.spec import Rule
 _TITLE_WIDTH: Final = 94
 """Characters of bold 9 pt that fit two columns."""
 
-_TRUE: Final[dict[str, Any]] = {"markersize": 5.0}
-_NOTEBOOK: Final[dict[str, Any]] = {"markersize": 4.5, "markerfacecolor": "white"}
+_TRUE: Final[Style] = {"markersize": 5.0}
+_NOTEBOOK: Final[Style] = {"markersize": 4.5, "markerfacecolor": "white"}
 
 
 @styled
@@ -85,7 +87,7 @@ def _ratio_scale(ax: Axes) -> None:
     right = ax.secondary_yaxis("right", functions=(np.exp, _log))
     low, high = np.exp(ax.get_ylim())
     right.yaxis.set_major_locator(ratio_locator(low, high, 7))
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+    right.yaxis.set_major_formatter(FuncFormatter(tick))
     right.set_ylabel(label("gain"))
     ax.tick_params(labelleft=False, left=False)
 
@@ -113,7 +115,7 @@ def last_block_interval(report: ModelReport, rule: Rule) -> Interval:
 def _last_blocks(ax: Axes, reports: Sequence[ModelReport], rule: Rule) -> None:
     """One row a model: the gain with its interval, and what the final norm makes of it."""
     for row, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
-        _true_gain(ax, last_block_interval(report, rule), look, row)
+        _true_gain(ax, last_block_interval(report, rule), look, float(row))
         _notebook_gain(ax, report, look, row + 0.3)
         ax.annotate(
             name_of(report),
@@ -161,7 +163,7 @@ def _notebook_gain(ax: Axes, report: ModelReport, look: Look, height: float) -> 
 
 def _value(ax: Axes, right_of: float, value: float, height: float) -> None:
     """The number, to the right of what is drawn on its line."""
-    offset = {"xytext": (5, 0), "textcoords": "offset points"}
+    offset: Style = {"xytext": (5, 0), "textcoords": "offset points"}
     text = number(float(f"{value:.2g}")) if value < 0.1 else f"{value:.2f}"
     ax.annotate(text, (right_of, height), va="center", fontsize=SMALL, **offset)
 
@@ -170,12 +172,12 @@ def _legend(figure: Figure, panel: Axes, rule: Rule) -> None:
     """Under the panels: a row for the bars and the line, a row for the markers of the last one."""
     handles, names = panel.get_legend_handles_labels()
     true = f"c: {GLOSSARY[rule.token_class].label}, {rule.confidence:.0%} interval"
-    below = {
+    below: dict[str, Style] = {
         true: _TRUE | {"marker": "o", "linestyle": "-", "linewidth": 2.2},
-        f"c: {GLOSSARY['last_gain'].label}": _NOTEBOOK | {"marker": "o"},
-        "c: the same before the final norm": {"marker": "|", "markersize": 5},
+        f"c: {GLOSSARY['last_gain'].label}": _NOTEBOOK | {"marker": "o", "linestyle": ""},
+        "c: the same before the final norm": {"marker": "|", "markersize": 5, "linestyle": ""},
     }
-    marks = [Line2D([], [], color=INK, **({"linestyle": ""} | style)) for style in below.values()]
+    marks = [Line2D([], [], color=INK, **style) for style in below.values()]
     rows = [[*zip(handles, names, strict=True)], [*zip(marks, below, strict=True)]]
     columns = [pair for column in zip_longest(*rows) for pair in column if pair]
     figure.legend(

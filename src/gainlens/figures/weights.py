@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,6 +25,10 @@ from gainlens.figures.style import (
 )
 from gainlens.records import ModelReport, RopeReport
 
+_CENTRED: Final[Any] = (0, (4, 2))
+_EDGE: Final[Any] = (0, (1, 1.5))
+"""Line styles of the spectrum without the mean row, and of the random-matrix edge."""
+
 _FLOOR = 1e-5
 """Singular values below this share of the largest are 0 but for rounding and are not drawn."""
 
@@ -39,7 +44,7 @@ def unembed_spectrum(reports: Sequence[ModelReport], ax: Axes | None = None) -> 
     for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
         unembed = report.unembed
         root = np.sqrt(unembed.vocab_size)
-        for spectrum, line in ((unembed.spectrum, "-"), (unembed.centred_spectrum, (0, (4, 2)))):
+        for spectrum, line in ((unembed.spectrum, "-"), (unembed.centred_spectrum, _CENTRED)):
             kept = np.where(spectrum > _FLOOR * spectrum[0], spectrum, np.nan) / root
             rank = np.arange(1, len(kept) + 1)
             panel.plot(
@@ -55,7 +60,7 @@ def unembed_spectrum(reports: Sequence[ModelReport], ax: Axes | None = None) -> 
             )
         edge = unembed.spectral_norm / unembed.edge_ratio / root
         if np.isfinite(edge) and edge > 0:
-            panel.axhline(edge, color=look.colour, linestyle=(0, (1, 1.5)), linewidth=0.9)
+            panel.axhline(edge, color=look.colour, linestyle=_EDGE, linewidth=0.9)
     panel.set_xlabel(label("rank"))
     panel.set_ylabel(label("spectrum"))
     log_axis(panel.xaxis)
@@ -76,11 +81,12 @@ def _spectrum_legend(ax: Axes, reports: Sequence[ModelReport], *, outside: bool)
         for look in looks(reports)
     ]
     names = [name_of(report) for report in reports]
-    for line, text in (
+    kinds: tuple[tuple[Any, str], ...] = (
         ("-", "W_U"),
-        ((0, (4, 2)), "W_U minus its mean row"),
-        ((0, (1, 1.5)), "random-matrix edge"),
-    ):
+        (_CENTRED, "W_U minus its mean row"),
+        (_EDGE, "random-matrix edge"),
+    )
+    for line, text in kinds:
         handles.append(Line2D([], [], color=INK, linestyle=line, linewidth=1.1))
         names.append(text)
     legend_above(ax, outside=outside, handles=handles, names=names)

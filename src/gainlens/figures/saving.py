@@ -1,0 +1,59 @@
+"""Figures as files: PNG, SVG and PDF, the same bytes for the same input."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import LayoutEngine
+
+from gainlens.figures.style import RC, root_figure
+
+Format = Literal["png", "svg", "pdf"]
+FORMATS: Final[tuple[Format, ...]] = ("png", "svg", "pdf")
+
+_METADATA: Final[dict[Format, dict[str, str | None]]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": "gainlens"},
+    "pdf": {"CreationDate": None, "Creator": "gainlens", "Producer": None},
+}
+
+
+def _lay_out(figure: Figure, engine: LayoutEngine) -> None:
+    """One layout, begun where every layout begins: a second one would move things a little."""
+    for ax in figure.axes:
+        place = ax.get_subplotspec()
+        if place is not None:
+            ax.set_subplotspec(place)
+    engine.execute(figure)
+
+
+def save(
+    drawn: Axes | Figure, folder: str | Path, name: str, formats: Sequence[Format] = FORMATS
+) -> tuple[Path, ...]:
+    """Write `name`.png (200 dpi), .svg and .pdf into `folder`; the same input gives the same bytes.
+
+    The SVG's text is text, and its title the name.  `folder` is made where it does not exist; the
+    paths come in the order of `formats`.  Raises ValueError where `name` is no plain file name.
+    """
+    if Path(name).name != name or not name:
+        raise ValueError(
+            f"a figure is saved under a plain file name such as 'gain_curve', got {name!r}; "
+            "give the directory as `folder`"
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = root_figure(drawn)
+    engine = figure.get_layout_engine()
+    paths = tuple(folder / f"{name}.{kind}" for kind in formats)
+    with rc_context(RC):
+        if engine is not None:
+            _lay_out(figure, engine)
+            figure.set_layout_engine(None)  # laid out: else each format does it again, twice
+        for path, kind in zip(paths, formats, strict=True):
+            title = {} if kind == "png" else {"Title": name}
+            figure.savefig(path, format=kind, dpi=200, metadata=_METADATA[kind] | title)
+        figure.set_layout_engine(engine)
+    return paths
