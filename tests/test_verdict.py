@@ -9,7 +9,7 @@ from planted_reports import RULE, checkpoint, pair, planted, report
 from gainlens.axes import CLASS_SELECTIONS, REDUCTIONS
 from gainlens.calibration import planted_capture
 from gainlens.gain import decompose, reduce_gains
-from gainlens.records import GainCell, Interval
+from gainlens.records import GainCell, Interval, MassiveToken
 from gainlens.spec import Rule
 from gainlens.stats import mean_interval
 from gainlens.verdict import (
@@ -323,7 +323,7 @@ def test_reasons_carry_the_numbers():
     assert "last_gain of s, 0.9, is its last block, 1.2, times the final norm, 0.75" in text
     assert "turns the answer round" in text
     assert "4.26 times as large" in text
-    assert "2 of it is the square root" in text
+    assert "2.00 of it is the square root" in text
     assert "the rest is 2.13" in text
     assert "2.0% of what attention and 25.0% of what the MLP" in text
     assert "chance 12.5%" in text
@@ -331,6 +331,22 @@ def test_reasons_carry_the_numbers():
     assert "In the last block of l attention adds -" in text
     assert "both erase" in text
     assert "nan" not in text
+
+
+def massive_token(position: int, erased_by: int | None) -> MassiveToken:
+    component = None if erased_by is None else "mlp"
+    return MassiveToken(0, position, 1, ".", 1, "mlp", erased_by, component, 300.0, (3,))
+
+
+def test_reasons_say_which_block_erases_massive_tokens():
+    short, long = pair(planted(1.25, 28), planted(0.6, 29))
+    tokens = (massive_token(4, 30), massive_token(9, 30), massive_token(2, 31))
+    first = massive_token(0, None)
+    short = dataclasses.replace(short, massive=(first, *tokens, massive_token(5, None)))
+    text = "\n".join(judge((short, long), RULE).reasons)
+    assert "s: 3 of 4 massive tokens erased, 2 of them by block 30 (mlp)" in text
+    assert "0 of 1 first position erased" in text
+    assert "l has no massive token here" in text
 
 
 def test_confounded_models_are_named_so_in_the_headline():

@@ -141,7 +141,7 @@ def _massive(report: ModelReport) -> str:
     first = [token for token in report.massive if token.position == 0]
     parts = [
         _fate(tokens, what)
-        for tokens, what in ((later, "massive tokens"), (first, "tracked first positions"))
+        for tokens, what in ((later, "massive token"), (first, "first position"))
         if tokens
     ]
     return f"{name}: {'; '.join(parts)}." if parts else f"{name} has no massive token here."
@@ -149,7 +149,7 @@ def _massive(report: ModelReport) -> str:
 
 def _fate(tokens: Sequence[MassiveToken], what: str) -> str:
     erased = Counter((t.erased_by, t.erased_component) for t in tokens if t.erased_by is not None)
-    text = f"{sum(erased.values())} of {len(tokens)} {what} are erased"
+    text = f"{sum(erased.values())} of {len(tokens)} {what}{'s' * (len(tokens) > 1)} erased"
     if not erased:
         return text
     (block, component), count = erased.most_common(1)[0]
@@ -160,9 +160,9 @@ def _unembedding(short: ModelReport, long: ModelReport) -> str:
     ratio = long.unembed.spectral_norm / short.unembed.spectral_norm
     vocabulary = np.sqrt(long.unembed.vocab_size / short.unembed.vocab_size)
     return (
-        f"The largest singular value of W_U is {ratio:.3g} times as large in the long model: "
-        f"{vocabulary:.3g} of it is the square root of the vocabularies' ratio, the rest is "
-        f"{ratio / vocabulary:.3g}; the final norm forgets the scale that the last block leaves, "
+        f"The largest singular value of W_U is {ratio:.2f} times as large in the long model: "
+        f"{vocabulary:.2f} of it is the square root of the vocabularies' ratio, the rest is "
+        f"{ratio / vocabulary:.2f}; the final norm forgets the scale that the last block leaves, "
         "so W_U has nothing to compensate."
     )
 

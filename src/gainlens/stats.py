@@ -4,7 +4,7 @@ The unit is the prompt: tokens of one prompt are not independent, so a prompt en
 The interval is a symmetric studentised bootstrap (Hall 1988, J. R. Stat. Soc. B 50: from the
 quantile of |t|) in which a resample draws half as many prompts as there are (m out of n; Bickel,
 Goetze & van Zwet 1997).  A small sample understates its own tails, and half-sized resamples make up
-for it.  Coverage of 95 % intervals for the mean of 32 values, 4,000 repeats:
+for it.  Coverage of 95 % intervals for the mean of 32 values, one set of 4,000 draws for all rows:
 
     values                              normal  Student t(3)  exponential  lognormal(1)
     this one                            0.963   0.967         0.966        0.940
@@ -13,7 +13,7 @@ for it.  Coverage of 95 % intervals for the mean of 32 values, 4,000 repeats:
     equal-tailed, full-sized            0.951   0.915         0.950        0.927
     Student's t                         0.954   0.950         0.933        0.889
 
-data/calibration.csv holds what was measured of this one, scripts/calibrate.py measures it again.
+data/calibration.csv holds what scripts/calibrate.py measures of this one on draws of its own.
 
 No resample is kept: each leaves a count in a histogram of its |t|, so that memory does not grow
 with the number of resamples.

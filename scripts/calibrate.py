@@ -1,0 +1,13 @@
+"""Measure the coverage, false-claim rate and power of the verdict's intervals; write the table.
+
+    python scripts/calibrate.py
+
+writes src/gainlens/data/calibration.csv.
+"""
+
+from pathlib import Path
+
+from gainlens.calibration import write_calibration
+
+if __name__ == "__main__":
+    write_calibration(Path(__file__).parents[1] / "src/gainlens/data/calibration.csv")
