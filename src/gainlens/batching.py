@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from gainlens.records import EncodedPrompts
 
+BATCH_TOKENS = 1024
+"""Padded tokens a batch.  Of the 96 default prompts 9 % is padding then, of 2,048 20 %."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -23,7 +26,10 @@ class Batch:
 
 
 def batches(
-    model: nn.Module, prompts: EncodedPrompts, device: torch.device, batch_tokens: int = 2048
+    model: nn.Module,
+    prompts: EncodedPrompts,
+    device: torch.device,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[Batch]:
     """Every prompt once, longest first, at most `batch_tokens` padded tokens a batch.
 
