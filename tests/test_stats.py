@@ -180,6 +180,7 @@ def test_halves_are_disjoint_and_cover_every_prompt(monkeypatch):
 
     def record(long, short, **_):
         seen.extend([*long, *short])
+        return mean_interval(long)
 
     monkeypatch.setattr("gainlens.stats.difference_interval", record)
     halves_interval(np.arange(31.0))

@@ -46,10 +46,10 @@ def cells_of(capture, rule: Rule = RULE) -> tuple[GainCell, ...]:
 
 
 def test_behaviour_by_the_whole_interval():
-    assert behaviour_of(interval(0.01, 0.02), 0) == "EXPANDS"
-    assert behaviour_of(interval(-0.02, -0.01), 0) == "CONTRACTS"
-    assert behaviour_of(interval(-0.01, 0.02), 0) == "FLAT"
-    assert behaviour_of(interval(np.nan, np.nan, "why"), 0) is None
+    assert behaviour_of(interval(0.01, 0.02), 0.0) == "EXPANDS"
+    assert behaviour_of(interval(-0.02, -0.01), 0.0) == "CONTRACTS"
+    assert behaviour_of(interval(-0.01, 0.02), 0.0) == "FLAT"
+    assert behaviour_of(interval(np.nan, np.nan, "why"), 0.0) is None
 
 
 @pytest.mark.parametrize("dtype", UNIT_ROUNDOFF)

@@ -41,7 +41,7 @@ DISTRIBUTIONS: Final[dict[str, tuple[Draw, float]]] = {
 HEAVY: Final = ("Student's t, 3 degrees of freedom", "difference of two lognormal 1")
 """Symmetric with heavy tails: there the interval may be wider than it need be."""
 SIZES: Final = (32, 64)
-EFFECTS: Final = (2, 5, 10)
+EFFECTS: Final = (2.0, 5.0, 10.0)
 """per cent"""
 PROMPT_SPREAD: Final = 0.1
 """standard deviation over prompts of a difference of two models' log gains, nats; skewed"""
@@ -66,7 +66,7 @@ class Rate:
 
 
 def rate_of(
-    hits: int, repeats: int, check: str, case: str, prompts: int, stated: str, effect: float = 0
+    hits: int, repeats: int, check: str, case: str, prompts: int, stated: str, effect: float = 0.0
 ) -> Rate:
     """A count as a rate with its Clopper-Pearson interval."""
     interval = binomtest(hits, repeats).proportion_ci(0.95)

@@ -194,7 +194,7 @@ def difference_interval(
 
 
 def _welch_half_width(
-    sides: Sequence[Cells], confidence: float, resamples: int, seed: int
+    sides: Sequence[np.ndarray], confidence: float, resamples: int, seed: int
 ) -> tuple[float, str]:
     """In standard errors of the difference; and the method's name."""
     if min(side.shape[1] for side in sides) < FEW:
