@@ -73,6 +73,18 @@ def test_old_and_new_configs_say_the_same():
             (1e4, {"type": "linear", "factor": 2.0}, None),
         ),
         (
+            {"rope_theta": 1e4, "rope_scaling": {"type": "yarn"}, "max_position_embeddings": 64},
+            (1e4, {"type": "yarn", "original_max_position_embeddings": 64}, 64),
+        ),
+        (
+            {
+                "rope_theta": 1e4,
+                "rope_scaling": {"type": "yarn"},
+                "original_max_position_embeddings": 16,
+            },
+            (1e4, {"type": "yarn", "original_max_position_embeddings": 16}, None),
+        ),
+        (
             {
                 "rope_parameters": {
                     "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
@@ -187,19 +199,36 @@ def test_scaling_is_undone_on_a_hooked_model():
         np.testing.assert_allclose(report.wavelengths, expected, rtol=1e-4)
 
 
-def test_a_bridge_is_measured_on_the_model_underneath(make_checkpoint):
+@pytest.mark.parametrize(("architecture", "rotary_dim"), [("Llama", 8), ("GPTNeoX", 4)])
+def test_a_bridge_is_measured_on_the_model_underneath(make_checkpoint, architecture, rotary_dim):
     from transformer_lens.model_bridge import TransformerBridge
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    folder = str(make_checkpoint(rope_parameters={"rope_type": "default", "rope_theta": 5e5}))
+    rope = {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": rotary_dim / 8}
+    folder = str(make_checkpoint(architecture, rope_parameters=rope))
     under = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     bridge = TransformerBridge.boot_transformers(folder, hf_model=under, tokenizer=tokenizer)
     report = rope_report(bridge, under.config)
     assert report.measured_theta == pytest.approx(5e5, rel=1e-5)
-    under.model.rotary_emb.inv_freq.copy_(torch.from_numpy(scaled_frequencies(1e4, None, 8)))
-    with pytest.raises(ValueError, match=r"config says 500000, .* base 10000"):
+    edited = torch.from_numpy(scaled_frequencies(1e4, None, rotary_dim))
+    under.get_decoder().rotary_emb.inv_freq.copy_(edited)
+    with pytest.raises(ValueError, match=r"config says 500000, .* base 10000;"):
         check_theta(rope_report(bridge, under.config))
+
+
+def test_only_the_text_model_is_measured():
+    class WithVision(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.vision = native("Llama", {"rope_type": "default", "rope_theta": 100.0})
+            self.text = native("Llama", {"rope_type": "default", "rope_theta": 1e6})
+
+        def get_decoder(self):
+            return self.text.model
+
+    report = rope_report(WithVision(), {"text_config": {"rope_theta": 1e6}})
+    assert report.measured_theta == pytest.approx(1e6, rel=1e-5)
 
 
 def test_a_model_without_rope_has_none():

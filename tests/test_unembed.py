@@ -82,6 +82,22 @@ def test_small_singular_values_are_nearer_than_a_float32_svd():
     assert error.max() < np.abs(single / reference - 1).max()
 
 
+@pytest.mark.parametrize("common", [0, 3, 30])
+def test_a_large_head_is_as_near_as_its_docstring_says(monkeypatch, common):
+    monkeypatch.setattr(unembed_module, "_FLOAT64_WORK", 0)
+    weight = weight_of(d_vocab=5000) + common
+    matrix = weight.double().numpy()
+    report = report_of(weight)
+    for spectrum, reference in (
+        (report.spectrum, np.linalg.svd(matrix, compute_uv=False)),
+        (report.centred_spectrum, np.linalg.svd(matrix - matrix.mean(axis=0), compute_uv=False)),
+    ):
+        error = np.abs(spectrum / reference - 1)
+        assert (error < 1e-7 + 2e-9 * (report.centred_spectrum[0] / reference) ** 2).all()
+        assert error.max() > 1e-11  # the other path would be there: this one was taken
+    assert report.mean_row_norm == pytest.approx(np.linalg.norm(matrix, axis=1).mean(), rel=1e-12)
+
+
 def test_notebooks_numbers_are_torchs_norms():
     weight = weight_of()
     report = report_of(weight)
@@ -219,7 +235,7 @@ def test_visible_share_in_slices_and_of_nothing(monkeypatch):
     top, _ = subspaces(unembed_gram(weight_of()))
     write = torch.randn(2, 7, D_MODEL)
     whole = visible_share(write, top)
-    monkeypatch.setattr(unembed_module, "_BLOCK_ELEMENTS", 3 * D_MODEL)
+    monkeypatch.setattr(unembed_module, "_SLICE_ELEMENTS", 3 * D_MODEL)
     torch.testing.assert_close(visible_share(write, top), whole)
     assert visible_share(torch.zeros(1, D_MODEL), top).isnan().all()
 

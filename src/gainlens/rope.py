@@ -221,7 +221,6 @@ def _rotary_dim(fields: Mapping[str, Any]) -> int | None:
 
 def _buffers(model: HasModules) -> Iterator[tuple[str, Float64[np.ndarray, " rank"]]]:
     """Frequencies of every module of the text model that rotates with full attention."""
-    model = getattr(model, "original_model", model)  # a TransformerBridge's Hugging Face model
     if hasattr(model, "get_decoder"):
         model = cast(Any, model).get_decoder()
     for name, module in model.named_modules():
