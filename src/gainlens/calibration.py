@@ -237,7 +237,7 @@ def calibrate(repeats: int = 4000, claims_repeats: int = 1000) -> Iterator[Rate]
 
 
 def write_calibration(path: Path) -> None:
-    """Measure everything and write the table; about five minutes on two cores."""
+    """Measure everything and write the table; about five minutes on one core."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Rate)], lineterminator="\n")
         writer.writeheader()
