@@ -17,7 +17,7 @@ from jaxtyping import Float64
 
 from gainlens.identification import identify
 from gainlens.records import Effect, Interval, ModelReport
-from gainlens.spec import Rule
+from gainlens.spec import TWIN_PREFIX, ComparisonSpec, Rule
 from gainlens.stats import mean_interval, seed_interval
 
 TrainingCurves = Mapping[str, np.ndarray]
@@ -35,6 +35,15 @@ Corner = tuple[float, float]
 """(context in tokens, theta)"""
 Corners = tuple[Corner, ...]
 """four: (small context, small theta), (small, large), (large, small), (large, large)"""
+
+
+SHIPPED_CURVES: Final = Path(__file__).parent / "data" / "twins_training.csv"
+
+
+def shipped_curves(spec: ComparisonSpec) -> TrainingCurves | None:
+    """The twins' table along training, all seeds and cells, where the twins are what is compared."""
+    shipped = all(model.hf_name.startswith(TWIN_PREFIX) for model in spec.models)
+    return read_curves(SHIPPED_CURVES) if shipped else None
 
 
 def read_curves(path: Path) -> dict[str, np.ndarray]:

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
-from gainlens.attribution import read_curves
+from gainlens.attribution import shipped_curves
 from gainlens.capturing import capture
 from gainlens.checkpoints import LoadedModel, choose_backend, load, unembedding
 from gainlens.checks import scale_control
@@ -24,13 +24,11 @@ from gainlens.notebook import hypothesis_test, notebook_residual, side_of
 from gainlens.prompts import encode
 from gainlens.records import Capture, Comparison, Decomposition, EncodedPrompts, ModelReport
 from gainlens.rope import check_theta, rope_report
-from gainlens.spec import TWIN_PREFIX, ComparisonSpec, ModelSpec
+from gainlens.spec import ComparisonSpec, ModelSpec
 from gainlens.stats import halves_interval
 from gainlens.texts import Prompt, PromptSet, load_prompts
 from gainlens.unembed import subspaces, unembed_gram, unembed_report
 from gainlens.verdict import block_gains, grade_cells, is_equivalent, judge, primary_cell
-
-DATA = Path(__file__).parent / "data"
 
 
 class Watch(Protocol):
@@ -75,7 +73,6 @@ def compare(spec: ComparisonSpec, watch: Watch | None = None) -> Comparison:
             measured[model.key] = measure(spec, model, encoded[model.key], watch)
         gc.collect()
     reports = tuple(item.report for item in measured.values())
-    shipped = all(model.hf_name.startswith(TWIN_PREFIX) for model in spec.models)
     comparison = Comparison(
         spec=spec,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -84,7 +81,7 @@ def compare(spec: ComparisonSpec, watch: Watch | None = None) -> Comparison:
         captures={key: item.capture for key, item in measured.items()},
         decompositions={key: item.decomposition for key, item in measured.items()},
         test=hypothesis_test(*(side_of(_of_role(reports, role)) for role in ("short", "long"))),
-        verdict=judge(reports, spec.rule, twins_curves() if shipped else None),
+        verdict=judge(reports, spec.rule, shipped_curves(spec)),
         environment=environment(),
     )
     return comparison
@@ -177,6 +174,7 @@ def measure(
         last_block=gains.log_gain[-1],
         behaviour=primary.behaviour,
         equivalent=is_equivalent(primary.log_gain, rule),
+        visible_share=_visible_share(captured, decomposition),
         massive=massive_lifecycle(
             captured, decomposition, _token_texts(loaded, captured), rule.massive_ratio
         ),
@@ -192,9 +190,11 @@ def measure(
     return Measured(report, captured, decomposition)
 
 
-def twins_curves() -> Any:
-    """The shipped table of the twins along training, all seeds and cells."""
-    return read_curves(DATA / "twins_training.csv")
+def _visible_share(captured: Capture, tokens: Decomposition) -> tuple[float, float]:
+    """Mean over ordinary tokens of what W_U sees of attention's and the MLP's last write."""
+    assert captured.visible is not None, "captured with subspaces"
+    attention, mlp = np.nanmean(captured.visible[:, tokens.is_ordinary], axis=1)
+    return float(attention), float(mlp)
 
 
 def environment() -> dict[str, str]:

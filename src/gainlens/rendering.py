@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gainlens import figures
+from gainlens.attribution import shipped_curves
 from gainlens.records import Comparison
 from gainlens.spec import REFERENCE_ROWS
 from gainlens.store import RESULT, TOKENS, replace_file, result_json, write_json, write_tokens
@@ -46,6 +47,8 @@ def drawings(comparison: Comparison) -> dict[str, Callable[[], Axes | Figure]]:
     }
     if verdict.attribution:
         drawn["attribution"] = lambda: figures.attribution(verdict)
+    if curves := shipped_curves(comparison.spec):
+        drawn["training"] = lambda: figures.training_figure(dict(curves))
     return drawn
 
 
@@ -53,7 +56,7 @@ def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list
     """Write everything of one run; returns what was written, result.json last."""
     written: list[Path] = []
     for name, draw in drawings(comparison).items():
-        written += figures.save(draw(), figure_folder, name)
+        written += figures.save(draw(), figure_folder, name, formats=("png", "svg"))
     replace_file(folder / TOKENS, lambda path: write_tokens(path, comparison))
     write_json(folder / RESULT, result_json(comparison))
     return [*written, folder / TOKENS, folder / RESULT]
