@@ -102,6 +102,8 @@ class Capture:
     """the same for the bottom-k subspace: what W_U can hardly see"""
     sink: Float64[np.ndarray, "layer head prompt"] | None = None
     """attention weight on position 0, mean over later queries; None where there are no patterns"""
+    token_text: tuple[str, ...] | None = None
+    """every token's text, decoded alone, for the reader; None where nobody asked for it"""
 
     def column(self, name: str) -> Float64[np.ndarray, "layer token"]:
         """One Gram column by name, [layer, token], squared L2 norm."""

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from gainlens.axes import GRAM_COLUMNS
+from gainlens.axes import COMPONENTS, GRAM_COLUMNS
 from gainlens.notebook import notebook_json
 from gainlens.records import Capture, Comparison, Decomposition, EncodedPrompts, ModelReport
 from gainlens.resultfile import SCHEMA
 
 RESULT = "result.json"
 TOKENS = "tokens.parquet"
+HEADS = "heads.parquet"
 
 
 def plain(value: Any) -> Any:
@@ -90,6 +91,7 @@ def _add_model(model: dict[str, Any], report: ModelReport) -> None:
             "scale": report.scale_control,
             "halves": report.halves_control,
         },
+        "visible_share": report.visible_share,
     }
     model["w_u"] |= {
         key: value for key, value in asdict(report.unembed).items() if key not in model["w_u"]
@@ -142,6 +144,30 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_heads(path: Path, comparison: Comparison) -> None:
+    """heads.parquet: one row a model, prompt, layer and head, with its attention on position 0.
+
+    Models whose back end shows no attention patterns have no rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows: dict[str, list[Any]] = {name: [] for name in ("model", "prompt", "layer", "head", "sink")}
+    for report in comparison.reports:
+        sink = comparison.captures[report.checkpoint.name].sink
+        if sink is None:
+            continue
+        layer, head, prompt = (axis.ravel() for axis in np.indices(sink.shape))
+        rows["model"] += [report.checkpoint.name] * sink.size
+        rows["prompt"] += [report.prompts.ids[index] for index in prompt]
+        rows["layer"] += layer.tolist()
+        rows["head"] += head.tolist()
+        rows["sink"] += sink.ravel().tolist()
+    kinds = (pa.string(), pa.string(), pa.int16(), pa.int16(), pa.float64())
+    schema = pa.schema(list(zip(rows, kinds, strict=True)))
+    pq.write_table(pa.table(rows, schema=schema), path, compression="zstd")
+
+
 def write_tokens(path: Path, comparison: Comparison) -> None:
     """tokens.parquet: one row a model, prompt, token and block; columns as in `token_columns`."""
     import pyarrow as pa
@@ -168,7 +194,8 @@ def token_columns(
     """Columns of tokens.parquet, block by block, tokens within.
 
     Gram columns are float32, as captured; log_gain, attention and mlp are nats; `normed` is
-    |ln_final(y)| and stands in the rows of the last block, null elsewhere.
+    |ln_final(y)| and stands in the rows of the last block, null elsewhere, and so do the shares
+    of each write that W_U sees (`visible_attention`, ...).  `text` is null where it is not known.
     """
     import pyarrow as pa
 
@@ -180,7 +207,12 @@ def token_columns(
         indices = pa.array(np.tile(codes, layers).astype(np.int32))
         return pa.DictionaryArray.from_arrays(indices, pa.array(names))
 
-    normed = np.tile(capture.normed, layers).astype(np.float32)
+    def at_last(values: np.ndarray | None) -> Any:
+        if values is None:
+            return pa.nulls(layers * tokens, pa.float32())
+        return pa.array(np.tile(values, layers).astype(np.float32), mask=~last)
+
+    texts = pa.array(capture.token_text or [None] * tokens, pa.string()).dictionary_encode()
     columns: dict[str, Any] = {
         "model": pa.DictionaryArray.from_arrays(
             pa.array(np.zeros(layers * tokens, np.int32)), pa.array([model])
@@ -188,6 +220,7 @@ def token_columns(
         "prompt": words(capture.prompt, list(prompts.ids)),
         "position": np.tile(capture.position, layers).astype(np.int32),
         "token_id": np.tile(capture.token_id, layers).astype(np.int32),
+        "text": pa.chunked_array([texts] * layers),
         "layer": np.repeat(np.arange(layers), tokens).astype(np.int16),
         "class": words(classes, ["bos", "massive", "ordinary"]),
     }
@@ -195,7 +228,12 @@ def token_columns(
         columns[name] = capture.column(name).astype(np.float32).ravel()
     for name in ("log_gain", "attention", "mlp"):
         columns[name] = getattr(decomposition, name).ravel()
-    columns["normed"] = pa.array(normed, mask=~last)
+    columns["normed"] = at_last(capture.normed)
+    for share in ("visible", "null"):
+        values = getattr(capture, share)
+        for index, component in enumerate(COMPONENTS):
+            name = f"{share}_{component}"
+            columns[name] = at_last(None if values is None else values[index])
     for rank in range(capture.top_value.shape[2]):
         columns[f"top_value_{rank}"] = capture.top_value[..., rank].astype(np.float32).ravel()
         columns[f"top_index_{rank}"] = capture.top_index[..., rank].astype(np.int32).ravel()

@@ -1,0 +1,158 @@
+"""A run folder -> the records of records.py, without torch: to re-plot, re-decompose, re-judge.
+
+run = gainlens.read_run("runs/twins")
+gainlens.judge(run.reports, run.spec.rule)
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Float64
+from pydantic import ValidationError
+
+from gainlens.axes import Behaviour, Role
+from gainlens.gain import decompose, prompt_slices
+from gainlens.rebuild import rebuild
+from gainlens.records import (
+    BlockGain,
+    Capture,
+    Checkpoint,
+    Comparison,
+    EncodedPrompts,
+    GainCell,
+    HypothesisTest,
+    Interval,
+    MassiveToken,
+    ModelReport,
+    NotebookResidual,
+    RopeReport,
+    UnembedReport,
+    Verdict,
+)
+from gainlens.resultfile import SCHEMA
+from gainlens.spec import ComparisonSpec
+from gainlens.store import HEADS, RESULT, TOKENS
+from gainlens.tables import BrokenTable, Shape, read_capture, read_table
+
+
+def read_run(folder: str | Path) -> Comparison:
+    """The records of a finished run, from its result.json, tokens.parquet and heads.parquet.
+
+    They are those that were written: gains are decomposed again from the captured float32 columns,
+    which gives the same float64 numbers; only `seconds` is rounded, to milliseconds, and an
+    infinite number comes back as NaN.
+    Raises ValueError, with one sentence, where the folder holds no run or a file is broken.
+    """
+    folder = Path(folder)
+    document = _document(folder)
+    try:
+        return _comparison(folder, document)
+    except BrokenTable as problem:
+        raise ValueError(f"'{folder}' is no whole run: {problem}") from None
+    except ValidationError as problem:
+        error = problem.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in ("spec", *error["loc"]))
+        raise ValueError(f"'{folder / RESULT}' is broken: {place}: {error['msg']}") from None
+    except ValueError as problem:
+        raise ValueError(f"'{folder / RESULT}' is broken: {problem}") from None
+
+
+def _document(folder: Path) -> dict[str, Any]:
+    path = folder / RESULT
+    if not path.is_file():
+        raise ValueError(
+            f"'{folder}' is no run folder: it has no {RESULT}; give the folder that compare wrote"
+        )
+    try:
+        document: Any = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as problem:
+        raise ValueError(f"'{path}' cannot be read: {problem.strerror}") from None
+    except (ValueError, RecursionError) as problem:
+        raise ValueError(f"'{path}' is not JSON: {problem}") from None
+    try:
+        schema = _at(document, "gainlens.schema", "the document")
+    except ValueError:
+        raise ValueError(
+            f"'{path}' is no comparison of gainlens (a re-scored result and the notebook's own "
+            "JSON hold no run): give the folder that compare wrote"
+        ) from None
+    if schema != SCHEMA:
+        raise ValueError(
+            f"'{path}' has schema {schema}, this gainlens reads schema {SCHEMA}: read it with the "
+            "gainlens that wrote it, or a newer one"
+        )
+    return document
+
+
+def _comparison(folder: Path, document: dict[str, Any]) -> Comparison:
+    spec = ComparisonSpec.model_validate(document.get("spec"))
+    tokens, heads = read_table(folder / TOKENS), read_table(folder / HEADS)
+    captures: dict[str, Capture] = {}
+    reports: list[ModelReport] = []
+    for key, model in rebuild(Mapping[str, Any], document.get("models"), "models").items():
+        place = f"models[{json.dumps(key)}]"
+        shape = Shape(
+            layers=rebuild(int, _at(model, "num_layers", place), f"{place}.num_layers"),
+            lengths=rebuild(tuple[int, ...], _at(model, "prompts.tokens", place), place),
+        )
+        captures[key] = read_capture(tokens, heads, key, shape)
+        reports.append(_report(model, captures[key], place))
+    rule = spec.rule
+    return Comparison(
+        spec=spec,
+        date=rebuild(str, document.get("date"), "date"),
+        seconds=rebuild(float, document.get("seconds"), "seconds"),
+        reports=tuple(reports),
+        captures=captures,
+        decompositions={
+            key: decompose(item, split=rule.split, massive_ratio=rule.massive_ratio)
+            for key, item in captures.items()
+        },
+        test=rebuild(HypothesisTest, document.get("hypothesis_test"), "hypothesis_test"),
+        verdict=rebuild(Verdict, document.get("verdict"), "verdict"),
+        environment=rebuild(Mapping[str, str], document.get("environment"), "environment"),
+    )
+
+
+def _at(value: Any, path: str, place: str) -> Any:
+    """What stands at a dotted path."""
+    for key in path.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise ValueError(f"{place}.{path} is missing")
+        value = cast("dict[str, Any]", value)[key]
+    return value
+
+
+def _report(model: Any, capture: Capture, place: str) -> ModelReport:
+    def part(kind: Any, path: str) -> Any:
+        return rebuild(kind, _at(model, path, place), f"{place}.{path}")
+
+    return ModelReport(
+        role=part(Role, "role"),
+        checkpoint=part(Checkpoint, "checkpoint"),
+        residual=part(NotebookResidual, "residual"),
+        unembed=part(UnembedReport, "w_u"),
+        rope=part(RopeReport, "rope"),
+        layers=part(tuple[BlockGain, ...], "layers"),
+        cells=part(tuple[GainCell, ...], "cells"),
+        last_block=part(Float64[np.ndarray, " prompt"], "last_block"),
+        behaviour=part(Behaviour | None, "behaviour"),
+        equivalent=part(bool | None, "equivalent"),
+        massive=part(tuple[MassiveToken, ...], "massive"),
+        prompts=EncodedPrompts(
+            source=part(str, "prompts.source"),
+            sha256=part(str, "prompts.sha256"),
+            ids=part(tuple[str, ...], "prompts.ids"),
+            tokens=tuple(capture.token_id[tokens] for tokens in prompt_slices(capture.prompt)),
+            bos=part(bool, "prompts.bos"),
+            cut=part(int, "prompts.cut"),
+            left_out=part(tuple[str, ...], "prompts.left_out"),
+            note=part(str, "prompts.note"),
+        ),
+        scale_control=part(float, "controls.scale"),
+        halves_control=part(Interval, "controls.halves"),
+        visible_share=part(tuple[float, float] | None, "visible_share"),
+    )

@@ -1,0 +1,197 @@
+"""A run folder gives back the records that were written, or one sentence."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from planted_run import planted_run
+
+from gainlens import store
+from gainlens.gain import decompose
+from gainlens.reading import read_run
+from gainlens.rebuild import rebuild
+from gainlens.records import BlockGain, Comparison, Interval
+from gainlens.verdict import judge
+
+
+def write(folder: Path, run: Comparison) -> Path:
+    store.write_tokens(folder / store.TOKENS, run)
+    store.write_heads(folder / store.HEADS, run)
+    store.write_json(folder / store.RESULT, store.result_json(run))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run() -> Comparison:
+    return planted_run()
+
+
+@pytest.fixture
+def folder(run, tmp_path) -> Path:
+    return write(tmp_path, run)
+
+
+def same(one: Any, other: Any, place: str = "run") -> None:
+    """Equal to the bit, and of the same types, through records, arrays, tuples and mappings."""
+    if dataclasses.is_dataclass(one):
+        assert type(one) is type(other), place
+        for field in dataclasses.fields(one):
+            values = (getattr(each, field.name) for each in (one, other))
+            same(*values, f"{place}.{field.name}")
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype, place
+        np.testing.assert_array_equal(one, other, err_msg=place)
+    elif isinstance(one, tuple):
+        assert isinstance(other, tuple), place
+        assert len(one) == len(other), place
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            same(*pair, f"{place}[{index}]")
+    elif isinstance(one, Mapping):
+        assert list(one) == list(other), place
+        for key in one:
+            same(one[key], other[key], f"{place}[{key!r}]")
+    elif isinstance(one, float):
+        assert type(other) is float, place
+        assert one == other or (np.isnan(one) and np.isnan(other)), place
+    else:
+        assert type(one) is type(other), place
+        assert one == other, place
+
+
+def finite(run: Comparison) -> Comparison:
+    """JSON has no infinity: such a wavelength is written as unknown."""
+    reports = [
+        dataclasses.replace(
+            report,
+            rope=dataclasses.replace(
+                report.rope,
+                wavelengths=np.where(
+                    np.isinf(report.rope.wavelengths), np.nan, report.rope.wavelengths
+                ),
+            ),
+        )
+        for report in run.reports
+    ]
+    return dataclasses.replace(run, reports=tuple(reports))
+
+
+def test_every_record_comes_back(run, folder):
+    same(finite(run), read_run(folder))
+    same(finite(run), read_run(str(folder)))
+
+
+def test_the_comparison_of_records_sees_one_changed_bit(run):
+    capture = run.captures["alpha"]
+    gram = capture.gram.copy()
+    gram[3, 1, 5] = np.nextafter(gram[3, 1, 5], 1e9)
+    changed = dataclasses.replace(
+        run, captures={**run.captures, "alpha": dataclasses.replace(capture, gram=gram)}
+    )
+    with pytest.raises(AssertionError):
+        same(run, changed)
+
+
+def test_a_run_is_judged_again_from_its_files(run, folder):
+    read = read_run(folder)
+    same(run.verdict, judge(read.reports, read.spec.rule))
+    assert run.verdict.outcome == "CONFIRMED"
+
+
+def test_a_run_is_decomposed_again_under_another_split(run, folder):
+    read = read_run(folder)
+    for key, capture in run.captures.items():
+        same(decompose(capture, split="shapley"), decompose(read.captures[key], split="shapley"))
+
+
+def test_reading_imports_no_torch(folder):
+    code = (
+        "import sys\nfor name in ('torch', 'transformers', 'transformer_lens'):\n"
+        "    sys.modules[name] = None\n"
+        f"from gainlens.reading import read_run; print(read_run({str(folder)!r}).verdict.outcome)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "CONFIRMED\n"
+
+
+def rewrite(folder: Path, change) -> None:
+    document = json.loads((folder / store.RESULT).read_text("utf-8"))
+    change(document)
+    (folder / store.RESULT).write_text(json.dumps(document), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda d: d["verdict"].pop("outcome"), r"broken: verdict\.outcome is missing"),
+        (lambda d: d["verdict"].update(robust=1), "verdict.robust is 1, needed is true or false"),
+        (lambda d: d.update(date=None), "date is None, needed is a string"),
+        (lambda d: d["spec"].update(colour="red"), "broken: spec.colour: Extra inputs"),
+        (lambda d: d["gainlens"].update(schema=99), "has schema 99, this gainlens reads schema"),
+        (lambda d: d.pop("gainlens"), "no comparison of gainlens .*give the folder that compare"),
+        (lambda d: d.update(models=[]), r"models is \[\], needed is an object"),
+        (lambda d: d["models"]["alpha"]["layers"][1].update(gain="x"),
+         r'models\["alpha"\]\.layers\[1\]\.gain is \'x\', needed is a number or null'),
+        (lambda d: d["models"]["alpha"]["checkpoint"].pop("dtype"), "checkpoint.dtype is missing"),
+        (lambda d: d["models"]["alpha"].update(role="boss"), "role is 'boss', needed is one of"),
+        (lambda d: d["models"]["alpha"]["prompts"]["tokens"].pop(),
+         r"no whole run: tokens.parquet has \d+ rows of alpha, needed are \d+: .*not of one run"),
+        (lambda d: d["models"]["alpha"]["prompts"]["tokens"].reverse(),
+         "column 'position' of tokens.parquet is not as result.json has it"),
+    ],
+)  # fmt: skip
+def test_a_broken_result_is_one_sentence(folder, change, sentence):
+    rewrite(folder, change)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        read_run(folder)
+    assert "\n" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_what_is_no_run_folder_is_one_sentence(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"no run folder: it has no result\.json; give the folder"):
+        read_run(tmp_path / "nowhere")
+    (folder / store.RESULT).write_bytes(b"\xff{")
+    with pytest.raises(ValueError, match=r"result\.json' is not JSON"):
+        read_run(folder)
+    (folder / store.RESULT).write_text('{"rescore": {}}')
+    with pytest.raises(ValueError, match=r"a re-scored result .* hold no run"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("name", [store.TOKENS, store.HEADS])
+def test_a_missing_or_broken_table_is_one_sentence(folder, name):
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=f"no whole run: {name} cannot be read") as caught:
+        read_run(folder)
+    assert "\n" not in str(caught.value)
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"it has no {name}; copy the whole folder"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("name", [store.TOKENS, store.HEADS])
+def test_tables_of_another_run_are_refused(folder, tmp_path_factory, name):
+    other = write(tmp_path_factory.mktemp("other"), planted_run(prompts=23))
+    (folder / name).write_bytes((other / name).read_bytes())
+    with pytest.raises(ValueError, match=f"no whole run: {name} has .* are not of one run"):
+        read_run(folder)
+
+
+def test_null_is_nan_or_none_by_the_annotation():
+    values = {"estimate": 1, "low": None, "high": None, "n": 0, "confidence": 0.95, "method": "m"}
+    interval = rebuild(Interval, values, "there")
+    assert type(interval.estimate) is float
+    assert np.isnan(interval.low)
+    assert interval.status == "ok"
+    assert rebuild(float | None, None, "there") is None
+    with pytest.raises(ValueError, match=r"^there\.n is None, needed is a whole number$"):
+        rebuild(Interval, values | {"n": None}, "there")
+    with pytest.raises(ValueError, match=r"^there is 3, needed is an object$"):
+        rebuild(BlockGain, 3, "there")
