@@ -20,7 +20,8 @@ from gainlens.stats import halves_interval
 from gainlens.verdict import block_gains, grade_cells, is_equivalent, judge, primary_cell
 
 HOSTILE = "<script>alert(1)</script>"
-"""Text of the first prompt, a token a sign."""
+"""Text of the first prompt, a token a sign; HOSTILE_TOKEN is one more token behind it."""
+HOSTILE_TOKEN = "<img src=x onerror=alert(3)>"
 RULE = Rule(resamples=400)
 D_MODEL = 16
 
@@ -28,8 +29,11 @@ D_MODEL = 16
 def stream(
     tokens: tuple[np.ndarray, ...], gains: tuple[float, ...], seed: int, *, whole: bool = True
 ) -> Capture:
-    """Blocks of about these gains; the third token of every prompt but the first is massive after
-    block 0.  `whole=False` leaves out all that a capture may lack."""
+    """Blocks of about these gains.
+
+    After block 0 the third token of every prompt but the first is massive (100 times the others),
+    the fourth barely (15 times).  `whole=False` leaves out all that a capture may lack.
+    """
     rng = np.random.default_rng(seed)
     prompt = np.repeat(np.arange(len(tokens)), [len(ids) for ids in tokens])
     position = np.concatenate([np.arange(len(ids)) for ids in tokens])
@@ -41,6 +45,7 @@ def stream(
         mlp = (gain - 1) * x + 0.1 * rng.normal(size=x.shape)
         if layer == 0:
             mlp[(position == 2) & (prompt > 0), 0] += 400.0
+            mlp[(position == 3) & (prompt > 0), 0] += 60.0
         y = x + attention + mlp
         pairs = ((x, x), (attention, attention), (mlp, mlp), (x, attention), (x, mlp))
         pairs += ((attention, mlp), (y, y), (x + attention,) * 2, (x + mlp,) * 2)
@@ -63,7 +68,7 @@ def stream(
         visible=share[0] if whole else None,
         null=share[1] if whole else None,
         sink=sink if whole else None,
-        token_text=tuple(chr(i) for i in ids) if whole else None,
+        token_text=tuple(HOSTILE_TOKEN if i == 1 else chr(i) for i in ids) if whole else None,
     )
 
 
@@ -119,7 +124,7 @@ def planted_run(
     capture may lack, and references; the first prompt's text is HOSTILE."""
     rng = np.random.default_rng(5)
     spread = rng.integers(*lengths, size=prompts - 1)
-    texts = [np.array([ord(sign) for sign in HOSTILE])]
+    texts = [np.array([*map(ord, HOSTILE), 1])]
     texts += [rng.integers(97, 123, size=length) for length in spread]
     encoded = EncodedPrompts(
         "<b>mine</b>.txt", "ab" * 32, tuple(f"line-{i}" for i in range(prompts)), tuple(texts),

@@ -184,6 +184,23 @@ def test_tables_of_another_run_are_refused(folder, tmp_path_factory, name):
         read_run(folder)
 
 
+@pytest.mark.parametrize("name", [store.TOKENS, store.HEADS])
+def test_a_table_in_another_order_is_refused(folder, name):
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(folder / name)
+    pq.write_table(rows.take(np.arange(len(rows))[::-1]), folder / name)
+    with pytest.raises(ValueError, match=f"column 'layer' of {name} is not as result.json has it"):
+        read_run(folder)
+    column = "head" if name == store.HEADS else "position"
+    swapped = rows.set_column(
+        rows.schema.get_field_index(column), column, rows[column].take(np.arange(len(rows))[::-1])
+    )
+    pq.write_table(swapped, folder / name)
+    with pytest.raises(ValueError, match=f"column '{column}' of {name} is not as"):
+        read_run(folder)
+
+
 def test_null_is_nan_or_none_by_the_annotation():
     values = {"estimate": 1, "low": None, "high": None, "n": 0, "confidence": 0.95, "method": "m"}
     interval = rebuild(Interval, values, "there")
@@ -193,5 +210,7 @@ def test_null_is_nan_or_none_by_the_annotation():
     assert rebuild(float | None, None, "there") is None
     with pytest.raises(ValueError, match=r"^there\.n is None, needed is a whole number$"):
         rebuild(Interval, values | {"n": None}, "there")
+    with pytest.raises(ValueError, match=r"^there\.n is True, needed is a whole number$"):
+        rebuild(Interval, values | {"n": True}, "there")
     with pytest.raises(ValueError, match=r"^there is 3, needed is an object$"):
         rebuild(BlockGain, 3, "there")

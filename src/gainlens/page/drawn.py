@@ -1,0 +1,173 @@
+"""A comparison -> the numbers behind the page's interactive drawings, as JSON values.
+
+Everything is computed here, by the same functions as the verdict; the page only draws.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any, Final
+
+import numpy as np
+
+from gainlens.axes import CLASS_SELECTIONS, GLOSSARY, REDUCTIONS, SPLITS
+from gainlens.gain import decompose, prompt_slices, reduce_gains
+from gainlens.records import Capture, Comparison, Decomposition, ModelReport
+from gainlens.stats import simultaneous_band
+
+MAP_PROMPTS: Final = 12
+"""Prompts that the map shows, evenly spread over the set."""
+MAP_CELLS: Final = 190_000
+"""Blocks x tokens over all maps: 7 numbers of 2 bytes in base64 each, so at most 3.6 MB."""
+LONGEST_MAP: Final = 384
+"""Tokens of a prompt that the map shows at most."""
+_UNKNOWN: Final = -32768
+_FULL: Final = 32767
+
+
+def page_data(comparison: Comparison, colours: Mapping[str, str]) -> dict[str, Any]:
+    """What the page draws: every model's blocks under each class, reduction and split, and maps of
+    the log gain over blocks and tokens of some prompts.  `colours` is by model key."""
+    splits = {
+        key: {
+            split: decompose(capture, split=split, massive_ratio=comparison.spec.rule.massive_ratio)
+            for split in SPLITS
+        }
+        for key, capture in comparison.captures.items()
+    }
+    longest = _shown_tokens(comparison)
+    rule = comparison.spec.rule
+    return {
+        "rule": {"class": rule.token_class, "reduction": rule.reduction, "split": rule.split},
+        "confidence": rule.confidence,
+        "choices": {
+            "class": _labels(("ordinary", *(c for c in CLASS_SELECTIONS if c != "ordinary"))),
+            "reduction": _labels(REDUCTIONS),
+            "split": _labels(SPLITS),
+            "part": _labels(("log_gain", "attention", "mlp")),
+        },
+        "models": [
+            {
+                "key": report.checkpoint.name,
+                "role": report.role,
+                "colour": colours[report.checkpoint.name],
+                "layers": report.checkpoint.num_layers,
+                "curves": _curves(comparison, report, splits[report.checkpoint.name]),
+                "maps": _maps(comparison, report, splits[report.checkpoint.name], longest),
+            }
+            for report in comparison.reports
+        ],
+    }
+
+
+def _labels(names: Sequence[str]) -> list[list[str]]:
+    return [[name, GLOSSARY[name].label] for name in names]
+
+
+def _curves(
+    comparison: Comparison, report: ModelReport, splits: Mapping[str, Decomposition]
+) -> dict[str, Any]:
+    """By `class/reduction`: log gain, its simultaneous band and its parts, nats a block."""
+    capture, rule = comparison.captures[report.checkpoint.name], comparison.spec.rule
+    curves: dict[str, Any] = {}
+    for selection in CLASS_SELECTIONS:
+        if not splits["logmean"].tokens_of(selection).any():
+            continue
+        for reduction in REDUCTIONS:
+            by_split = {
+                split: reduce_gains(capture, decomposition, selection, reduction)
+                for split, decomposition in splits.items()
+            }
+            log_gain = by_split["logmean"].log_gain
+            low, high = simultaneous_band(
+                log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+            )
+            known = ~np.isnan(log_gain).any(axis=0)
+            curves[f"{selection}/{reduction}"] = {
+                "n": int(known.sum()),
+                "gain": _rounded(log_gain[:, known].mean(axis=1)),
+                "low": _rounded(low),
+                "high": _rounded(high),
+                "parts": {
+                    split: [
+                        _rounded(part[:, known].mean(axis=1))
+                        for part in (gains.attention, gains.mlp)
+                    ]
+                    for split, gains in by_split.items()
+                },
+            }
+    return curves
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    """To 1e-6 nats, null where not known."""
+    return [round(value, 6) if isfinite(value) else None for value in values.tolist()]
+
+
+def shown_prompts(count: int) -> list[int]:
+    """Indices of the prompts that the map shows: all, or MAP_PROMPTS evenly spread."""
+    return np.unique(
+        np.linspace(0, count - 1, min(count, MAP_PROMPTS)).round().astype(int)
+    ).tolist()
+
+
+def _shown_tokens(comparison: Comparison) -> int:
+    """How many tokens of a prompt every map can show, so that all maps stay below MAP_CELLS."""
+    lengths = [
+        (report.checkpoint.num_layers, len(report.prompts.tokens[prompt]))
+        for report in comparison.reports
+        for prompt in shown_prompts(len(report.prompts.ids))
+    ]
+    longest = LONGEST_MAP
+    while longest > 1 and sum(depth * min(longest, n) for depth, n in lengths) > MAP_CELLS:
+        longest = longest * 7 // 8
+    return longest
+
+
+def _maps(
+    comparison: Comparison, report: ModelReport, splits: Mapping[str, Decomposition], longest: int
+) -> list[dict[str, Any]]:
+    capture = comparison.captures[report.checkpoint.name]
+    prompts = prompt_slices(capture.prompt)
+    maps: list[dict[str, Any]] = []
+    for index in shown_prompts(len(prompts)):
+        whole = prompts[index]
+        shown = slice(whole.start, min(whole.stop, whole.start + longest))
+        parts = {
+            f"{name}/{split}": _packed(getattr(decomposition, name)[:, shown])
+            for split, decomposition in splits.items()
+            for name in ("attention", "mlp")
+        }
+        maps.append(
+            {
+                "prompt": report.prompts.ids[index],
+                "tokens": whole.stop - whole.start,
+                "texts": _texts(capture, shown),
+                "classes": _classes(splits["logmean"], shown),
+                "values": {"log_gain": _packed(splits["logmean"].log_gain[:, shown])} | parts,
+            }
+        )
+    return maps
+
+
+def _texts(capture: Capture, tokens: slice) -> list[str]:
+    if capture.token_text is not None:
+        return list(capture.token_text[tokens])
+    return [f"[{token}]" for token in capture.token_id[tokens]]
+
+
+def _classes(decomposition: Decomposition, tokens: slice) -> str:
+    """A letter a token: b(os), m(assive), o(rdinary)."""
+    massive = np.where(decomposition.is_massive[tokens], "m", "o")
+    return "".join(np.where(decomposition.is_bos[tokens], "b", massive).tolist())
+
+
+def _packed(values: np.ndarray) -> list[Any]:
+    """[unit, base64 of little-endian int16], block by block; -32768 is unknown.
+
+    A unit is the largest size over 32767, so the error is below 2e-5 of the largest value.
+    """
+    finite = np.isfinite(values)
+    unit = float(f"{np.abs(values[finite]).max(initial=0.0) / _FULL:.6g}") or 1.0
+    whole = np.where(finite, np.round(np.where(finite, values, 0.0) / unit), _UNKNOWN)
+    return [unit, base64.b64encode(whole.astype("<i2").tobytes()).decode("ascii")]
