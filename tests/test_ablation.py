@@ -211,6 +211,10 @@ def test_a_hook_function_gets_name_and_layer_and_may_work_in_place(model):
         under = passed_at(model, "blocks.2.hook_mlp_out", TOKENS)
     assert calls == [("blocks.2.hook_mlp_out", 2, (2, 5, D_MODEL))]
     assert torch.equal(under, plain * 0.5)
+    with ablate(model, {"blocks.2.hook_mlp_out": halve}, positions=[1]):
+        under = passed_at(model, "blocks.2.hook_mlp_out", TOKENS)
+    assert torch.equal(under[:, 1], plain[:, 1] * 0.5)
+    assert torch.equal(under[:, 2:], plain[:, 2:])
 
 
 @pytest.mark.skipif(not HOOKED, reason="HookedTransformer was removed in TransformerLens 4.0")

@@ -87,6 +87,9 @@ GLOSSARY: Final[dict[str, Term]] = {
     "wavelengths": Term("wavelength", "tokens a turn", "tokens after which a rotated pair has turned once, after scaling"),
     "effect": Term("effect on the last block's log gain", "nats", "contrast of the cells of a 2 x 2 design, larger minus smaller level"),
     "loss": Term("held-out loss at own context", "nats a token", "cross-entropy on held-out packages in windows of the training context"),
+    "delta_log_gain": Term("change of the last block's log gain", "nats", "under an intervention minus without, paired over prompts"),
+    "delta_loss": Term("change of the loss", "nats a token", "next-token loss on the prompts, under an intervention minus without, paired over prompts"),
+    "delta_last_gain": Term("change of the notebook's last_gain", "ratio", "under an intervention minus without, on the notebook's sentence"),
     "trained_tokens": Term("training", "tokens", "tokens seen so far"),
 }
 # fmt: on

@@ -377,6 +377,88 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class LastBlock:
+    """What is said of a model's last block, as it is or under an intervention."""
+
+    log_gain: Interval
+    """primary estimand, nats; the token classes are those of the model as it is"""
+    notebook_last_gain: float
+    """notebook's convention, on the notebook's sentence; ratio"""
+    loss: Interval
+    """mean over prompts of the next-token loss, nats per token"""
+    behaviour: Behaviour | None
+    """None where the interval is not known or there are too few prompts"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A model before and after one intervention; differences are paired over prompts."""
+
+    before: LastBlock
+    after: LastBlock
+    delta_log_gain: Interval
+    """after minus before, nats"""
+    delta_loss: Interval
+    """after minus before, nats per token"""
+
+
+@dataclass(frozen=True)
+class AblationEffect:
+    """One component ablated."""
+
+    site: str
+    """TransformerLens' hook name with the block counted from the end, so that models of different
+    depth compare: blocks.-1.hook_mlp_out"""
+    how: str
+    """zero or mean"""
+    change: Change
+
+
+@dataclass(frozen=True)
+class AblatedVerdict:
+    """The outcome with one component ablated in either model, and in both."""
+
+    site: str
+    how: str
+    before: str
+    short_ablated: str
+    long_ablated: str
+    both_ablated: str
+
+    @property
+    def decides(self) -> bool:
+        """Whether the outcome depends on this component: a decided one becomes another."""
+        after = (self.short_ablated, self.long_ablated, self.both_ablated)
+        return any(outcome != self.before for outcome in after)
+
+
+@dataclass(frozen=True)
+class ThetaDose:
+    """The same weights under one RoPE base."""
+
+    theta: float
+    own: bool
+    """whether this is the base that the model was trained with"""
+    change: Change
+    """from the model's own base"""
+
+
+@dataclass(frozen=True)
+class ControlEffect:
+    """An intervention on tokens or on massive activations rather than on a component."""
+
+    name: str
+    """massive to mean, massive to zero, BOS dropped or BOS doubled"""
+    note: str
+    """how many tokens it touches, or why it touches none"""
+    change: Change | None
+    """None where there is nothing to intervene on"""
+    curve_before: Float64[np.ndarray, " layer"]
+    """log gain of every block under the primary estimand, mean over prompts, nats"""
+    curve_after: Float64[np.ndarray, " layer"]
+
+
+@dataclass(frozen=True)
 class HypothesisTest:
     """The notebook's rule and strings, to the letter."""
 

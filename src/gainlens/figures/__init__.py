@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gainlens.figures.blocks import gain_curve, split
     from gainlens.figures.causes import attribution, training_curves, training_figure
     from gainlens.figures.forest import verdict_forest
+    from gainlens.figures.interventions import ablation_heatmap, theta_dose
     from gainlens.figures.lifecycle import ClassNorms, class_norms, massive_lifecycle
     from gainlens.figures.original import notebook_figure
     from gainlens.figures.places import gain_by_position
@@ -31,6 +32,8 @@ _HOME = {
     "training_curves": "causes",
     "training_figure": "causes",
     "verdict_forest": "forest",
+    "ablation_heatmap": "interventions",
+    "theta_dose": "interventions",
     "ClassNorms": "lifecycle",
     "class_norms": "lifecycle",
     "massive_lifecycle": "lifecycle",
@@ -44,6 +47,7 @@ _HOME = {
 
 __all__ = [
     "ClassNorms",
+    "ablation_heatmap",
     "attribution",
     "class_norms",
     "gain_by_position",
@@ -54,6 +58,7 @@ __all__ = [
     "rope_wavelengths",
     "save",
     "split",
+    "theta_dose",
     "training_curves",
     "training_figure",
     "unembed_spectrum",

@@ -1,0 +1,214 @@
+"""What an intervention does: the last block's gain, the notebook's number and the loss, before and
+after, paired over prompts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from gainlens.batching import Batch, batches
+from gainlens.capturing import capture
+from gainlens.checkpoints import LoadedModel
+from gainlens.gain import decompose, reduce_norms
+from gainlens.nll import Readout
+from gainlens.prompts import encode
+from gainlens.records import Capture, Change, Decomposition, EncodedPrompts, Interval, LastBlock
+from gainlens.sites import ModelSites, Reader, Site, reading, sites_of
+from gainlens.spec import Rule
+from gainlens.stats import mean_intervals
+from gainlens.texts import load_prompts
+from gainlens.verdict import UNIT_ROUNDOFF, behaviour_of
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A model as it is on its prompts: what every intervention on it is compared with."""
+
+    model: Any
+    dtype: str
+    config: Any
+    """the Hugging Face config as a plain dictionary"""
+    prompts: EncodedPrompts
+    sentence: EncodedPrompts
+    """the notebook's one sentence"""
+    capture: Capture
+    decomposition: Decomposition
+    """fixes the token classes: an intervention is judged on the same tokens"""
+    rule: Rule
+
+
+def baseline_of(
+    loaded: LoadedModel,
+    prompts: EncodedPrompts,
+    rule: Rule | None = None,
+    *,
+    captured: Capture | None = None,
+    decomposition: Decomposition | None = None,
+) -> Baseline:
+    """Measure a loaded model once (or take what was measured), for interventions to compare with.
+
+    ValueError where the model cannot be captured, or makes its logits in a way that is not known.
+    """
+    rule = rule or Rule()
+    captured = captured or capture(loaded.model, prompts)
+    Readout(loaded.model, sites_of(loaded.model)).check(prompts)
+    sentence = encode(
+        load_prompts("notebook"),
+        loaded.tokenizer,
+        context=loaded.checkpoint.context,
+        tokens=None,
+        allow_extrapolation=False,
+        vocab_size=loaded.checkpoint.d_vocab,
+    )
+    return Baseline(
+        model=loaded.model,
+        dtype=loaded.checkpoint.dtype,
+        config=loaded.checkpoint.config,
+        prompts=prompts,
+        sentence=sentence,
+        capture=captured,
+        decomposition=decomposition
+        or decompose(captured, split=rule.split, massive_ratio=rule.massive_ratio),
+        rule=rule,
+    )
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One prompt at the last block, float64 numpy."""
+
+    norm_in: Float64[np.ndarray, " _"]
+    norm_out: Float64[np.ndarray, " _"]
+    normed: Float64[np.ndarray, " _"]
+    """after the final norm, L2 norm"""
+    loss: Float64[np.ndarray, " _"]
+    """nats, one a predicted token: one fewer than tokens"""
+
+
+class Meter:
+    """Reads the last block of one forward pass."""
+
+    def __init__(self, sites: ModelSites, readout: Readout) -> None:
+        self._readout = readout
+        block = f"blocks.{sites.num_layers - 1}"
+        self._sites = [sites.site(f"{block}.hook_resid_{end}") for end in ("pre", "post")]
+        self._streams: dict[str, Tensor] = {}
+
+    def readers(self) -> list[tuple[Site, Reader]]:
+        """To be registered after whatever intervenes."""
+
+        def reader(name: str) -> Reader:
+            return lambda tensor: self._streams.__setitem__(name, tensor)
+
+        return [(site, reader(name)) for site, name in zip(self._sites, "xy", strict=True)]
+
+    def take(self, batch: Batch) -> list[Tokens]:
+        """The pass that has just run, prompt by prompt."""
+        with torch.no_grad():
+            x, y = self._streams.pop("x"), self._streams.pop("y")
+            normed = self._readout.normed(y)
+            losses = self._readout.losses(normed, batch.tokens, batch.lengths)
+            norms = [tensor.float().norm(dim=-1) for tensor in (x, y, normed)]
+        norm_in, norm_out, after_norm, loss = (
+            tensor.double().cpu().numpy() for tensor in (*norms, losses)
+        )
+        return [
+            Tokens(
+                norm_in=norm_in[row, :length],
+                norm_out=norm_out[row, :length],
+                normed=after_norm[row, :length],
+                loss=loss[row, : length - 1],
+            )
+            for row, length in enumerate(batch.lengths.tolist())
+        ]
+
+
+@dataclass(frozen=True)
+class LastValues:
+    """The last block, one number a prompt."""
+
+    log_gain: Float64[np.ndarray, " prompt"]
+    """primary estimand, nats"""
+    loss: Float64[np.ndarray, " prompt"]
+    """nats per token"""
+    notebook_last_gain: float
+
+
+def with_sentence(baseline: Baseline) -> EncodedPrompts:
+    """The prompts with the notebook's sentence behind them: one set to run."""
+    prompts, sentence = baseline.prompts, baseline.sentence
+    return replace(prompts, ids=prompts.ids + sentence.ids, tokens=prompts.tokens + sentence.tokens)
+
+
+def measure_last(baseline: Baseline, skip: int = 0) -> LastValues:
+    """The last block and the loss as the model is now: inside an intervention, under it.
+
+    skip: predictions left out at the beginning of every prompt.
+    """
+    sites = sites_of(baseline.model)
+    meter = Meter(sites, Readout(baseline.model, sites))
+    found: dict[int, Tokens] = {}
+    for batch in batches(baseline.model, with_sentence(baseline), sites.device):
+        with torch.no_grad(), reading(meter.readers()):
+            sites.run(batch.tokens)
+        found.update(zip(batch.index, meter.take(batch), strict=True))
+    return last_values([found[i] for i in range(len(found))], baseline, skip)
+
+
+def last_values(tokens: Sequence[Tokens], baseline: Baseline, skip: int = 0) -> LastValues:
+    """One number a prompt; the last of `tokens` is the notebook's sentence."""
+    *own, sentence = tokens
+    norm_in, norm_out = (
+        np.concatenate([getattr(one, name) for one in own]) for name in ("norm_in", "norm_out")
+    )
+    finite = np.isfinite(norm_in) & np.isfinite(norm_out) & (norm_in > 0) & (norm_out > 0)
+    if not finite.all():
+        raise ValueError(
+            "under this intervention the last block's stream has norm 0 or is not finite at "
+            f"{int((~finite).sum())} of {len(finite)} tokens, so it has no gain there"
+        )
+    classes = baseline.decomposition
+    log_gain = reduce_norms(
+        norm_in[None],
+        norm_out[None],
+        classes.prompt,
+        classes.tokens_of(baseline.rule.token_class),
+        baseline.rule.reduction,
+    )[0]
+    return LastValues(
+        log_gain=log_gain,
+        loss=np.array([one.loss[skip:].mean() if len(one.loss) > skip else np.nan for one in own]),
+        notebook_last_gain=float(sentence.normed.mean() / sentence.norm_in.mean()),
+    )
+
+
+def changes(
+    before: LastValues, afters: Sequence[LastValues], rule: Rule, dtype: str
+) -> tuple[Change, ...]:
+    """Before and each after with their intervals; all share their resamples of prompts."""
+    rows = [before.log_gain, before.loss]
+    for after in afters:
+        rows += [after.log_gain, after.loss]
+        rows += [after.log_gain - before.log_gain, after.loss - before.loss]
+    intervals = mean_intervals(
+        np.stack(rows), confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+    )
+    first = _last_block(intervals[0], intervals[1], before.notebook_last_gain, rule, dtype)
+    found: list[Change] = []
+    for place, after in enumerate(afters):
+        log_gain, loss, delta_log_gain, delta_loss = intervals[2 + 4 * place : 6 + 4 * place]
+        then = _last_block(log_gain, loss, after.notebook_last_gain, rule, dtype)
+        found.append(Change(first, then, delta_log_gain, delta_loss))
+    return tuple(found)
+
+
+def _last_block(
+    log_gain: Interval, loss: Interval, notebook: float, rule: Rule, dtype: str
+) -> LastBlock:
+    enough = log_gain.known and log_gain.n >= rule.min_prompts
+    behaviour = behaviour_of(log_gain, UNIT_ROUNDOFF[dtype]) if enough else None
+    return LastBlock(log_gain, notebook, loss, behaviour)
