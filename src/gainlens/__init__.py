@@ -18,23 +18,35 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gainlens.ablation import ablate as ablate
     from gainlens.capturing import capture as capture
     from gainlens.checkpoints import LoadedModel as LoadedModel
     from gainlens.checkpoints import load as load
+    from gainlens.controls import bos_effects as bos_effects
+    from gainlens.controls import massive_effects as massive_effects
+    from gainlens.frames import to_frame as to_frame
     from gainlens.gain import cosines as cosines
     from gainlens.gain import decompose as decompose
     from gainlens.gain import reduce_gains as reduce_gains
+    from gainlens.interventions import ablated_verdicts as ablated_verdicts
+    from gainlens.interventions import sweep_last_blocks as sweep_last_blocks
+    from gainlens.interventions import theta_dose as theta_dose
+    from gainlens.last_block import baseline_of as baseline_of
     from gainlens.lifecycle import massive_lifecycle as massive_lifecycle
+    from gainlens.nll import loss as loss
     from gainlens.notebook import notebook_residual as notebook_residual
     from gainlens.pipeline import compare as compare
     from gainlens.pipeline import encode_for as encode_for
     from gainlens.prompts import encode as encode
+    from gainlens.reading import read_run as read_run
     from gainlens.rescoring import rescore as rescore
     from gainlens.rope import rope_report as rope_report
     from gainlens.spec import ComparisonSpec as ComparisonSpec
     from gainlens.spec import ModelSpec as ModelSpec
     from gainlens.spec import Rule as Rule
     from gainlens.texts import load_prompts as load_prompts
+    from gainlens.theta import rope_scaling as rope_scaling
+    from gainlens.theta import rope_theta as rope_theta
     from gainlens.unembed import unembed_gram as unembed_gram
     from gainlens.unembed import unembed_report as unembed_report
     from gainlens.verdict import judge as judge
@@ -44,6 +56,10 @@ _HOME = {
     "LoadedModel": "checkpoints",
     "ModelSpec": "spec",
     "Rule": "spec",
+    "ablate": "ablation",
+    "ablated_verdicts": "interventions",
+    "baseline_of": "last_block",
+    "bos_effects": "controls",
     "capture": "capturing",
     "compare": "pipeline",
     "cosines": "gain",
@@ -53,11 +69,19 @@ _HOME = {
     "judge": "verdict",
     "load": "checkpoints",
     "load_prompts": "texts",
+    "loss": "nll",
+    "massive_effects": "controls",
     "massive_lifecycle": "lifecycle",
     "notebook_residual": "notebook",
+    "read_run": "reading",
     "reduce_gains": "gain",
     "rescore": "rescoring",
     "rope_report": "rope",
+    "rope_scaling": "theta",
+    "rope_theta": "theta",
+    "sweep_last_blocks": "interventions",
+    "theta_dose": "interventions",
+    "to_frame": "frames",
     "unembed_gram": "unembed",
     "unembed_report": "unembed",
 }

@@ -41,7 +41,7 @@ SHIPPED_CURVES: Final = Path(__file__).parent / "data" / "twins_training.csv"
 
 
 def shipped_curves(spec: ComparisonSpec) -> TrainingCurves | None:
-    """The twins' table along training, all seeds and cells, where the twins are what is compared."""
+    """The twins' table along training, all seeds and cells, where only twins are compared."""
     shipped = all(model.hf_name.startswith(TWIN_PREFIX) for model in spec.models)
     return read_curves(SHIPPED_CURVES) if shipped else None
 

@@ -60,17 +60,22 @@ def models_of(
 ) -> tuple[ModelSpec, ...]:
     """The models of a comparison from the flags."""
     if (short is None) != (long is None):
-        given, missing = ("--short", "--long") if short else ("--long", "--short")
-        raise ValueError(f"{given} needs {missing}: a comparison takes one model of each")
+        alone, missing = ("--short", "--long") if short else ("--long", "--short")
+        raise ValueError(f"{alone} needs {missing}: a comparison takes one model of each")
     if short is not None and preset is not None:
         raise ValueError("--preset and --short/--long exclude one another: give one or the other")
     models: list[ModelSpec] = [] if short and long else list(PRESETS[preset or "twins"])
-    wanted: list[tuple[Role, str]] = [("short", short), ("long", long)] if short and long else []
-    wanted += [("reference", source) for source in references]
-    wanted += [("control", source) for source in controls]
-    for role, source in wanted:
-        key = key_of(source, [model.key for model in models])
-        models.append(ModelSpec(key=key, hf_name=source, role=role))
+    pair = (short, long) if short and long else ()
+    sources: dict[Role, Sequence[str]] = {
+        "short": pair[:1],
+        "long": pair[1:],
+        "reference": references,
+        "control": controls,
+    }
+    for role, given in sources.items():
+        for source in given:
+            key = key_of(source, [model.key for model in models])
+            models.append(ModelSpec(key=key, hf_name=source, role=role))
     return tuple(models)
 
 

@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -161,6 +161,7 @@ def measure(
     gains = reduce_gains(captured, decomposition, rule.token_class, rule.reduction)
     cells = grade_cells(captured, decomposition, rule, loaded.checkpoint.dtype)
     primary = primary_cell(cells, rule)
+    texts = _token_texts(loaded, captured)
     report = ModelReport(
         role=model.role,
         checkpoint=loaded.checkpoint,
@@ -175,9 +176,7 @@ def measure(
         behaviour=primary.behaviour,
         equivalent=is_equivalent(primary.log_gain, rule),
         visible_share=_visible_share(captured, decomposition),
-        massive=massive_lifecycle(
-            captured, decomposition, _token_texts(loaded, captured), rule.massive_ratio
-        ),
+        massive=massive_lifecycle(captured, decomposition, texts, rule.massive_ratio),
         prompts=prompts,
         scale_control=scale_control(loaded.model, _check_tokens(loaded), weight),
         halves_control=halves_interval(
@@ -187,7 +186,7 @@ def measure(
             seed=rule.seed,
         ),
     )
-    return Measured(report, captured, decomposition)
+    return Measured(report, replace(captured, token_text=texts), decomposition)
 
 
 def _visible_share(captured: Capture, tokens: Decomposition) -> tuple[float, float]:
@@ -228,8 +227,8 @@ def _check_tokens(loaded: LoadedModel) -> torch.Tensor:
     return torch.from_numpy(encode_for(loaded, load_prompts("notebook")).tokens[0])[None]
 
 
-def _token_texts(loaded: LoadedModel, captured: Capture) -> list[str]:
+def _token_texts(loaded: LoadedModel, captured: Capture) -> tuple[str, ...]:
     """Every token's text, for the reader."""
     ids = captured.token_id.tolist()
     text = {token: loaded.tokenizer.decode([token]) for token in set(ids)}
-    return [text[token] for token in ids]
+    return tuple(text[token] for token in ids)

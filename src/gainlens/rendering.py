@@ -1,4 +1,4 @@
-"""A comparison -> its run folder: figures, tokens.parquet, and result.json last.  No torch.
+"""A comparison -> its run folder: figures, tables, page, and result.json last.  No torch.
 
 result.json comes last, so that a folder with a result has everything that belongs to it.
 """
@@ -12,9 +12,20 @@ from matplotlib.figure import Figure
 
 from gainlens import figures
 from gainlens.attribution import shipped_curves
+from gainlens.frames import write_tables
+from gainlens.page import PAGE, page_html
 from gainlens.records import Comparison
 from gainlens.spec import REFERENCE_ROWS
-from gainlens.store import RESULT, TOKENS, replace_file, result_json, write_json, write_tokens
+from gainlens.store import (
+    HEADS,
+    RESULT,
+    TOKENS,
+    replace_file,
+    result_json,
+    write_heads,
+    write_json,
+    write_tokens,
+)
 
 HEADLINE = "headline"
 
@@ -54,9 +65,14 @@ def drawings(comparison: Comparison) -> dict[str, Callable[[], Axes | Figure]]:
 
 def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list[Path]:
     """Write everything of one run; returns what was written, result.json last."""
-    written: list[Path] = []
+    drawn: list[Path] = []
     for name, draw in drawings(comparison).items():
-        written += figures.save(draw(), figure_folder, name, formats=("png", "svg"))
+        drawn += figures.save(draw(), figure_folder, name, formats=("png", "svg"))
+    vector = {path.stem: path.read_text("utf-8") for path in drawn if path.suffix == ".svg"}
+    html = page_html(comparison, vector)
     replace_file(folder / TOKENS, lambda path: write_tokens(path, comparison))
+    replace_file(folder / HEADS, lambda path: write_heads(path, comparison))
+    tables = write_tables(folder, comparison)
+    replace_file(folder / PAGE, lambda path: path.write_text(html, encoding="utf-8"))
     write_json(folder / RESULT, result_json(comparison))
-    return [*written, folder / TOKENS, folder / RESULT]
+    return [*drawn, *tables, *(folder / name for name in (TOKENS, HEADS, PAGE, RESULT))]

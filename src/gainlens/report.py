@@ -20,8 +20,8 @@ from rich.table import Table
 
 from gainlens.notebook import TABLE_HEADER, comparison_rows, row_cells
 from gainlens.records import Comparison, Effect, Interval, ModelReport
-from gainlens.rescoring import Rescore
 from gainlens.rescore_tables import tables as rescore_tables
+from gainlens.rescoring import Rescore
 
 _COLOURS = {
     "CONFIRMED": "green",

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gainlens.rescoring import PairRescore, Rescore
 from gainlens.rescore_model import ERASES_BELOW, BlockChange, ModelRescore
+from gainlens.rescoring import PairRescore, Rescore
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Reading result files from elsewhere: the notebook's JSON and our own, which is a superset of it.
 
 Such a file is somebody else's word.  Whatever is in it, reading ends in a ResultFile or in one
-ValueError that names the place in the document.  Numbers that rescoring.py computes with are bounded
-here, so that nothing downstream overflows.
+ValueError that names the place in the document.  Numbers that rescoring.py computes with are
+bounded here, so that nothing downstream overflows.
 """
 
 import json

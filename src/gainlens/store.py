@@ -227,7 +227,7 @@ def token_columns(
     for name in GRAM_COLUMNS:
         columns[name] = capture.column(name).astype(np.float32).ravel()
     for name in ("log_gain", "attention", "mlp"):
-        columns[name] = getattr(decomposition, name).ravel()
+        columns[name] = getattr(decomposition, name).astype(np.float32).ravel()
     columns["normed"] = at_last(capture.normed)
     for share in ("visible", "null"):
         values = getattr(capture, share)
