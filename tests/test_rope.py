@@ -17,7 +17,7 @@ from gainlens.rope import (
     rope_from_config,
     rope_report,
 )
-from gainlens.rope_scaling import scaled_frequencies
+from gainlens.rope_frequencies import scaled_frequencies
 
 LLAMA3 = {key: value for key, value in LLAMA3_SCALING.items() if key != "rope_theta"}
 pytestmark = pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")

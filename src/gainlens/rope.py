@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from gainlens.records import RopeReport
-from gainlens.rope_scaling import rope_type, scaled_frequencies
+from gainlens.rope_frequencies import rope_type, scaled_frequencies
 
 TOLERANCE = 0.01
 """Relative, of theta and of each frequency.  bfloat16 buffers are off by up to 2^-8; the bases

@@ -1,0 +1,36 @@
+"""A hook of your own in ten lines: what does the last MLP do to the last block's gain?
+
+python scripts/ablate_example.py                     a checkpoint that ships with the package, offline
+python scripts/ablate_example.py DIRECTORY-OR-NAME   another model
+"""
+
+import sys
+
+import gainlens
+
+MODEL = sys.argv[1] if len(sys.argv) > 1 else "gainlens:context512-theta10k"
+
+
+def halve(mlp_out, hook):
+    """A TransformerLens hook function: [batch, position, d_model] -> the same shape."""
+    return mlp_out / 2
+
+
+def main() -> None:
+    loaded = gainlens.load(MODEL)
+    prompts = gainlens.encode_for(loaded, gainlens.load_prompts("mixed"))
+
+    def measure(name: str) -> None:
+        captured = gainlens.capture(loaded.model, prompts)
+        gains = gainlens.reduce_gains(captured, gainlens.decompose(captured), "ordinary", "geomean")
+        nats = gainlens.loss(loaded.model, prompts).mean()
+        print(f"{name}: log gain {gains.log_gain[-1].mean():+.4f} nats, loss {nats:.4f} a token")
+
+    measure("as it is        ")
+    with gainlens.ablate(loaded.model, {"blocks.-1.hook_mlp_out": halve}):
+        measure("last MLP halved ")
+    measure("as it was       ")
+
+
+if __name__ == "__main__":
+    main()
