@@ -1,6 +1,6 @@
 """A hook of your own in ten lines: what does the last MLP do to the last block's gain?
 
-python scripts/ablate_example.py                     a checkpoint that ships with the package, offline
+python scripts/ablate_example.py                     a checkpoint of the package: offline
 python scripts/ablate_example.py DIRECTORY-OR-NAME   another model
 """
 
