@@ -1,6 +1,8 @@
 """Ablations: what they replace, where, in which order, and that nothing stays behind."""
 
 import re
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -406,3 +408,14 @@ def test_addresses_count_from_the_end(model):
     assert address_of(sites, "blocks.-1.hook_mlp_out").name == "blocks.3.hook_mlp_out"
     assert address_of(sites, "blocks.-4.attn.hook_z[-1]").name == "blocks.0.attn.hook_z[3]"
     assert address_of(sites, "hook_embed").name == "hook_embed"
+
+
+def test_the_example_script_halves_the_last_mlp_and_leaves_nothing(
+    make_checkpoint, monkeypatch, capsys
+):
+    script = Path(__file__).parents[1] / "scripts" / "ablate_example.py"
+    monkeypatch.setattr("sys.argv", [str(script), str(make_checkpoint())])
+    runpy.run_path(str(script), run_name="__main__")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "log gain" in line]
+    before, under, after = (line.split(": ")[1] for line in lines)
+    assert before == after != under
