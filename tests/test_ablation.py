@@ -415,6 +415,7 @@ def test_the_example_script_halves_the_last_mlp_and_leaves_nothing(
 ):
     script = Path(__file__).parents[1] / "scripts" / "ablate_example.py"
     monkeypatch.setattr("sys.argv", [str(script), str(make_checkpoint())])
+    monkeypatch.setattr("gainlens.load_prompts", lambda name: ["Two short texts.", "In all."])
     runpy.run_path(str(script), run_name="__main__")
     lines = [line for line in capsys.readouterr().out.splitlines() if "log gain" in line]
     before, under, after = (line.split(": ")[1] for line in lines)
