@@ -11,6 +11,7 @@ import pytest
 from planted import planted_checkpoint
 from test_planted import TEXTS
 
+import gainlens
 from gainlens import cli
 from gainlens.cli import compare_command, key_of, run
 
@@ -104,7 +105,14 @@ def test_tokens_parquet_has_a_row_a_token_and_block(finished, result):
 
 def test_figures_are_written_as_raster_and_vector(finished):
     names = {path.name for path in (finished / "figures").iterdir()}
-    assert {"headline.png", "headline.svg", "headline.pdf", "notebook.png"} <= names
+    assert {"headline.png", "headline.svg", "notebook.png"} <= names
+
+
+def test_the_run_folder_has_page_and_tables_and_reads_back(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert {"report.html", "models.csv", "layers.csv", "cells.csv", "heads.parquet"} <= names
+    assert "CONFIRMED" in (finished / "report.html").read_text("utf-8")
+    assert gainlens.read_run(finished).verdict.outcome == "CONFIRMED"
 
 
 def test_json_mode_prints_the_result_and_nothing_else(pair, tmp_path, capsys):

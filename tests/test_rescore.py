@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gainlens.notebook import NOTEBOOK_VERDICTS, notebook_gains
-from gainlens.rescoring import Rescore, rescore, to_json
 from gainlens.rescore_tables import tables
+from gainlens.rescoring import Rescore, rescore, to_json
 
 _ROOT = Path(__file__).parents[1]
 _NAME = "llama2_vs_llama31_hypothesis_test.json"

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_rescore import document, replace
 
-from gainlens.rescoring import Rescore, rescore, to_json
 from gainlens.rescore_tables import tables
+from gainlens.rescoring import Rescore, rescore, to_json
 from gainlens.resultfile import LARGEST_FILE
 
 

@@ -190,10 +190,18 @@ def measure(
 
 
 def _visible_share(captured: Capture, tokens: Decomposition) -> tuple[float, float]:
-    """Mean over ordinary tokens of what W_U sees of attention's and the MLP's last write."""
+    """Mean over ordinary tokens of what W_U sees of attention's and the MLP's last write.
+
+    NaN for a component that writes nothing.
+    """
     assert captured.visible is not None, "captured with subspaces"
-    attention, mlp = np.nanmean(captured.visible[:, tokens.is_ordinary], axis=1)
-    return float(attention), float(mlp)
+    shares = captured.visible[:, tokens.is_ordinary]
+    attention, mlp = (row[np.isfinite(row)] for row in shares)
+    return _mean_or_nan(attention), _mean_or_nan(mlp)
+
+
+def _mean_or_nan(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def environment() -> dict[str, str]:

@@ -168,8 +168,8 @@ def _unembedding(short: ModelReport, long: ModelReport) -> str:
 
 
 def _visibility(report: ModelReport) -> str | None:
-    if report.visible_share is None:
-        return None
+    if report.visible_share is None or not np.isfinite(report.visible_share).all():
+        return None  # not measured, or a component writes nothing
     attention, mlp = report.visible_share
     chance = report.unembed.subspace_rank / report.unembed.hidden_dim
     return (

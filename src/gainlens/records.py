@@ -291,11 +291,11 @@ class MassiveToken:
     token_id: int
     text: str
     written_by: int | None
-    """block after which the token is massive, None if it enters massive"""
+    """block that raises it most above the ordinary tokens, None if it enters massive"""
     written_component: str | None
     """attention or mlp, by the larger logmean part of that block"""
     erased_by: int | None
-    """block after which it no longer is, None if it never is erased"""
+    """first block after which its norm is below half of its highest, None if there is none"""
     erased_component: str | None
     plateau: float
     """median L2 norm between the two"""
@@ -327,7 +327,8 @@ class ModelReport:
     halves_control: Interval
     """the same model against itself on disjoint halves of the prompts, log gain, nats"""
     visible_share: tuple[float, float] | None = None
-    """mean of Capture.visible over ordinary tokens, for attention and for the MLP"""
+    """mean of Capture.visible over ordinary tokens, for attention and for the MLP; NaN for one
+    that writes nothing"""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def attribution(verdict: Verdict, ax: Axes | None = None) -> Axes:
     axes carry the verdict's note on why there are none.
     """
     effects = verdict.attribution
-    ax = axes_or_new(ax, ONE_COLUMN * 1.25, 0.9 + 0.19 * max(len(effects) + 3, 6))
+    ax = axes_or_new(ax, TWO_COLUMNS * 0.85, 0.9 + 0.19 * max(len(effects) + 3, 6))
     percent = {f"{effect.log_gain.confidence:.0%}" for effect in effects}
     ax.set_xlabel(label("effect") + (f", {percent.pop()} interval" if len(percent) == 1 else ""))
     ax.grid(visible=False, axis="y")
