@@ -196,6 +196,23 @@ def test_means_and_zeros_differ_where_a_mean_is_not_zero(planted):
     assert abs(mean.delta_log_gain.estimate) < abs(zero.delta_log_gain.estimate) / 10
 
 
+def test_prompts_that_cannot_be_kept_pass_twice_to_the_same_numbers(random_models, monkeypatch):
+    baseline = random_baseline(random_models, "native")
+    passes = []
+    handle = baseline.model.get_input_embeddings().register_forward_hook(
+        lambda module, args, out: passes.append(len(out))
+    )
+    try:
+        kept = sweep_last_blocks(baseline, 2)
+        once = sum(passes)
+        monkeypatch.setattr("gainlens.interventions.KEEP_BYTES", 0)
+        assert sweep_last_blocks(baseline, 2) == kept
+    finally:
+        handle.remove()
+    assert once == len(baseline.prompts.tokens) + 1
+    assert sum(passes) == once + once + len(baseline.prompts.tokens)
+
+
 def test_too_few_prompts_have_no_behaviour(random_models):
     baseline = baseline_of(random_models["native"], prompts_of((9, 12, 7)), RULE)
     for effect in sweep_last_blocks(baseline):

@@ -82,7 +82,10 @@ def ablate(
     found = sites_of(model)
     rows = Rows(reference)
     where = _where(model, reference, positions, token_class, decomposition)
-    writers = plan(model, found, sites, reference=reference, rows=rows, where=where, seed=seed)
+    planned = plan(found, sites, reference=reference, rows=rows, where=where, seed=seed)
+    if reference is not None:
+        from_reference(model, found, planned.tables, reference)
+    writers = planned.writers(where, rows)
     seen = partial(found.embedding.register_forward_pre_hook, rows.see, with_kwargs=True)
     with scoped([seen]), writing([(writer.address.site, writer) for writer in writers]):
         yield
@@ -210,8 +213,19 @@ def _head(sites: ModelSites, site: Site, text: str | None) -> int | None:
     return int(text) % sites.num_heads
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What is to be replaced by what; the tables must be filled from the reference first."""
+
+    makers: tuple[tuple[Address, Callable[[], Replacement]], ...]
+    tables: tuple[tuple[Address, Mean | Donors], ...]
+
+    def writers(self, where: Where, rows: Rows) -> list[AblationWriter]:
+        """One a site, in the order asked for."""
+        return [AblationWriter(address, make(), where, rows) for address, make in self.makers]
+
+
 def plan(
-    model: nn.Module,
     found: ModelSites,
     wanted: Mapping[str, How],
     *,
@@ -219,9 +233,8 @@ def plan(
     rows: Rows,
     where: Where,
     seed: int = 0,
-) -> list[AblationWriter]:
-    """One writer a site, in the order asked for; runs the reference where one needs it."""
-    writers: list[AblationWriter] = []
+) -> Plan:
+    """Find and check every site, before anything runs."""
     tables: list[tuple[Address, Mean | Donors]] = []
     makers: list[tuple[Address, Callable[[], Replacement]]] = []
     for text, how in wanted.items():
@@ -237,11 +250,7 @@ def plan(
             table = Mean() if how == "mean" else Donors(rows, seed)
             tables.append((address, table))
             makers.append((address, table.replacement))
-    if reference is not None:
-        from_reference(model, found, tables, reference)
-    for address, make in makers:
-        writers.append(AblationWriter(address, make(), where, rows))
-    return writers
+    return Plan(tuple(makers), tuple(tables))
 
 
 def _check_how(address: Address, how: How, reference: EncodedPrompts | None, where: Where) -> None:

@@ -4,11 +4,12 @@ What runs again is only what an intervention changes: a sweep takes the forward 
 ablated block.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
-from gainlens.ablation import AblationWriter, Where, plan
-from gainlens.batching import batches
+from gainlens.ablation import Plan, Where, plan
+from gainlens.batching import Batch, batches
 from gainlens.last_block import (
     Baseline,
     LastValues,
@@ -17,19 +18,21 @@ from gainlens.last_block import (
     changes,
     last_values,
     measure_last,
-    with_sentence,
 )
 from gainlens.nll import Readout
 from gainlens.passage import Passage
 from gainlens.records import AblatedVerdict, AblationEffect, ThetaDose
-from gainlens.replacements import Rows
+from gainlens.replacements import Address, Donors, Mean, Rows, from_reference, table_readers
 from gainlens.rope import rope_from_config
 from gainlens.sites import ModelSites, reading, sites_of, writing
 from gainlens.theta import rope_theta
 from gainlens.verdict import outcome_of
 
 SweepHow = Literal["zero", "mean"]
-COMPONENT_SITES = ("hook_attn_out", "hook_mlp_out")
+Tables = Sequence[tuple[Address, Mean | Donors]]
+COMPONENT_SITES: Final = ("hook_attn_out", "hook_mlp_out")
+KEEP_BYTES: Final = 1 << 29
+"""Streams entering the last blocks are kept up to so many bytes."""
 
 
 def sweep_last_blocks(
@@ -57,13 +60,23 @@ def sweep_last_blocks(
         raise ValueError(f"a sweep ablates at least the last block, --sweep 1; got {blocks}")
     sites = sites_of(baseline.model)
     names = component_names(sites, min(blocks, sites.num_layers), heads)
-    keys = [(name, how) for name in names for how in hows]
-    writers = _writers(baseline, sites, names, hows)
-    before, *afters = _run_sweep(baseline, sites, [writers[key] for key in keys], progress)
+    plans = [
+        plan(
+            sites,
+            dict.fromkeys(names, how),
+            reference=baseline.prompts,
+            rows=Rows(None),
+            where=Where(),
+        )
+        for how in hows
+    ]
+    before, *afters = _run_sweep(baseline, sites, plans, progress)
     found = changes(before, afters, baseline.rule, baseline.dtype)
-    return tuple(
+    keys = [(name, how) for how in hows for name in names]
+    effects = [
         AblationEffect(name, how, change) for (name, how), change in zip(keys, found, strict=True)
-    )
+    ]
+    return tuple(sorted(effects, key=lambda effect: names.index(effect.site)))
 
 
 def component_names(sites: ModelSites, blocks: int, heads: bool) -> list[str]:
@@ -76,45 +89,75 @@ def component_names(sites: ModelSites, blocks: int, heads: bool) -> list[str]:
     return names
 
 
-def _writers(
-    baseline: Baseline, sites: ModelSites, names: Sequence[str], hows: Sequence[SweepHow]
-) -> dict[tuple[str, str], AblationWriter]:
-    found: dict[tuple[str, str], AblationWriter] = {}
-    for how in hows:
-        planned = plan(
-            baseline.model,
-            sites,
-            dict.fromkeys(names, how),
-            reference=baseline.prompts,
-            rows=Rows(None),
-            where=Where(),
-        )
-        found |= {(name, how): writer for name, writer in zip(names, planned, strict=True)}
-    return found
+@dataclass(frozen=True)
+class _Run:
+    """One batch as the model is, ready to be taken up at any of the last blocks."""
+
+    index: tuple[int, ...]
+    """which prompts; the notebook's sentence counts behind them"""
+    batch: Batch
+    passage: Passage
+    tokens: list[Tokens]
+
+
+def _runs(
+    baseline: Baseline, sites: ModelSites, meter: Meter, first: int, tables: Tables
+) -> Iterator[_Run]:
+    """Every batch once; fills the tables on the way, from the prompts and not the sentence."""
+    behind = len(baseline.prompts.tokens)
+    for prompts, offset, filled in (
+        (baseline.prompts, 0, tables),
+        (baseline.sentence, behind, ()),
+    ):
+        for batch in batches(baseline.model, prompts, sites.device):
+            with reading([*table_readers(filled, batch), *meter.readers()]):
+                passage = Passage(sites, batch.tokens, first)
+            index = tuple(offset + place for place in batch.index)
+            yield _Run(index, batch, passage, meter.take(batch))
 
 
 def _run_sweep(
     baseline: Baseline,
     sites: ModelSites,
-    writers: Sequence[AblationWriter],
+    plans: Sequence[Plan],
     progress: Callable[[int], None] | None,
 ) -> list[LastValues]:
-    """The model as it is, then under each writer; one batch is in memory at a time."""
+    """The model as it is, then under each writer; one pass over the prompts where they can be kept.
+
+    A mean is known when all prompts have passed: the streams are kept until then, or, where they
+    are too large, the prompts pass twice.
+    """
+    tables = [table for planned in plans for table in planned.tables]
+    layers = [layer_of(address) for planned in plans for address, _ in planned.makers]
+    first = min(layers)
+    if tables and not _can_keep(baseline, sites, sites.num_layers - first):
+        from_reference(baseline.model, sites, tables, baseline.prompts)
+        tables = []
     meter = Meter(sites, Readout(baseline.model, sites))
+    runs: Iterable[_Run] = _runs(baseline, sites, meter, first, tables)
+    if tables:
+        runs = list(runs)
+    writers = [w for planned in plans for w in planned.writers(Where(), Rows(None))]
     found: list[dict[int, Tokens]] = [{} for _ in range(1 + len(writers))]
-    layers = [int(writer.address.name.split(".")[1]) for writer in writers]
-    for batch in batches(baseline.model, with_sentence(baseline), sites.device):
-        with reading(meter.readers()):
-            passage = Passage(sites, batch.tokens, min(layers))
-        found[0].update(zip(batch.index, meter.take(batch), strict=True))
+    for run in runs:
+        found[0].update(zip(run.index, run.tokens, strict=True))
         for place, (writer, layer) in enumerate(zip(writers, layers, strict=True), start=1):
             with writing([(writer.address.site, writer)]), reading(meter.readers()):
-                passage.resume(layer)
-            found[place].update(zip(batch.index, meter.take(batch), strict=True))
+                run.passage.resume(layer)
+            found[place].update(zip(run.index, meter.take(run.batch), strict=True))
         if progress is not None:
-            progress(len(batch.index))
-    count = len(baseline.prompts.tokens) + 1
-    return [last_values([tokens[i] for i in range(count)], baseline) for tokens in found]
+            progress(len(run.index))
+    return [last_values([tokens[i] for i in sorted(tokens)], baseline) for tokens in found]
+
+
+def layer_of(address: Address) -> int:
+    """The block that a site belongs to."""
+    return int(address.name.split(".")[1])
+
+
+def _can_keep(baseline: Baseline, sites: ModelSites, blocks: int) -> bool:
+    tokens = sum(len(ids) for ids in baseline.prompts.tokens)
+    return 4 * tokens * sites.d_model * blocks <= KEEP_BYTES
 
 
 def ablated_verdicts(

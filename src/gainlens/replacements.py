@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gainlens.batching import Batch, batches
 from gainlens.records import EncodedPrompts
-from gainlens.sites import ModelSites, Site, reading
+from gainlens.sites import ModelSites, Reader, Site, reading
 
 HOWS: Final = ("zero", "mean", "resample")
 Replacement = Callable[[Tensor], Tensor]
@@ -198,22 +198,26 @@ class Donors:
         return torch.cat(pieces)
 
 
+def table_readers(
+    tables: Sequence[tuple[Address, Mean | Donors]], batch: Batch
+) -> list[tuple[Site, Reader]]:
+    """Readers that fill every mean and every donor from one batch of the reference."""
+
+    def take(address: Address, table: Mean | Donors, tensor: Tensor) -> None:
+        table.add(batch, address.part(tensor))
+
+    return [(address.site, partial(take, address, table)) for address, table in tables]
+
+
 def from_reference(
     model: nn.Module,
     sites: ModelSites,
-    wanted: Sequence[tuple[Address, Mean | Donors]],
+    tables: Sequence[tuple[Address, Mean | Donors]],
     reference: EncodedPrompts,
 ) -> None:
-    """One pass over the reference prompts that fills every mean and every donor."""
-    if not wanted:
+    """One pass over the reference prompts that fills every table."""
+    if not tables:
         return
-
-    def take(address: Address, table: Mean | Donors, batch: Batch, tensor: Tensor) -> None:
-        table.add(batch, address.part(tensor))
-
     for batch in batches(model, reference, sites.device):
-        readers = [
-            (address.site, partial(take, address, table, batch)) for address, table in wanted
-        ]
-        with torch.no_grad(), reading(readers):
+        with torch.no_grad(), reading(table_readers(tables, batch)):
             sites.run(batch.tokens)
