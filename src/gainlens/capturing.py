@@ -4,7 +4,7 @@ While a block runs its x, a and m are held by reference; when resid_post passes,
 columns and are let go.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gainlens.axes import GRAM_COLUMNS
+from gainlens.batching import BATCH_TOKENS, batches
 from gainlens.gram import gram_columns, token_slices, top_components
 from gainlens.records import Capture, EncodedPrompts
 from gainlens.sites import BLOCK_SITES, ModelSites, Reader, Site, reading, sites_of
@@ -20,18 +21,6 @@ from gainlens.unembed import visible_share
 
 Subspaces = tuple[Tensor, Tensor]
 """Orthonormal bases [d_model, k] of W_U's top and bottom right singular subspace."""
-
-
-def _groups(tokens: Sequence[np.ndarray], budget: int) -> list[list[int]]:
-    """Prompts of like length together, longest first, at most `budget` padded tokens a group."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(tokens)), key=lambda i: -len(tokens[i])):
-        last = groups[-1] if groups else []
-        if last and (len(last) + 1) * len(tokens[last[0]]) <= budget:
-            last.append(index)
-        else:
-            groups.append([index])
-    return groups
 
 
 class _Pass:
@@ -116,7 +105,7 @@ def capture(
     *,
     subspaces: Subspaces | None = None,
     patterns: bool = False,
-    batch_tokens: int = 2048,
+    batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int], None] | None = None,
 ) -> Capture:
     """Gram statistics of every token at every block; no activation outlives its block.
@@ -139,24 +128,15 @@ def capture(
     """
     sites = sites_of(model)
     pieces: dict[int, _Piece] = {}
-    for group in _groups(prompts.tokens, batch_tokens if _may_pad(model) else 0):
-        lengths = torch.tensor([len(prompts.tokens[index]) for index in group])
-        batch = torch.zeros(len(group), int(lengths[0]), dtype=torch.long)
-        for row, index in enumerate(group):
-            batch[row, : lengths[row]] = torch.from_numpy(prompts.tokens[index])
+    for batch in batches(model, prompts, sites.device, batch_tokens):
         one_pass = _Pass(sites, subspaces)
-        with torch.no_grad(), reading(one_pass.readers(lengths, patterns)):
-            sites.run(batch.to(sites.device))
+        with torch.no_grad(), reading(one_pass.readers(batch.lengths, patterns)):
+            sites.run(batch.tokens)
         one_pass.check()
-        pieces.update(zip(group, _pieces(one_pass, lengths), strict=True))
+        pieces.update(zip(batch.index, _pieces(one_pass, batch.lengths), strict=True))
         if progress is not None:
-            progress(len(group))
+            progress(len(batch.index))
     return _assemble(prompts, [pieces[index] for index in range(len(prompts.tokens))])
-
-
-def _may_pad(model: nn.Module) -> bool:
-    """A HookedTransformer whose tokenizer pads on the left would mask our right padding."""
-    return getattr(getattr(model, "tokenizer", None), "padding_side", "right") == "right"
 
 
 @dataclass(frozen=True)

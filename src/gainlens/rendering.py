@@ -5,6 +5,7 @@ result.json comes last, so that a folder with a result has everything that belon
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -66,11 +67,15 @@ def drawings(comparison: Comparison) -> dict[str, Callable[[], Axes | Figure]]:
 def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list[Path]:
     """Write everything of one run; returns what was written, result.json last."""
     drawn: list[Path] = []
-    for name, draw in drawings(comparison).items():
-        drawn += figures.save(draw(), figure_folder, name, formats=("png", "svg"))
-    vector = {path.stem: path.read_text("utf-8") for path in drawn if path.suffix == ".svg"}
-    html = page_html(comparison, vector)
-    replace_file(folder / TOKENS, lambda path: write_tokens(path, comparison))
+    with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter, drawing does
+        tokens = beside.submit(
+            replace_file, folder / TOKENS, lambda path: write_tokens(path, comparison)
+        )
+        for name, draw in drawings(comparison).items():
+            drawn += figures.save(draw(), figure_folder, name, formats=("png", "svg"))
+        vector = {path.stem: path.read_text("utf-8") for path in drawn if path.suffix == ".svg"}
+        html = page_html(comparison, vector)
+        tokens.result()
     replace_file(folder / HEADS, lambda path: write_heads(path, comparison))
     tables = write_tables(folder, comparison)
     replace_file(folder / PAGE, lambda path: path.write_text(html, encoding="utf-8"))
