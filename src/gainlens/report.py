@@ -22,6 +22,7 @@ from gainlens.notebook import TABLE_HEADER, comparison_rows, row_cells
 from gainlens.records import Comparison, Effect, Interval, ModelReport
 from gainlens.rescore_tables import tables as rescore_tables
 from gainlens.rescoring import Rescore
+from gainlens.verdict import BLIND
 
 _COLOURS = {
     "CONFIRMED": "green",
@@ -32,6 +33,7 @@ _COLOURS = {
 }
 _DISSENT_SHOWN = 6
 """The rest is in result.json and in the figure verdict_forest."""
+_PIPE_WIDTH = 110
 
 
 class ProgressWatch:
@@ -87,9 +89,15 @@ def ratio(interval: Interval) -> str:
     return f"{exp(interval.estimate):.3f} [{exp(interval.low):.3f}, {exp(interval.high):.3f}]"
 
 
+def _console() -> Console:
+    """Standard output; 110 columns where it is no terminal, so that a log keeps its tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+
+
 def print_comparison(comparison: Comparison, written: Sequence[Path]) -> None:
     """The verdict first, then the tables it rests on, then where everything is."""
-    console = Console()
+    console = _console()
     verdict = comparison.verdict
     console.print(
         Panel(
@@ -164,13 +172,17 @@ def _notebook_table(comparison: Comparison) -> Table:
 
 def _doubts(comparison: Comparison) -> Group:
     verdict = comparison.verdict
-    shown = [*verdict.dissent[:_DISSENT_SHOWN]]
-    if len(verdict.dissent) > _DISSENT_SHOWN:
-        shown.append(f"and {len(verdict.dissent) - _DISSENT_SHOWN} more in result.json")
+    blind = [line for line in verdict.dissent if line.endswith(BLIND)]
+    vetoes = verdict.dissent[: len(verdict.dissent) - len(blind)]  # the blind come last
+    shown = [*vetoes[:_DISSENT_SHOWN]]
+    if len(vetoes) > _DISSENT_SHOWN:
+        shown.append(f"and {len(vetoes) - _DISSENT_SHOWN} more in result.json")
+    if blind:
+        shown.append(f"{len(blind)} cells after the final norm, blind to the last block: no veto")
     identification = verdict.identification
     confounds = "; ".join(identification.differing) or "nothing but theta and context differs"
     return Group(
-        _sentences(f"Dissent ({len(verdict.dissent)} cells)", shown or ["none"]),
+        _sentences("Dissent", shown or ["none"]),
         f"Identification: {'CONTROLLED' if identification.controlled else 'CONFOUNDED'}: "
         f"{escape(confounds)}",
     )
@@ -195,7 +207,7 @@ def _sentences(title: str, sentences: Sequence[str]) -> Group:
 
 def print_rescore(score: Rescore, path: Path) -> None:
     """What an old result can and cannot say, as tables."""
-    console = Console()
+    console = _console()
     for content in rescore_tables(score):
         table = _table(escape(content.title), "", "value", "what it means")
         table.columns[1].justify = table.columns[2].justify = "left"
