@@ -49,7 +49,7 @@ class ModelSites:
     d_model: int
     embedding: nn.Module
     """called with the token ids of every forward pass"""
-    blocks: Sequence[nn.Module]
+    blocks: tuple[nn.Module, ...]
     """called in turn, the stream first"""
     final_norm: nn.Module
     unembed: nn.Module
@@ -190,7 +190,7 @@ def _hooked_sites(model: Any) -> ModelSites:
         num_heads=model.cfg.n_heads,
         d_model=model.cfg.d_model,
         embedding=model.embed,
-        blocks=model.blocks,
+        blocks=tuple(model.blocks),
         final_norm=model.ln_final,
         unembed=model.unembed,
         device=next(model.parameters()).device,
@@ -214,7 +214,7 @@ def _bridge_sites(model: Any) -> ModelSites:
         num_heads=heads,
         d_model=model.cfg.d_model,
         embedding=hf_model.get_input_embeddings(),
-        blocks=model.blocks,
+        blocks=tuple(model.blocks),
         final_norm=model.ln_final,
         unembed=hf_model.get_output_embeddings(),
         device=next(model.parameters()).device,
@@ -263,7 +263,7 @@ def _native_sites(model: Any) -> ModelSites:
         num_heads=config.num_attention_heads,
         d_model=config.hidden_size,
         embedding=embedding,
-        blocks=layers,
+        blocks=tuple(layers),
         final_norm=final_norm,
         unembed=model.get_output_embeddings(),
         device=embedding.weight.device,

@@ -32,7 +32,7 @@ def rope_theta(model: nn.Module, theta: float) -> Generator[None]:
 
 
 @contextmanager
-def rope_scaling(model: nn.Module, scaling: None) -> Generator[None]:
+def rope_scaling(model: nn.Module, scaling: Mapping[str, Any] | None) -> Generator[None]:
     """The same weights without RoPE scaling (llama3, yarn, linear, dynamic, longrope), under the
     base that they have, for as long as the context is open.
 
