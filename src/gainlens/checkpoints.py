@@ -24,8 +24,8 @@ from gainlens.records import Checkpoint
 from gainlens.sites import kind_of, sites_of
 
 CHECK_PROMPT = "The quick brown fox jumps over the lazy dog."
-_FAMILIES = ("llama", "gemma", "medgemma", "qwen", "phi", "hubert", "wav2vec2", "bert", "t5")
-"""What TransformerLens looks for in a path."""
+_FAMILIES = ("llama", "gemma")
+"""What TransformerLens' config converter looks for in a path."""
 TRAINING_FILE = "training.json"
 HOOKED_TOKENS = 2048
 """`auto` takes TransformerLens up to this prompt length: its front ends materialise attention."""
