@@ -149,3 +149,12 @@ def test_hooked_is_refused_on_transformer_lens_4_and_auto_takes_bridge(make_chec
     with pytest.raises(ValueError, match="--backend bridge"):
         load(make_checkpoint(), backend="hooked")
     assert load(make_checkpoint()).checkpoint.backend == "bridge"
+
+
+@pytest.mark.parametrize("backend", ["native", "bridge"])
+def test_gemmas_final_norm_multiplies_by_one_plus_its_weight(make_checkpoint, backend):
+    loaded = load(make_checkpoint("Gemma2", head_dim=8), backend=backend)
+    hf = getattr(loaded.model, "original_model", loaded.model)
+    norm = hf.model.norm
+    stored = getattr(norm, "original_component", norm).weight
+    assert torch.equal(unembedding(loaded.model)[1], 1 + stored)

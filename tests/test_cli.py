@@ -74,6 +74,8 @@ def test_result_follows_the_contract(result):
         "outcome", "robust", "dissent", "identification", "attribution", "reasons", "premise",
     } <= set(result["verdict"])  # fmt: skip
     assert result["verdict"]["outcome"] == "CONFIRMED"
+    assert result["verdict"]["identification"]["status"] == "CONFOUNDED"
+    assert result["verdict"]["identification"]["differing"] == ["training unknown"]
     assert result["gainlens"]["schema"] == 1
     short = result["models"]["short"]
     assert short["role"] == "short"

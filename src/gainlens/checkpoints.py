@@ -127,7 +127,14 @@ def unembedding(model: nn.Module) -> tuple[Tensor, Tensor | None, bool]:
     hf: Any = getattr(model, "original_model", model)
     head = hf.get_output_embeddings().weight
     tied = bool(torch.equal(head, hf.get_input_embeddings().weight))
-    return head, getattr(sites_of(model).final_norm, "weight", None), tied
+    norm = sites_of(model).final_norm
+    ln_weight = getattr(norm, "weight", None)
+    if (
+        ln_weight is not None
+        and "Gemma" in type(getattr(norm, "original_component", norm)).__name__
+    ):
+        ln_weight = 1 + ln_weight  # Gemma's RMSNorm multiplies by 1 + weight
+    return head, ln_weight, tied
 
 
 def _default_dtype(config: Any, device: str) -> str:

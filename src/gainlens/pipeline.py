@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from gainlens.verdict import block_gains, grade_cells, is_equivalent, judge, pri
 _THREADS = torch.get_num_threads()
 
 
+@runtime_checkable
 class Watch(Protocol):
     """Whoever wants to see progress."""
 

@@ -49,10 +49,13 @@ def result_json(comparison: Comparison) -> dict[str, Any]:
     )
     for report in comparison.reports:
         _add_model(document["models"][report.checkpoint.name], report)
+    identification = comparison.verdict.identification
+    status = "CONTROLLED" if identification.controlled else "CONFOUNDED"
     return plain(
         document
         | {
-            "verdict": comparison.verdict,
+            "verdict": asdict(comparison.verdict)
+            | {"identification": {"status": status} | asdict(identification)},
             "gainlens": {"version": _version(), "schema": SCHEMA},
             "environment": comparison.environment,
             "spec": comparison.spec.model_dump(),
