@@ -158,3 +158,13 @@ def test_gemmas_final_norm_multiplies_by_one_plus_its_weight(make_checkpoint, ba
     norm = hf.model.norm
     stored = getattr(norm, "original_component", norm).weight
     assert torch.equal(unembedding(loaded.model)[1], 1 + stored)
+
+
+def test_a_config_without_a_context_length_is_refused(tmp_path):
+    """BLOOM has no positions, so nothing says what context it was made for."""
+    from transformers import BloomConfig, BloomForCausalLM
+
+    config = BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=4)
+    BloomForCausalLM(config).save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="no context length"):
+        load(tmp_path / "model")

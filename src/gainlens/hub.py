@@ -110,6 +110,11 @@ def read_config(source: str, revision: str | None, trust_remote_code: bool) -> A
             f"{source} is a {architectures[0]}, not a causal language model: gainlens measures "
             "decoders with an unembedding"
         )
+    if getattr(config, "max_position_embeddings", None) is None:
+        raise ValueError(
+            f"{source} says no context length (max_position_embeddings in config.json), so it can "
+            "be neither the short- nor the long-context model: add the one that it was trained for"
+        )
     if getattr(config, "quantization_config", None):
         raise ValueError(f"{source} is quantised: gainlens measures unquantised weights")
     return config
