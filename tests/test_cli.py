@@ -51,7 +51,9 @@ def test_result_has_everything_that_the_notebook_wrote(result):
     assert {"experiment", "date", "hypothesis", "models", "hypothesis_test", "references"} <= set(
         result
     )
-    assert {"llama2_expands", "llama31_expands", "theta_ratio", "gain_ratio", "wu_ratio", "verdict"}
+    assert {
+        "llama2_expands", "llama31_expands", "theta_ratio", "gain_ratio", "wu_ratio", "verdict",
+    } <= set(result["hypothesis_test"])  # fmt: skip
     for model in result["models"].values():
         assert {"model", "hf_name", "num_layers", "residual", "w_u", "rope"} <= set(model)
         assert {

@@ -19,10 +19,10 @@ from rich.progress import (
 from rich.table import Table
 
 from gainlens.notebook import TABLE_HEADER, comparison_rows, row_cells
-from gainlens.records import Comparison, Effect, Interval, ModelReport
+from gainlens.records import Comparison, Effect, Interval
 from gainlens.rescore_tables import tables as rescore_tables
 from gainlens.rescoring import Rescore
-from gainlens.verdict import BLIND
+from gainlens.verdict import BLIND, primary_cell
 
 _COLOURS = {
     "CONFIRMED": "green",
@@ -125,16 +125,6 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _primary(comparison: Comparison, report: ModelReport) -> Interval:
-    rule = comparison.spec.rule
-    wanted = (rule.token_class, rule.reduction, "all", False)
-    return next(
-        cell.log_gain
-        for cell in report.cells
-        if (cell.token_class, cell.reduction, cell.lengths, cell.after_final_norm) == wanted
-    )
-
-
 def _gain_table(comparison: Comparison) -> Table:
     """The last block of every model: gain with interval, parts, and the notebook's number."""
     rule = comparison.spec.rule
@@ -148,7 +138,7 @@ def _gain_table(comparison: Comparison) -> Table:
         table.add_row(
             escape(report.checkpoint.name),
             report.role,
-            ratio(_primary(comparison, report)),
+            ratio(primary_cell(report.cells, rule).log_gain),
             report.behaviour or "unknown",
             f"{last.attention:+.3f}",
             f"{last.mlp:+.3f}",
