@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gainlens.axes import CLASS_SELECTIONS, REDUCTIONS, SPLITS
+from gainlens.axes import CLASS_SELECTIONS, GRAM_COLUMNS, REDUCTIONS, SPLITS
 from gainlens.gain import cosines, decompose, log_mean, massive_tokens, reduce_gains, reduce_norms
 from gainlens.gram import gram_columns, top_components
 from gainlens.records import Capture
@@ -133,8 +133,9 @@ def test_log_mean_lies_between_geometric_and_arithmetic_mean(p, change):
 
 def test_log_mean_is_smooth_where_its_series_takes_over():
     for change in (0.99e-4, 1.01e-4):
+        # abs=0: pytest's default of 1e-12 would hide the series' third term, 4e-14 here
         assert log_mean(np.array([3.0]), np.array([3.0 * (1 + change)]))[0] == pytest.approx(
-            3.0 * change / np.log1p(change), rel=1e-14
+            3.0 * change / np.log1p(change), rel=1e-14, abs=0
         )
 
 
@@ -204,3 +205,126 @@ def test_non_finite_gram_is_refused(vectors):
         capture = capture_of(x, a, m)
     with pytest.raises(ValueError, match=r"block 1 .* position 2"):
         decompose(capture)
+
+
+def stream(norms, a=0.0, m=0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x of the given norms [layer, token] along one axis; a and m along two others."""
+    x, attention, mlp = np.zeros((3, *np.shape(norms), D_MODEL))
+    x[..., 0] = norms
+    attention[..., 1], mlp[..., 2] = a, m
+    return x, attention, mlp
+
+
+def test_massive_is_from_ten_times_the_median_of_its_own_block_on():
+    """Exactly ten times counts; a block of larger norms does not raise another block's median."""
+    norms = [[1, 1, 1, 1, 10], [100, 100, 100, 999, 100]]
+    capture = capture_of(*stream(norms, a=1.0), lengths=(5,))
+    assert np.flatnonzero(massive_tokens(capture)).tolist() == [4]
+    assert np.flatnonzero(decompose(capture).is_massive).tolist() == [4]
+    wide = decompose(capture, massive_ratio=9.9)
+    assert np.flatnonzero(wide.is_massive).tolist() == [3, 4]
+    assert not decompose(capture, massive_ratio=10.1).is_massive.any()
+
+
+def test_a_decomposition_carries_its_split_its_remainder_and_the_final_norm(vectors):
+    x, a, m = vectors
+    capture = capture_of(x, a, m)
+    capture.gram[GRAM_COLUMNS.index("yy")] *= 1.21  # a block that loses a tenth to rounding
+    result = decompose(capture, split="logmean")
+    lost = decompose(capture_of(x, a, m))
+    np.testing.assert_allclose(result.log_gain - lost.log_gain, np.log(1.1))
+    parts = result.attention + result.mlp
+    assert np.abs(result.remainder).max() > 0.01
+    np.testing.assert_allclose(parts + result.remainder, result.log_gain, atol=1e-13)
+    np.testing.assert_allclose(np.exp(result.final_norm), 2.0 / result.norm_out[-1])
+    assert result.split == "logmean"
+    np.testing.assert_array_equal(result.prompt, capture.prompt)
+    np.testing.assert_array_equal(result.position, capture.position)
+    gains = reduce_gains(capture, result, "all")
+    assert np.abs(gains.remainder).max() > 0.01
+    np.testing.assert_allclose(gains.attention + gains.mlp + gains.remainder, gains.log_gain)
+
+
+def test_defaults_are_the_primary_estimand(vectors):
+    capture = capture_of(*vectors)
+    result = decompose(capture)
+    assert result.split == "logmean"
+    default = reduce_gains(capture, result)
+    assert (default.selection, default.reduction) == ("ordinary", "geomean")
+    named = reduce_gains(capture, result, "ordinary", "geomean")
+    np.testing.assert_array_equal(default.log_gain, named.log_gain)
+
+
+@pytest.mark.parametrize("gone", ["x", "y"])
+def test_a_stream_that_vanishes_on_one_side_of_a_block_is_refused(gone):
+    x, a, m = stream(np.ones((1, 3)), a=1.0)
+    if gone == "x":
+        x[0, 1] = 0
+    else:
+        a[0, 1], m[0, 1] = 0, -x[0, 1]
+    with pytest.raises(ValueError, match=r"leave that prompt out$"):
+        decompose(capture_of(x, a, m, (3,)))
+    small = stream(np.full((1, 3), 1e-3), a=1e-3)  # small is not nothing
+    np.testing.assert_allclose(decompose(capture_of(*small, (3,))).log_gain, np.log(2) / 2)
+
+
+def test_cosine_of_a_block_is_that_of_its_input_and_output(vectors):
+    x, a, m = vectors
+    y = x + a + m
+    expected = (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
+    np.testing.assert_allclose(cosines(capture_of(x, a, m))["block"], expected)
+    mlp = (x * m).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(m, axis=-1)
+    np.testing.assert_allclose(cosines(capture_of(x, a, m))["mlp"], mlp)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_the_median_is_numpys_of_each_block_and_prompts_of_a_class_stand_alone(count):
+    """Prompt 0 has no ordinary token, prompt 2 has no massive one: neither stops the others."""
+    rng = np.random.default_rng(count)
+    lengths = (1, count + 1, count + 1)
+    writes = 1 + rng.random((2, sum(lengths)))
+    capture = capture_of(*stream(np.ones_like(writes), a=writes), lengths)
+    result = decompose(capture)
+    found = reduce_gains(capture, result, "ordinary", "median").log_gain
+    assert np.isnan(found[:, 0]).all()
+    for prompt in (1, 2):
+        own = result.log_gain[:, (capture.prompt == prompt) & (capture.position > 0)]
+        np.testing.assert_allclose(found[:, prompt], np.median(own, axis=1))
+
+
+def test_the_last_prompt_may_lack_the_class_under_every_reduction(vectors):
+    capture = capture_of(*(v[:, :4] for v in vectors), lengths=(3, 1))
+    result = decompose(capture)
+    for reduction in REDUCTIONS:
+        gains = reduce_gains(capture, result, "ordinary", reduction)
+        for values in (gains.log_gain, gains.attention, gains.mlp):
+            assert np.isnan(values).tolist() == [[False, True]] * LAYERS
+
+
+@pytest.mark.parametrize("reduction", ["frobenius", "ratio_of_means"])
+def test_split_of_a_ratio_of_sums_against_its_definition(vectors, reduction):
+    """Each split adds up whichever way it is taken, so each is held to its own formula."""
+    x, a, m = (v[:, :5] for v in vectors)
+    capture = capture_of(x, a, m, (5,))
+    power = 2 if reduction == "frobenius" else 1
+
+    def log_size(vector):
+        return np.log((np.linalg.norm(vector, axis=-1) ** power).sum(-1)) / power
+
+    sizes = {name: log_size(v) for name, v in
+             {"x": x, "xa": x + a, "xm": x + m, "y": x + a + m}.items()}  # fmt: skip
+    found = {
+        split: reduce_gains(capture, decompose(capture, split=split), "all", reduction)
+        for split in SPLITS
+    }
+    path = sizes["xa"] - sizes["x"]
+    shapley = (path + sizes["y"] - sizes["xm"]) / 2
+    y = x + a + m
+    norms = [np.linalg.norm(v, axis=-1) for v in (x, y)]
+    share = (a * (x + y)).sum(-1) / (norms[0] + norms[1]) ** (2 - power)
+    total = [(norm**power).sum(-1) for norm in norms]
+    mean = (total[1] - total[0]) / np.log(total[1] / total[0])
+    logmean = share.sum(-1) / mean / power
+    for split, expected in {"path": path, "shapley": shapley, "logmean": logmean}.items():
+        np.testing.assert_allclose(found[split].attention[:, 0], expected, rtol=1e-9)
+        assert (found[split].selection, found[split].reduction) == ("all", reduction)
