@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gainlens.axes import GRAM_COLUMNS
 from gainlens.batching import BATCH_TOKENS, batches
-from gainlens.gram import gram_columns, token_slices, top_components
+from gainlens.gram import BlockNumbers, block_numbers, token_slices
 from gainlens.records import Capture, EncodedPrompts
 from gainlens.sites import BLOCK_SITES, ModelSites, Reader, Site, reading, sites_of
 from gainlens.unembed import visible_share
@@ -30,8 +30,7 @@ class _Pass:
         self._sites = sites
         self._subspaces = subspaces
         self._open: dict[str, Tensor] = {}
-        self.gram: dict[int, Tensor] = {}
-        self.top: dict[int, tuple[Tensor, Tensor]] = {}
+        self.numbers: dict[int, BlockNumbers] = {}
         self.patterns: dict[int, Tensor] = {}
         self.normed: Tensor | None = None
         self.shares: Tensor | None = None
@@ -55,8 +54,7 @@ class _Pass:
         if len(self._open) < len(BLOCK_SITES) - 1:
             raise RuntimeError(self._silent(layer))
         x, a, m = (self._open[site] for site in BLOCK_SITES[:3])
-        self.gram[layer] = gram_columns(x, a, m, tensor)
-        self.top[layer] = top_components(tensor)
+        self.numbers[layer] = block_numbers(x, a, m, tensor)
         if layer == self._sites.num_layers - 1:
             self.normed = _normed(self._sites.final_norm, tensor)
             self.shares = None if self._subspaces is None else _shares(a, m, self._subspaces)
@@ -80,7 +78,7 @@ class _Pass:
 
     def check(self) -> None:
         """Every block must have been seen."""
-        missing = [layer for layer in range(self._sites.num_layers) if layer not in self.gram]
+        missing = [layer for layer in range(self._sites.num_layers) if layer not in self.numbers]
         if missing:
             raise RuntimeError(self._silent(missing[0]))
 
@@ -141,7 +139,7 @@ def capture(
 
 @dataclass(frozen=True)
 class _Piece:
-    """One prompt's numbers, on the CPU."""
+    """One prompt's numbers, on the CPU, in float32."""
 
     gram: np.ndarray
     top_value: np.ndarray
@@ -153,24 +151,21 @@ class _Piece:
 
 def _pieces(one_pass: _Pass, lengths: Tensor) -> list[_Piece]:
     """Per prompt, padding cut off; one transfer a kind of number and batch."""
-    layers = sorted(one_pass.gram)
-    gram = torch.stack([one_pass.gram[layer].double().cpu() for layer in layers])
-    value, index = (
-        torch.stack([one_pass.top[layer][i].cpu() for layer in layers]) for i in range(2)
-    )
+    layers = sorted(one_pass.numbers)
+    numbers = [one_pass.numbers[layer] for layer in layers]
+    gram = _together([block.gram.movedim(-1, 0) for block in numbers])
+    value = _together([block.top_value for block in numbers])
+    index = _together([block.top_index for block in numbers])
     assert one_pass.normed is not None
-    normed = one_pass.normed.double().cpu().numpy()
-    shares = None if one_pass.shares is None else one_pass.shares.double().cpu().numpy()
-    sink = (
-        torch.stack([one_pass.patterns[layer].double().cpu() for layer in layers]).numpy()
-        if one_pass.patterns
-        else None
-    )
+    normed = one_pass.normed.cpu().numpy()
+    shares = None if one_pass.shares is None else one_pass.shares.cpu().numpy()
+    patterns = [one_pass.patterns[layer] for layer in layers if one_pass.patterns]
+    sink = _together(patterns) if patterns else None
     return [
         _Piece(
-            gram=gram[:, row, :length].permute(2, 0, 1).numpy(),
-            top_value=value[:, row, :length].double().numpy(),
-            top_index=index[:, row, :length].numpy(),
+            gram=gram[:, :, row, :length].swapaxes(0, 1),
+            top_value=value[:, row, :length],
+            top_index=index[:, row, :length],
             normed=normed[row, :length],
             shares=None if shares is None else shares[:, :, row, :length],
             sink=None if sink is None else sink[:, row],
@@ -179,24 +174,34 @@ def _pieces(one_pass: _Pass, lengths: Tensor) -> list[_Piece]:
     ]
 
 
+def _together(per_layer: list[Tensor]) -> np.ndarray:
+    """One array of all layers, on the CPU; one transfer where they share a device."""
+    devices = {tensor.device for tensor in per_layer}
+    return (
+        torch.stack(per_layer if len(devices) == 1 else [tensor.cpu() for tensor in per_layer])
+        .cpu()
+        .numpy()
+    )
+
+
 def _assemble(prompts: EncodedPrompts, pieces: list[_Piece]) -> Capture:
     for name, piece in zip(prompts.ids, pieces, strict=True):
         _refuse_non_finite(name, piece.gram)
     lengths = [len(tokens) for tokens in prompts.tokens]
     shares = [piece.shares for piece in pieces if piece.shares is not None]
-    both = np.concatenate(shares, axis=-1) if shares else None
+    both = np.concatenate(shares, axis=-1, dtype=np.float64) if shares else None
     sinks = [piece.sink for piece in pieces if piece.sink is not None]
     return Capture(
         prompt=np.repeat(np.arange(len(lengths)), lengths),
         position=np.concatenate([np.arange(length) for length in lengths]),
         token_id=np.concatenate(prompts.tokens),
-        gram=np.concatenate([piece.gram for piece in pieces], axis=2),
-        top_value=np.concatenate([piece.top_value for piece in pieces], axis=1),
-        top_index=np.concatenate([piece.top_index for piece in pieces], axis=1),
-        normed=np.concatenate([piece.normed for piece in pieces]),
+        gram=np.concatenate([piece.gram for piece in pieces], axis=2, dtype=np.float64),
+        top_value=np.concatenate([piece.top_value for piece in pieces], axis=1, dtype=np.float64),
+        top_index=np.concatenate([piece.top_index for piece in pieces], axis=1, dtype=np.int64),
+        normed=np.concatenate([piece.normed for piece in pieces], dtype=np.float64),
         visible=None if both is None else both[0],
         null=None if both is None else both[1],
-        sink=np.stack(sinks, axis=-1) if sinks else None,
+        sink=np.stack(sinks, axis=-1, dtype=np.float64) if sinks else None,
     )
 
 

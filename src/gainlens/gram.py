@@ -1,9 +1,14 @@
-"""The Gram kernel: the four vectors of a block -> nine numbers a token.
+"""The Gram kernel: the four vectors of a block -> nine numbers a token, and its top components.
 
 At each block a token leaves behind the inner products of x = resid_pre, a = attn_out and
 m = mlp_out, the squared norms of y = resid_post, x + a and x + m, and the largest components of y.
 Everything else that gainlens says of a block is algebra on these numbers (gain.py).
 """
+
+import warnings
+from functools import cache
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -11,16 +16,68 @@ from torch import Tensor
 
 from gainlens.axes import GRAM_COLUMNS, TOP_COMPONENTS
 
-CHUNK_ELEMENTS = 1 << 18
-"""Products of this many elements (1 MiB in float32) stay in cache; measured on CPU."""
+CHUNK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 24}
+"""Elements worked on at a time.  Products of 512 KiB in float32 stay in a CPU's cache: measured; a
+GPU wants few launches, and 64 MiB are nothing beside one activation of a long prompt."""
 
 
-def _products(x: Tensor, a: Tensor, m: Tensor, y: Tensor) -> Tensor:
-    x, a, m, y = (tensor.float() for tensor in (x, a, m, y))
-    pairs = ((x, x), (a, a), (m, m), (x, a), (x, m), (a, m), (y, y))
-    columns = [(left * right).sum(dim=-1) for left, right in pairs]
-    columns += [total.square().sum(dim=-1) for total in (x + a, x + m)]
-    return torch.stack(columns, dim=-1)
+class BlockNumbers(NamedTuple):
+    """What a block leaves behind of every token."""
+
+    gram: Float[Tensor, "*batch token column"]
+    """in the order of axes.GRAM_COLUMNS, float32; squared L2 norm"""
+    top_value: Float[Tensor, "*batch token rank"]
+    """the largest |components| of resid_post with their sign, largest first, float32"""
+    top_index: Int[Tensor, "*batch token rank"]
+    """their dimensions in d_model"""
+
+
+def block_numbers(
+    x: Float[Tensor, "*batch token d_model"],
+    a: Float[Tensor, "*batch token d_model"],
+    m: Float[Tensor, "*batch token d_model"],
+    y: Float[Tensor, "*batch token d_model"],
+) -> BlockNumbers:
+    """Everything that is kept of one block, from one pass over its four activations on CUDA.
+
+    Shapes: four activations [..., token, d_model] of any floating dtype; accumulated in float32.
+    Where blocks lie on several devices, the work is done where the block's output is.
+    """
+    x, a, m = (tensor.to(y.device) for tensor in (x, a, m))
+    if kernel_name(y.device.type) != "triton":
+        return BlockNumbers(gram_columns(x, a, m, y), *top_components(y))
+    *batch, d_model = y.shape
+    rows = (tensor.reshape(-1, d_model) for tensor in (x, a, m, y))
+    rank = min(TOP_COMPONENTS, d_model)
+    gram, value, index = _fused()(*rows, len(GRAM_COLUMNS), rank)
+    return BlockNumbers(
+        gram.reshape(len(gram), *batch).movedim(0, -1),
+        value.reshape(*batch, rank),
+        index.reshape(*batch, rank),
+    )
+
+
+def kernel_name(device_type: str) -> str:
+    """What computes on a type of device: triton on cuda, else torch.
+
+    Warns, once, where triton cannot be imported on CUDA: plain torch gives the same numbers there
+    from several passes over the activations.
+    """
+    return "triton" if device_type == "cuda" and _fused() is not None else "torch"
+
+
+@cache
+def _fused() -> Any:
+    try:
+        return import_module("gainlens.gram_cuda").fused
+    except ImportError as error:
+        warnings.warn(
+            f"triton cannot be imported ({error}), so the Gram kernel runs in plain torch, which "
+            "costs more time a block; install the triton that torch's CUDA build asks for",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 def gram_columns(
@@ -29,7 +86,7 @@ def gram_columns(
     m: Float[Tensor, "*batch token d_model"],
     y: Float[Tensor, "*batch token d_model"],
 ) -> Float[Tensor, "*batch token column"]:
-    """Inner products of one block, in the order of axes.GRAM_COLUMNS.
+    """Inner products of one block in plain torch, in the order of axes.GRAM_COLUMNS.
 
     Shapes: four activations [..., token, d_model] of any floating dtype -> [..., token, 9],
     float32, accumulated in float32; units: squared L2 norm.  Work is done in slices of tokens, so
@@ -37,10 +94,18 @@ def gram_columns(
     """
     shape = x.shape
     flat = [tensor.reshape(-1, shape[-1]) for tensor in (x, a, m, y)]
-    out = torch.empty(flat[0].shape[0], len(GRAM_COLUMNS), dtype=torch.float32, device=x.device)
+    out = torch.empty(len(GRAM_COLUMNS), len(flat[0]), dtype=torch.float32, device=x.device)
     for part in token_slices(flat[0]):
-        out[part] = _products(*(tensor[part] for tensor in flat))
-    return out.reshape(*shape[:-1], len(GRAM_COLUMNS))
+        for column, product in zip(out, _products(*(t[part].float() for t in flat)), strict=True):
+            column[part] = product
+    return out.reshape(len(out), *shape[:-1]).movedim(0, -1)
+
+
+def _products(x: Tensor, a: Tensor, m: Tensor, y: Tensor) -> list[Tensor]:
+    """Products and sums, not norms: torch adds up in pairs here, ten times as exact at 4,096."""
+    pairs = ((x, x), (a, a), (m, m), (x, a), (x, m), (a, m), (y, y))
+    columns = [(left * right).sum(dim=-1) for left, right in pairs]
+    return columns + [total.square().sum(dim=-1) for total in (x + a, x + m)]
 
 
 def top_components(
@@ -48,7 +113,7 @@ def top_components(
 ) -> tuple[Float[Tensor, "*batch token rank"], Int[Tensor, "*batch token rank"]]:
     """The largest |components| of a stream with their sign, largest first, and their dimensions.
 
-    Shape: [..., token, d_model] -> two of [..., token, min(4, d_model)].
+    Shape: [..., token, d_model] -> two of [..., token, min(4, d_model)], in plain torch.
     """
     rank = min(TOP_COMPONENTS, y.shape[-1])
     index = y.abs().topk(rank, dim=-1).indices
@@ -56,6 +121,7 @@ def top_components(
 
 
 def token_slices(tensor: Tensor) -> list[slice]:
-    """Slices of the first axis of [token, d_model] small enough to stay in cache."""
-    step = max(1, CHUNK_ELEMENTS // tensor.shape[-1])
+    """Slices of the first axis of [token, d_model] small enough for the device."""
+    elements = CHUNK_ELEMENTS.get(tensor.device.type, CHUNK_ELEMENTS["cuda"])
+    step = max(1, elements // tensor.shape[-1])
     return [slice(start, start + step) for start in range(0, len(tensor), step)]
