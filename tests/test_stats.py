@@ -8,7 +8,11 @@ from scipy import stats as scipy_stats
 
 from gainlens.stats import (
     CONSTANT,
+    FEW,
     UNSTABLE,
+    _draws,
+    _standardise,
+    _studentised,
     difference_interval,
     halves_interval,
     mean_interval,
@@ -210,3 +214,184 @@ def test_band_leaves_out_prompts_and_layers_that_say_nothing(prompts):
     means = np.nanmean(values, axis=1)
     assert ((low < means) & (means < high))[[0, 2]].all()
     assert np.isnan(simultaneous_band(values[:, :1])).all()
+
+
+@pytest.mark.parametrize("resamples", [200, 256, 300])
+def test_as_many_resamples_are_drawn_as_were_asked_for(resamples):
+    """In blocks of 128; every prompt, the first and the last too, has its share of the draws."""
+    blocks = list(_draws(5, 10, resamples, np.random.default_rng(0)))
+    weights = np.concatenate(blocks)
+    assert weights.shape == (resamples, 5)
+    assert max(map(len, blocks)) == 128
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    np.testing.assert_allclose(weights.mean(axis=0), 0.2, atol=0.03)
+
+
+def test_a_resample_without_spread_is_infinitely_far_or_in_the_middle():
+    found = _studentised(np.array([3.0, -3.0, 0.0, 4.0]), np.array([0.0, 0.0, 0.0, 4.0]))
+    assert found.tolist() == [np.inf, -np.inf, 0.0, 2.0]
+
+
+def test_standardised_values_have_unit_variance(skewed):
+    centred, error = _standardise(np.stack([skewed, 1e-9 * skewed]))
+    np.testing.assert_allclose(centred.std(axis=1, ddof=1), 1)
+    assert error[0] == pytest.approx(skewed.std(ddof=1) / np.sqrt(40))
+
+
+def test_an_odd_number_of_prompts_resamples_the_smaller_half():
+    values = np.random.default_rng(11).exponential(size=17)
+    found = mean_interval(values, resamples=100_000)
+    half = plain_half_width(values, 100_000, 8)
+    assert found.high - found.estimate == pytest.approx(half, rel=0.03)
+
+
+def test_twelve_prompts_are_enough_to_resample():
+    values = np.random.default_rng(12).exponential(size=(2, FEW))
+    enough = [
+        mean_interval(values[0]),
+        difference_interval(*values, paired=True),
+        difference_interval(*values, paired=False),
+    ]
+    few = [
+        mean_interval(values[0, 1:]),
+        difference_interval(*values[:, 1:], paired=True),
+        difference_interval(values[0], values[1, 1:], paired=False),
+    ]
+    assert [found.method for found in enough] == [
+        "symmetric studentised bootstrap over prompts, half-sized resamples",
+        "symmetric studentised bootstrap over prompts, half-sized resamples",
+        "symmetric studentised bootstrap over prompts, half-sized resamples, "
+        "drawn on either side on its own",
+    ]
+    assert [found.method for found in few] == [
+        "Student's t over prompts",
+        "Student's t over prompts",
+        "Welch's t over prompts",
+    ]
+    student = scipy_stats.t.interval(0.95, FEW - 1, values[0].mean(), scipy_stats.sem(values[0]))
+    assert enough[0].high != pytest.approx(student[1], rel=1e-3)
+    welch = scipy_stats.ttest_ind(*values, equal_var=False).confidence_interval(0.95)
+    assert enough[2].high != pytest.approx(welch.high, rel=1e-3)
+
+
+def doubt(found) -> tuple:
+    assert np.isnan([found.low, found.high]).all()
+    return found.estimate, found.n, found.confidence, found.method, found.status
+
+
+def test_an_unknown_interval_keeps_all_that_is_known():
+    few = "no interval: 1 {}, at least 2 are needed"
+    one, flat, lone = np.array([0.5]), np.full(16, 0.5), np.eye(16)[3]
+    bootstrap = "symmetric studentised bootstrap over prompts, half-sized resamples"
+    assert doubt(mean_interval(one, confidence=0.9)) == (0.5, 1, 0.9, "none", few.format("prompt"))
+    assert doubt(seed_interval(one, confidence=0.9)) == (0.5, 1, 0.9, "none", few.format("seed"))
+    assert doubt(seed_interval(one, unit="run"))[-1] == few.format("run")
+    assert seed_interval(one[:0]).status == "no interval: 0 seeds, at least 2 are needed"
+    assert doubt(difference_interval(flat, one, paired=False, confidence=0.9)) == (
+        0.5, 1, 0.9, "none", few.format("prompt"),
+    )  # fmt: skip
+    assert doubt(mean_interval(flat, confidence=0.9)) == (0.5, 16, 0.9, bootstrap, CONSTANT)
+    assert doubt(seed_interval(flat, confidence=0.9)) == (
+        0.5, 16, 0.9, "Student's t over seeds", CONSTANT,
+    )  # fmt: skip
+    assert doubt(mean_interval(lone, confidence=0.9)) == (1 / 16, 16, 0.9, bootstrap, UNSTABLE)
+    assert doubt(difference_interval(flat, flat[:9] / 2, paired=False, confidence=0.9)) == (
+        0.25, 25, 0.9, "Welch's t", CONSTANT,
+    )  # fmt: skip
+
+
+def test_two_values_are_enough_for_students_t():
+    pair, other = np.array([0.0, 1.0]), np.array([0.25, 0.5])
+    expected = scipy_stats.t.interval(0.9, 1, 0.5, 0.5)
+    for found in (mean_interval(pair, confidence=0.9), seed_interval(pair, confidence=0.9)):
+        np.testing.assert_allclose((found.low, found.high), expected)
+        assert (found.estimate, found.n, found.confidence) == (0.5, 2, 0.9)
+    welch = scipy_stats.ttest_ind(pair, other, equal_var=False).confidence_interval(0.95)
+    found = difference_interval(pair, other, paired=False)
+    np.testing.assert_allclose((found.low, found.high), welch)
+    assert not np.isnan(simultaneous_band(pair[None])).any()
+
+
+@pytest.mark.parametrize(
+    "interval",
+    [
+        mean_interval,
+        lambda values, **k: difference_interval(values, values[::-1] ** 2, paired=True, **k),
+        lambda values, **k: difference_interval(values, values[3:] ** 2, paired=False, **k),
+        halves_interval,
+    ],
+    ids=["mean", "paired", "unpaired", "halves"],
+)
+def test_every_interval_answers_to_its_settings(interval, skewed):
+    values = skewed[:31]
+    default = interval(values)
+    assert default == interval(values, confidence=0.95, resamples=2000, seed=0)
+    assert default == interval(values)
+    assert default.confidence == 0.95
+    assert interval(values, confidence=0.8).confidence == 0.8
+    assert interval(values, confidence=0.8).high < default.high
+    assert any(interval(values, resamples=count) != default for count in (200, 300, 400))
+    assert interval(values, seed=1) != default
+
+
+def test_more_cells_of_one_kind_than_two_blocks_hold():
+    values = np.random.default_rng(13).normal(size=(300, FEW))
+    together = mean_intervals(values, resamples=200)
+    for cell in (0, 127, 128, 299):
+        assert together[cell] == mean_interval(values[cell], resamples=200)
+
+
+def test_unpaired_difference_equals_a_plain_bootstrap_of_either_side():
+    rng = np.random.default_rng(14)
+    long, short = rng.exponential(size=30), rng.exponential(size=14) ** 2
+    found = difference_interval(long, short, paired=False, resamples=50_000)
+
+    def resampled(values, size):
+        drawn = values[rng.integers(0, len(values), (50_000, size))]
+        return drawn.mean(1) - values.mean(), drawn.var(1, ddof=1) / size
+
+    (one, error), (other, other_error) = resampled(long, 15), resampled(short, 7)
+    quantile = np.quantile(np.abs(one - other) / np.sqrt(error + other_error), 0.95)
+    error = np.sqrt(long.var(ddof=1) / 30 + short.var(ddof=1) / 14)
+    assert found.high - found.estimate == pytest.approx(quantile * error, rel=0.02)
+
+
+def test_an_unpaired_difference_of_small_numbers_is_the_same_in_small(skewed):
+    one = difference_interval(skewed, skewed[:20] ** 2, paired=False)
+    small = difference_interval(1e-8 * skewed, 1e-8 * skewed[:20] ** 2, paired=False)
+    np.testing.assert_allclose([small.low, small.high], [1e-8 * one.low, 1e-8 * one.high])
+
+
+def test_band_of_few_prompts_is_students_t_under_bonferroni():
+    values = np.random.default_rng(15).normal(size=(4, 6))
+    low, high = simultaneous_band(values, confidence=0.9)
+    half = scipy_stats.t.ppf(1 - 0.1 / 2 / 4, 5) * scipy_stats.sem(values, axis=1)
+    np.testing.assert_allclose(high - values.mean(axis=1), half)
+    np.testing.assert_allclose(values.mean(axis=1) - low, half)
+
+
+@pytest.mark.parametrize("prompts", [6, FEW, 40])
+def test_band_shifts_and_scales_and_answers_to_its_settings(prompts):
+    values = np.random.default_rng(16).exponential(size=(3, prompts))
+    band = np.array(simultaneous_band(values))
+    np.testing.assert_allclose(simultaneous_band(3 * values + 2), 3 * band + 2)
+    named = simultaneous_band(values, confidence=0.95, resamples=2000, seed=0)
+    np.testing.assert_array_equal(named, band)
+    resampled = prompts >= FEW
+    for setting in ({"resamples": 300}, {"seed": 1}):
+        assert resampled == (not np.array_equal(simultaneous_band(values, **setting), band))
+
+
+def test_band_is_as_wide_as_the_largest_t_of_a_plain_bootstrap():
+    values = np.random.default_rng(17).exponential(size=(3, 25))
+    drawn = values[:, np.random.default_rng(18).integers(0, 25, (50_000, 25))]
+    centre = values.mean(axis=1)
+    t = (drawn.mean(-1) - centre[:, None]) / (drawn.std(-1, ddof=1) / 5)
+    half = np.quantile(np.abs(t).max(axis=0), 0.95) * scipy_stats.sem(values, axis=1)
+    low, high = simultaneous_band(values, resamples=50_000)
+    np.testing.assert_allclose(high - centre, half, rtol=0.02)
+    np.testing.assert_allclose(centre - low, half, rtol=0.02)
+
+
+def test_band_of_no_prompt_is_unknown():
+    assert np.isnan(simultaneous_band(np.empty((3, 0)))).all()
