@@ -14,13 +14,14 @@ from jaxtyping import Float64
 from pydantic import ValidationError
 
 from gainlens.axes import Behaviour, Role
-from gainlens.gain import decompose, prompt_slices
+from gainlens.gain import decompose, prompt_slices, reduce_gains
 from gainlens.rebuild import rebuild
 from gainlens.records import (
     BlockGain,
     Capture,
     Checkpoint,
     Comparison,
+    Decomposition,
     EncodedPrompts,
     GainCell,
     HypothesisTest,
@@ -33,7 +34,8 @@ from gainlens.records import (
     Verdict,
 )
 from gainlens.resultfile import SCHEMA
-from gainlens.spec import ComparisonSpec
+from gainlens.spec import ComparisonSpec, Rule
+from gainlens.staging import current
 from gainlens.store import HEADS, RESULT, TOKENS
 from gainlens.tables import BrokenTable, Shape, read_capture, read_table
 
@@ -47,7 +49,30 @@ def read_run(folder: str | Path) -> Comparison:
     Raises ValueError, with one sentence, where the folder holds no run or a file is broken.
     """
     folder = Path(folder)
-    document = _document(folder)
+    while True:
+        before = _identity(folder)
+        try:
+            run = _read(folder)
+        except ValueError:
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                return run
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Changes at the moment in which a folder's run becomes another (staging.publish)."""
+    try:
+        stat = current(folder, RESULT).stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
+
+
+def _read(folder: Path) -> Comparison:
+    path = current(folder, RESULT)
+    document = _document(folder, path)
     try:
         return _comparison(folder, document)
     except BrokenTable as problem:
@@ -55,13 +80,12 @@ def read_run(folder: str | Path) -> Comparison:
     except ValidationError as problem:
         error = problem.errors(include_url=False)[0]
         place = ".".join(str(part) for part in ("spec", *error["loc"]))
-        raise ValueError(f"'{folder / RESULT}' is broken: {place}: {error['msg']}") from None
+        raise ValueError(f"'{path}' is broken: {place}: {error['msg']}") from None
     except ValueError as problem:
-        raise ValueError(f"'{folder / RESULT}' is broken: {problem}") from None
+        raise ValueError(f"'{path}' is broken: {problem}") from None
 
 
-def _document(folder: Path) -> dict[str, Any]:
-    path = folder / RESULT
+def _document(folder: Path, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(
             f"'{folder}' is no run folder: it has no {RESULT}; give the folder that compare wrote"
@@ -89,8 +113,10 @@ def _document(folder: Path) -> dict[str, Any]:
 
 def _comparison(folder: Path, document: dict[str, Any]) -> Comparison:
     spec = ComparisonSpec.model_validate(document.get("spec"))
-    tokens, heads = read_table(folder / TOKENS), read_table(folder / HEADS)
+    tokens, heads = (read_table(current(folder, name)) for name in (TOKENS, HEADS))
+    rule = spec.rule
     captures: dict[str, Capture] = {}
+    decompositions: dict[str, Decomposition] = {}
     reports: list[ModelReport] = []
     for key, model in rebuild(Mapping[str, Any], document.get("models"), "models").items():
         place = f"models[{json.dumps(key)}]"
@@ -99,22 +125,38 @@ def _comparison(folder: Path, document: dict[str, Any]) -> Comparison:
             lengths=rebuild(tuple[int, ...], _at(model, "prompts.tokens", place), place),
         )
         captures[key] = read_capture(tokens, heads, key, shape)
+        decompositions[key] = decompose(
+            captures[key], split=rule.split, massive_ratio=rule.massive_ratio
+        )
         reports.append(_report(model, captures[key], place))
-    rule = spec.rule
+        _check_same_run(reports[-1], captures[key], decompositions[key], rule)
     return Comparison(
         spec=spec,
         date=rebuild(str, document.get("date"), "date"),
         seconds=rebuild(float, document.get("seconds"), "seconds"),
         reports=tuple(reports),
         captures=captures,
-        decompositions={
-            key: decompose(item, split=rule.split, massive_ratio=rule.massive_ratio)
-            for key, item in captures.items()
-        },
+        decompositions=decompositions,
         test=rebuild(HypothesisTest, document.get("hypothesis_test"), "hypothesis_test"),
         verdict=rebuild(Verdict, document.get("verdict"), "verdict"),
         environment=rebuild(Mapping[str, str], document.get("environment"), "environment"),
     )
+
+
+def _check_same_run(
+    report: ModelReport, capture: Capture, decomposition: Decomposition, rule: Rule
+) -> None:
+    """The table's tokens give the per-prompt numbers that the result states."""
+    gains = reduce_gains(capture, decomposition, rule.token_class, rule.reduction).log_gain[-1]
+    stated = report.last_block
+    # rtol 1e-9: the same float64 algebra, perhaps summed in another order by another numpy
+    if gains.shape != stated.shape or not np.allclose(
+        gains, stated, rtol=1e-9, atol=1e-12, equal_nan=True
+    ):
+        raise BrokenTable(
+            f"{TOKENS} gives {report.checkpoint.name} other gains than {RESULT} states: they are "
+            "not of one run; copy the whole folder, or compare again"
+        )
 
 
 def _at(value: Any, path: str, place: str) -> Any:

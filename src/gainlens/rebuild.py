@@ -23,8 +23,10 @@ def rebuild(kind: Any, value: Any, place: str) -> Any:
         return value
     if dataclasses.is_dataclass(kind):
         return _record(kind, value, place)
-    if hasattr(kind, "array_type"):  # a jaxtyping annotation: the records' arrays are float64
-        return np.array(rebuild(tuple[float, ...], value, place), dtype=np.float64)
+    if hasattr(kind, "array_type"):  # a jaxtyping annotation of one axis
+        (dtype,) = kind.dtypes
+        number = {"float64": float, "int64": int}[dtype]
+        return np.array(rebuild(tuple[number, ...], value, place), dtype=dtype)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         return _tuple(inner, value, place)

@@ -1,11 +1,9 @@
-"""A comparison -> its run folder: figures, tables, page, and result.json last.  No torch.
-
-result.json comes last, so that a folder with a result has everything that belongs to it.
-"""
+"""A comparison -> its run folder: figures, tables, page and result.json, all at once.  No torch."""
 
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -17,11 +15,11 @@ from gainlens.frames import write_tables
 from gainlens.page import PAGE, page_html
 from gainlens.records import Comparison
 from gainlens.spec import REFERENCE_ROWS
+from gainlens.staging import publish
 from gainlens.store import (
     HEADS,
     RESULT,
     TOKENS,
-    replace_file,
     result_json,
     write_heads,
     write_json,
@@ -65,19 +63,24 @@ def drawings(comparison: Comparison) -> dict[str, Callable[[], Axes | Figure]]:
 
 
 def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list[Path]:
-    """Write everything of one run; returns what was written, result.json last."""
-    drawn: list[Path] = []
+    """Write everything of one run; the folder holds the run before or this one, never a mixture.
+
+    Returns what was written.  ValueError, with one sentence, where it cannot be.
+    """
+    return publish(folder, figure_folder, partial(_write, comparison))
+
+
+def _write(comparison: Comparison, folder: Path, figure_folder: Path) -> None:
+    vector: dict[str, str] = {}
     with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter, drawing does
-        tokens = beside.submit(
-            replace_file, folder / TOKENS, lambda path: write_tokens(path, comparison)
-        )
+        tokens = beside.submit(write_tokens, folder / TOKENS, comparison)
         for name, draw in drawings(comparison).items():
-            drawn += figures.save(draw(), figure_folder, name, formats=("png", "svg"))
-        vector = {path.stem: path.read_text("utf-8") for path in drawn if path.suffix == ".svg"}
+            for path in figures.save(draw(), figure_folder, name, formats=("png", "svg")):
+                if path.suffix == ".svg":
+                    vector[name] = path.read_text("utf-8")
         html = page_html(comparison, vector)
         tokens.result()
-    replace_file(folder / HEADS, lambda path: write_heads(path, comparison))
-    tables = write_tables(folder, comparison)
-    replace_file(folder / PAGE, lambda path: path.write_text(html, encoding="utf-8"))
+    write_heads(folder / HEADS, comparison)
+    write_tables(folder, comparison)
+    (folder / PAGE).write_text(html, encoding="utf-8")
     write_json(folder / RESULT, result_json(comparison))
-    return [*drawn, *tables, *(folder / name for name in (TOKENS, HEADS, PAGE, RESULT))]

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,28 @@ from gainlens.axes import COMPONENTS, GRAM_COLUMNS
 from gainlens.notebook import notebook_json
 from gainlens.records import Capture, Comparison, Decomposition, EncodedPrompts, ModelReport
 from gainlens.resultfile import SCHEMA
+from gainlens.staging import RESULT as RESULT
 
-RESULT = "result.json"
 TOKENS = "tokens.parquet"
 HEADS = "heads.parquet"
 
 
-def plain(value: Any) -> Any:
-    """A record as JSON values: arrays as lists, NaN and infinity as null."""
+def plain(value: Any, *, finite: bool = True) -> Any:
+    """A record as JSON values: arrays as lists, NaN and infinity as null.
+
+    finite: False keeps NaN and infinity as they are, which Python's json writes and reads though
+    they are not JSON.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value))
+        return plain(asdict(value), finite=finite)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, finite=finite) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return plain(value.tolist(), finite=finite)
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, finite=finite) for item in value]
     if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) or not finite else None
     if isinstance(value, np.integer | np.bool_):
         return value.item()
     return value
@@ -147,45 +151,60 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+Measurement = tuple[ModelReport, Capture, Decomposition]
+"""What the tables hold of one model."""
+
+
+def _measurements(comparison: Comparison) -> list[Measurement]:
+    captures, decompositions = comparison.captures, comparison.decompositions
+    names = [report.checkpoint.name for report in comparison.reports]
+    return [
+        (report, captures[name], decompositions[name])
+        for report, name in zip(comparison.reports, names, strict=True)
+    ]
+
+
 def write_heads(path: Path, comparison: Comparison) -> None:
     """heads.parquet: one row a model, prompt, layer and head, with its attention on position 0.
 
     Models whose back end shows no attention patterns have no rows.
     """
+    write_heads_of(path, _measurements(comparison))
+
+
+def write_tokens(path: Path, comparison: Comparison) -> None:
+    """tokens.parquet: one row a model, prompt, token and block; columns as in `token_columns`."""
+    write_tokens_of(path, _measurements(comparison))
+
+
+def write_heads_of(path: Path, measurements: Sequence[Measurement]) -> None:
+    """As `write_heads`, without a whole comparison."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows: dict[str, list[Any]] = {name: [] for name in ("model", "prompt", "layer", "head", "sink")}
-    for report in comparison.reports:
-        sink = comparison.captures[report.checkpoint.name].sink
-        if sink is None:
+    for report, capture, _ in measurements:
+        if capture.sink is None:
             continue
-        layer, head, prompt = (axis.ravel() for axis in np.indices(sink.shape))
-        rows["model"] += [report.checkpoint.name] * sink.size
+        layer, head, prompt = (axis.ravel() for axis in np.indices(capture.sink.shape))
+        rows["model"] += [report.checkpoint.name] * capture.sink.size
         rows["prompt"] += [report.prompts.ids[index] for index in prompt]
         rows["layer"] += layer.tolist()
         rows["head"] += head.tolist()
-        rows["sink"] += sink.ravel().tolist()
+        rows["sink"] += capture.sink.ravel().tolist()
     kinds = (pa.string(), pa.string(), pa.int16(), pa.int16(), pa.float64())
     schema = pa.schema(list(zip(rows, kinds, strict=True)))
     pq.write_table(pa.table(rows, schema=schema), path, compression="zstd")
 
 
-def write_tokens(path: Path, comparison: Comparison) -> None:
-    """tokens.parquet: one row a model, prompt, token and block; columns as in `token_columns`."""
+def write_tokens_of(path: Path, measurements: Sequence[Measurement]) -> None:
+    """As `write_tokens`, without a whole comparison."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables = [
-        pa.table(
-            token_columns(
-                report.checkpoint.name,
-                report.prompts,
-                comparison.captures[report.checkpoint.name],
-                comparison.decompositions[report.checkpoint.name],
-            )
-        )
-        for report in comparison.reports
+        pa.table(token_columns(report.checkpoint.name, report.prompts, capture, decomposition))
+        for report, capture, decomposition in measurements
     ]
     table = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
     pq.write_table(table, path, compression="zstd")

@@ -1,0 +1,214 @@
+"""What an interrupted comparison had finished is taken up by the next one into the same folder.
+
+Each finished model is kept in DIR/.partial/<fingerprint>: its report as JSON, its capture as the
+tables of a run folder.  The fingerprint covers everything that the numbers depend on; another
+fingerprint is another measurement, and is not looked at.  Every model of a comparison goes through
+its files, kept long ago or just now, so that an interruption cannot change a number.
+"""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+from uuid import uuid4
+
+from gainlens.gain import decompose
+from gainlens.hub import read_config, resolve
+from gainlens.pipeline import Measured, environment
+from gainlens.rebuild import rebuild
+from gainlens.records import EncodedPrompts
+from gainlens.spec import ComparisonSpec, ModelSpec
+from gainlens.store import HEADS, TOKENS, plain, write_heads_of, write_tokens_of
+from gainlens.tables import Shape, read_capture, read_table
+
+PARTIAL: Final = ".partial"
+_REPORT, _SUMS, _NEW = "report.json", "sums.json", "new"
+_FROM_TABLES: Final = ("capture", "decomposition")
+_INPUTS: Final = {".json", ".safetensors", ".model", ".txt", ".py", ".jinja", ".tiktoken"}
+"""Files of a model directory that its numbers depend on."""
+
+
+class Partials:
+    """Finished models of one comparison, in its run folder.  A context that clears up behind it.
+
+    Left without an error (the result is in place) nothing is kept.  Left by the user's mistake,
+    what this context added goes again: a mistake leaves nothing behind.  Left by an interruption
+    or by a fault of the machine (disk, network), everything stays for the next run.
+    """
+
+    def __init__(self, folder: Path, spec: ComparisonSpec, tell: Callable[[str], None]) -> None:
+        """tell: called with a sentence for the user."""
+        self._folder = folder / PARTIAL
+        self._spec = spec
+        self._tell = tell
+        self._expected: dict[str, str] = {}
+        """fingerprints before the measurement, by model key"""
+        self._added: list[Path] = []
+
+    def __enter__(self) -> "Partials":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        elif isinstance(error, ValueError) and not _is_fault(error):
+            for place in self._added:
+                shutil.rmtree(place)
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+        elif self._folder.is_dir() and isinstance(error, KeyboardInterrupt):
+            self._tell("finished models are kept: the same command goes on from there")
+
+    def fingerprint(self, model: ModelSpec, prompts: EncodedPrompts) -> str:
+        """Of everything that one model's measurement depends on, as hex digits.
+
+        The whole spec and every model's files count, not only this one's: what is measured on one
+        model (under another's theta, say) can depend on the others.
+        """
+        spec = self._spec
+        return _sha256(
+            json.dumps(
+                {
+                    "model": model.key,
+                    "spec": spec.model_dump(exclude={"name"}),
+                    "prompts": plain(prompts),
+                    "models": [weights_stamp(each.hf_name, spec) for each in spec.models],
+                    "code": _code_stamp(),
+                    "environment": environment(),
+                },
+                sort_keys=True,
+            ).encode()
+        )
+
+    def take(self, model: ModelSpec, prompts: EncodedPrompts) -> Measured | None:
+        """What was kept of a model, if it is of this very comparison and whole."""
+        fingerprint = self.fingerprint(model, prompts)
+        self._expected[model.key] = fingerprint
+        place, name = self._folder / fingerprint, model.label or model.key
+        if not place.is_dir():
+            return None
+        try:
+            found = self._read(place, model.key)
+        except (ValueError, OSError):
+            self._tell(f"damaged: what was kept of {name}; it is measured again")
+            shutil.rmtree(place)
+            return None
+        self._tell(f"resumed: {name}, measured before the interruption")
+        return found
+
+    def add(self, model: ModelSpec, prompts: EncodedPrompts, measured: Measured) -> Measured:
+        """Keep a model that was measured since `take` had nothing of it; gives it as it was kept.
+
+        ValueError where a checkpoint's files changed meanwhile, and where nothing can be written.
+        """
+        fingerprint = self.fingerprint(model, prompts)
+        if fingerprint != self._expected[model.key]:
+            raise ValueError(
+                "the files of a checkpoint changed while it was being measured, so the numbers "
+                f"of {model.hf_name} may be of neither state: wait until they are written, and "
+                "compare again"
+            )
+        place = self._folder / fingerprint
+        self._write(place, measured)
+        return self._read(place, model.key)
+
+    def _write(self, place: Path, measured: Measured) -> None:
+        new = self._folder / _NEW
+        shutil.rmtree(new, ignore_errors=True)
+        parts = [(measured.report, measured.capture, measured.decomposition)]
+        report = {
+            field.name: plain(getattr(measured, field.name), finite=False)
+            for field in dataclasses.fields(measured)
+            if field.name not in _FROM_TABLES
+        }
+        try:
+            new.mkdir(parents=True)
+            write_tokens_of(new / TOKENS, parts)
+            write_heads_of(new / HEADS, parts)
+            (new / _REPORT).write_text(json.dumps(report), encoding="utf-8")
+            (new / _SUMS).write_text(json.dumps(_sums(new)), encoding="utf-8")
+            new.rename(place)
+        except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            what = str(error.strerror or error).partition("\n")[0]
+            raise ValueError(
+                f"cannot write {error.filename or new}: {what}; make room there or give --out "
+                "another folder"
+            ) from error
+        self._added.append(place)
+
+    def _read(self, place: Path, key: str) -> Measured:
+        """ValueError or OSError where anything is not as it was written."""
+        if json.loads((place / _SUMS).read_bytes()) != _sums(place):
+            raise ValueError("damaged")
+        document = json.loads((place / _REPORT).read_bytes())
+        kinds = typing.get_type_hints(Measured)
+        found: dict[str, Any] = {
+            name: rebuild(kinds[name], value, name) for name, value in document.items()
+        }
+        report = found["report"]
+        capture = read_capture(
+            read_table(place / TOKENS),
+            read_table(place / HEADS),
+            key,
+            Shape(
+                layers=report.checkpoint.num_layers,
+                lengths=tuple(len(tokens) for tokens in report.prompts.tokens),
+            ),
+        )
+        rule = self._spec.rule
+        decomposition = decompose(capture, split=rule.split, massive_ratio=rule.massive_ratio)
+        return Measured(**found, capture=capture, decomposition=decomposition)
+
+
+def weights_stamp(hf_name: str, spec: ComparisonSpec) -> Any:
+    """What changes when a checkpoint does: a hub model's commit, or every file's size and times.
+
+    ctime is the kernel's own, so that a copy with the old times or a touch does not hide a change.
+    """
+    source = resolve(hf_name)
+    if not Path(source).is_dir():
+        config = read_config(source, spec.revision, spec.trust_remote_code)
+        return getattr(config, "_commit_hash", None) or str(uuid4())  # unknown: never the same
+    stats = {
+        path.name: path.stat()
+        for path in sorted(Path(source).iterdir())
+        if path.suffix in _INPUTS and path.is_file()
+    }
+    return {
+        name: (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats.items()
+    }
+
+
+def _code_stamp() -> str:
+    """Of gainlens itself: the version does not tell two states of a checkout apart."""
+    package = Path(__file__).parent
+    return _sha256(b"".join(path.read_bytes() for path in sorted(package.rglob("*.py"))))
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    return {name: _sha256((folder / name).read_bytes()) for name in (_REPORT, TOKENS, HEADS)}
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Whether the machine is behind the sentence: its disk or its network."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError):
+            return True
+        link = link.__cause__
+    return False
