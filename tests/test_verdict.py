@@ -358,3 +358,125 @@ def test_confounded_models_are_named_so_in_the_headline():
     assert verdict.identification.differing == ("vocab_size 4096 vs 9000",)
     assert "confounded by 1 further difference" in verdict.headline
     assert "not attributable: short and long also differ in vocab_size" in verdict.attribution_note
+
+
+# --- edges that only a mutant showed
+
+
+def over(*captures):
+    """Captures of one block each, on the same prompts, as the blocks of one."""
+    fields = {
+        name: np.concatenate([getattr(c, name) for c in captures], axis=axis)
+        for name, axis in (("gram", 1), ("top_value", 0), ("top_index", 0))
+    }
+    return dataclasses.replace(captures[-1], **fields)
+
+
+def test_the_last_of_several_blocks_is_the_one_that_is_judged():
+    first, last = planted(1.5, 30), planted(0.7, 31)
+    both, alone = cells_of(over(first, last)), cells_of(last)
+    for mine, want in zip(both, alone, strict=True):
+        np.testing.assert_equal(dataclasses.asdict(mine), dataclasses.asdict(want))
+    capture = over(first, last)
+    blocks = block_gains(reduce_gains(capture, decompose(capture)), RULE)
+    assert [block.layer for block in blocks] == [0, 1]
+    np.testing.assert_allclose([block.gain for block in blocks], [1.5, 0.7])
+
+
+def test_an_interval_that_touches_the_margin_does_not_lie_beyond_it():
+    margin = float(np.log1p(0.01))
+    assert behaviour_of(interval(margin, 1.0), 0.01) == "FLAT"
+    assert behaviour_of(interval(-1.0, -margin), 0.01) == "FLAT"
+    assert behaviour_of(interval(np.nan, 1.0), 0.01) is None
+    assert behaviour_of(interval(-1.0, np.nan), 0.01) is None
+    low, high = float(np.log1p(-RULE.equivalence)), float(np.log1p(RULE.equivalence))
+    assert is_equivalent(interval(low, high), RULE) is True
+    assert is_equivalent(interval(low, 0.2), RULE) is False
+    assert is_equivalent(interval(-0.2, high), RULE) is False
+
+
+@pytest.mark.parametrize(("field", "value"), [("confidence", 0.8), ("resamples", 250), ("seed", 3)])
+def test_every_interval_of_the_verdict_follows_the_rule(field, value):
+    """Each setting reaches the band, the cells and the difference, and a rule gives one answer."""
+    short, long = planted(1.25, 32), planted(0.6, 33)
+    told: list[list[float]] = []
+    for rule in (RULE, RULE, RULE.model_copy(update={field: value})):
+        reports = pair(short, long, rule=rule)
+        verdict = judge(reports, rule)
+        primary = cell(reports[0].cells, "ordinary", "geomean", "all", False).log_gain
+        assert primary.confidence == verdict.difference.confidence == rule.confidence
+        told.append([reports[0].layers[0].high, primary.high, verdict.difference.high])
+    assert told[0] == told[1]
+    assert all(one != other for one, other in zip(told[0], told[2], strict=True))
+
+
+def test_a_class_that_no_prompt_has_leaves_blocks_unknown():
+    capture = planted(1.2, 34)
+    (block,) = block_gains(reduce_gains(capture, decompose(capture), "massive"), RULE)
+    assert np.isnan([block.log_gain, block.attention, block.gain, block.low, block.high]).all()
+
+
+def test_halves_keep_the_order_of_prompts_of_one_length():
+    lengths = np.tile([3, 4], 40)
+    halves = length_halves(np.repeat(np.arange(80), lengths))
+    assert np.flatnonzero(halves["short"]).tolist() == list(range(0, 80, 2))
+    assert np.flatnonzero(halves["long"]).tolist() == list(range(1, 80, 2))
+    tied = length_halves(np.repeat(np.arange(81), [5] * 80 + [6]))
+    assert np.flatnonzero(tied["short"]).tolist() == list(range(40))
+    assert all(half.shape == (81,) and half.dtype == bool for half in tied.values())
+
+
+def test_as_many_prompts_as_the_rule_wants_are_enough():
+    cells = cells_of(planted(1.2, 35, prompts=RULE.min_prompts))
+    assert cell(cells, "ordinary", "geomean", "all", False).behaviour == "EXPANDS"
+    first = cell(cells, "bos", "geomean", "all", False).log_gain
+    assert (first.method, first.status) == (ONE_VALUE, ONE_VALUE)
+    massive = cell(cells, "massive", "geomean", "all", False).log_gain
+    assert (massive.method, massive.status) == ("none", NO_TOKENS)
+
+
+def test_agreement_counts_every_way_of_measuring_once():
+    """Two classes x 5 reductions x 3 lengths, and position 0, which is one number, once."""
+    verdict = judge(pair(everywhere(1.25, 36), everywhere(0.6, 37)), RULE)
+    assert "robust: all 31 ways" in verdict.headline
+    rule = RULE.model_copy(update={"min_prompts": 30})
+    verdict = judge(pair(everywhere(1.25, 36), everywhere(0.6, 37), rule=rule), rule)
+    assert len(verdict.undecided) == 20
+    assert "all 11 ways of measuring that decide agree (20 more undecided)" in verdict.headline
+
+
+def test_position_zero_is_listed_by_halves_where_one_model_begins_differently():
+    capture = planted(1.2, 38, first=0.2)
+    start = capture.position == 0
+    gram = capture.gram.copy()
+    gram[6, 0, start] *= np.exp(0.04 * np.random.default_rng(0).normal(size=40))
+    token_id = np.where(start, 5 + capture.prompt, 2)
+    varied = dataclasses.replace(capture, token_id=token_id, gram=gram)
+    same = planted(1.2, 39, first=-0.2)
+    verdict = judge(pair(same, varied), RULE)
+    assert [line for line in verdict.dissent if line.startswith("position 0")] == [
+        "position 0: INVERTED",
+        "position 0, short prompts: INVERTED",
+        "position 0, long prompts: INVERTED",
+    ]
+    once = judge(pair(same, planted(1.2, 39, first=0.2)), RULE)  # one value has no halves
+    assert [line for line in once.dissent if line.startswith("position 0")] == [
+        "position 0: INVERTED"
+    ]
+
+
+def test_premise_is_unknown_without_either_theta_and_fails_at_one_context():
+    short, long = pair(planted(1.2, 40), planted(1.2, 41))
+    assert judge((with_theta(short, None), long), RULE).premise is None
+    place = dataclasses.replace(long.checkpoint, context=short.checkpoint.context)
+    same = dataclasses.replace(long, checkpoint=place)
+    assert judge((short, same), RULE).premise is False
+
+
+def test_verdict_carries_what_attribution_and_pairing_said():
+    short, long = pair(planted(1.25, 42), planted(0.6, 43))
+    verdict = judge((short, long), RULE)
+    assert "paired over prompts" in verdict.reasons[1]
+    assert isinstance(verdict.attribution, tuple)
+    other = dataclasses.replace(long, prompts=dataclasses.replace(long.prompts, sha256="other"))
+    assert "unpaired: the prompts differ" in judge((short, other), RULE).reasons[1]
