@@ -1,6 +1,7 @@
 """W_U with planted singular values, against numpy's SVD and its own identities."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -317,3 +318,68 @@ def test_what_cannot_be_read_is_refused(tmp_path):
         read_unembedding(empty)
     with pytest.raises(ValueError, match=r"no config\.json"):
         read_unembedding(tmp_path / "absent")
+
+
+def test_the_gram_matrix_is_that_of_the_weights_on_either_side_of_the_diagonal():
+    """eigvalsh reads one triangle; whoever else takes the matrix reads both."""
+    weight = weight_of()
+    expected = weight.double().T @ weight.double()
+    torch.testing.assert_close(unembed_gram(weight).gram, expected, rtol=1e-12, atol=1e-9)
+
+
+def test_float64_up_to_the_stated_work_and_float32_beyond(monkeypatch):
+    weight = weight_of()
+    exact = weight.double().T @ weight.double()
+    work = D_VOCAB * D_MODEL**2
+    error = []
+    for limit in (work, work - 1):
+        monkeypatch.setattr(unembed_module, "_FLOAT64_WORK", limit)
+        error.append(float((unembed_gram(weight).gram - exact).abs().max()))
+    assert error[0] < 1e-9 < 1e-6 < error[1]
+
+
+def test_a_vocabulary_smaller_than_the_model_leaves_a_finite_effective_rank():
+    report = report_of(planted(np.array([2.0, 2.0, 0.0, 0.0]), d_vocab=40))
+    assert report.effective_rank == pytest.approx(2)
+    assert report.stable_rank == pytest.approx(2)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_whether_a_direction_is_there_does_not_depend_on_the_scale(scale):
+    weight = weight_of().double()
+    plain, scaled = report_of(weight), report_of(scale * weight)
+    assert scaled.mean_row_cosine == pytest.approx(plain.mean_row_cosine, rel=1e-9)
+    assert np.isnan(report_of(planted(np.full(D_MODEL, 3.0 * scale))).mean_row_cosine)
+    assert np.isnan(report_of(torch.cat([scale * weight, -scale * weight])).mean_row_cosine)
+
+
+def test_the_report_says_whether_it_is_tied_and_its_subspaces_rank():
+    for tied in (True, False):
+        report = unembed_report(unembed_gram(weight_of()), None, tied=tied)
+        assert (report.tied, report.subspace_rank) == (tied, 6)
+    assert [subspace_rank(d) for d in (4, 8, 15, 16)] == [1, 1, 1, 2]
+    unembed = unembed_gram(weight_of())
+    assert [subspaces(unembed, rank)[0].shape[1] for rank in (1, D_MODEL)] == [1, D_MODEL]
+
+
+def test_a_head_of_its_own_is_tied_where_the_config_says_so(tmp_path):
+    shards = {"model": {"lm_head.weight": HEAD, "model.embed_tokens.weight": EMBEDDING}}
+    assert read_unembedding(save_checkpoint(tmp_path / "a", shards, tie_word_embeddings=True))[1]
+    assert not read_unembedding(save_checkpoint(tmp_path / "b", shards))[1]
+
+
+def test_sentences_are_whole(tmp_path):
+    empty = save_checkpoint(tmp_path / "empty", {"model": {"other": NORM}})
+    sentences = {
+        "holds no unembedding: none of lm_head.weight, embed_out.weight, and no embedding; "
+        "give the directory of a causal language model": lambda: read_unembedding(empty),
+        "W_U of shape 10 x 4 has squared Frobenius norm 0, so it has no spectrum; check that the "
+        "checkpoint's lm_head is complete": lambda: unembed_gram(torch.zeros(10, 4)),
+        "the weights of lm_head are not in memory (offloaded to the meta device); read them from "
+        "the checkpoint's directory with read_unembedding": lambda: unembed_gram(
+            torch.empty(10, 4, device="meta")
+        ),
+    }
+    for sentence, call in sentences.items():
+        with pytest.raises(ValueError, match=rf"(^|empty ){re.escape(sentence)}$"):
+            call()
