@@ -12,7 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
-from gainlens.checkpoints import has_hooked_transformer
+from gainlens.front_ends import has_hooked_transformer
 
 HOOKED = has_hooked_transformer()
 BACK_ENDS = ("hooked", "bridge", "native") if HOOKED else ("bridge", "native")

@@ -1,36 +1,23 @@
-"""A hub name or a Hugging Face directory -> a model with unprocessed weights, checked at load.
-
-TransformerLens decides a checkpoint's shape by its *path* in places (a directory called
-Llama-3.1-8B gets that model's shape, whatever its config says), so its converter is given the
-config alone, from a neutral place, and the weights as a Hugging Face model.
-"""
+"""A hub name or a Hugging Face directory -> a model with unprocessed weights, checked at load."""
 
 import json
-import tempfile
-import warnings
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gainlens.checks import UNIT_ROUNDOFF, check_additivity, check_logits
+from gainlens.checks import UNIT_ROUNDOFF, check_additivity, check_logits, logits_of
+from gainlens.front_ends import FRONT_ENDS, choose_backend
 from gainlens.hub import read_config, read_tokenizer, read_weights, resolve
+from gainlens.limits import enough_memory
 from gainlens.records import Checkpoint
 from gainlens.sites import kind_of, sites_of
 
 CHECK_PROMPT = "The quick brown fox jumps over the lazy dog."
-_FAMILIES = ("llama", "gemma")
-"""What TransformerLens' config converter looks for in a path."""
 TRAINING_FILE = "training.json"
-HOOKED_TOKENS = 2048
-"""`auto` takes TransformerLens up to this prompt length: its front ends materialise attention."""
-HOOKED_ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
-"""What `auto` gives to TransformerLens; parity with native is tested on these."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +59,16 @@ def load(
     config = read_config(source, revision, trust_remote_code)
     backend = choose_backend(config) if backend == "auto" else backend
     dtype = dtype or _default_dtype(config, device)
-    hf_model = read_weights(source, config, dtype, revision, trust_remote_code)
     tokenizer = read_tokenizer(source, revision, trust_remote_code)
-    hf_model = hf_model.to(device).eval()
-    model = _FRONT_ENDS[backend](hf_model, tokenizer, config, dtype, device)
-    tokens = torch.tensor([tokenizer(CHECK_PROMPT).input_ids], device=device)
+    with enough_memory("loading the model", backend):
+        hf_model = read_weights(
+            source, config, dtype, revision, trust_remote_code, attention_of(backend, device, dtype)
+        )
+        hf_model = hf_model.to(device).eval()
+        tokens = torch.tensor([tokenizer(CHECK_PROMPT).input_ids], device=device)
+        wanted = None if backend == "native" else logits_of(hf_model, tokens)
+        model = FRONT_ENDS[backend](hf_model, tokenizer, config, dtype, device)
+        additivity = check_additivity(model, tokens, dtype)
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
@@ -94,27 +86,21 @@ def load(
             context=config.max_position_embeddings,
             config=config.to_dict(),
             training=_read_training(source),
-            additivity=check_additivity(model, tokens, dtype),
-            logits_kl=None if backend == "native" else check_logits(model, hf_model, tokens, dtype),
+            additivity=additivity,
+            logits_kl=None if wanted is None else check_logits(model, wanted, tokens, dtype),
         ),
     )
 
 
-def has_hooked_transformer() -> bool:
-    """HookedTransformer was removed in TransformerLens 4.0."""
-    return int(version("transformer-lens").split(".")[0]) < 4
+def attention_of(backend: str, device: str, dtype: str) -> str | None:
+    """Hugging Face's attn_implementation: flash attention for native where it is installed and can
+    run; None is their own choice, SDPA, or eager where a model forbids it (Gemma 2's soft cap)."""
+    from transformers.utils.import_utils import is_flash_attn_2_available
 
-
-def choose_backend(config: Any, longest_prompt: int = 0) -> str:
-    """What `auto` means: hooked where it knows the model and can hold the prompt, else native.
-
-    On TransformerLens 4 bridge stands in for hooked.  Both materialise attention: beyond 2,048
-    tokens native measures what they cannot.
-    """
-    known = config.architectures[0] in HOOKED_ARCHITECTURES
-    if longest_prompt > HOOKED_TOKENS or not known:
-        return "native"
-    return "hooked" if has_hooked_transformer() else "bridge"
+    half = dtype in ("bfloat16", "float16")
+    if backend == "native" and device.startswith("cuda") and half and is_flash_attn_2_available():
+        return "flash_attention_2"
+    return None
 
 
 def unembedding(model: nn.Module) -> tuple[Tensor, Tensor | None, bool]:
@@ -148,70 +134,3 @@ def _read_training(source: str) -> Mapping[str, Any] | None:
     """The `compared` block of a training record beside the weights; None: training unknown."""
     path = Path(source) / TRAINING_FILE
     return json.loads(path.read_text("utf-8"))["compared"] if path.is_file() else None
-
-
-def _native(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) -> Any:
-    return hf_model
-
-
-def _hooked(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) -> Any:
-    """A HookedTransformer with every processing flag off, through TransformerLens' own pieces."""
-    if not has_hooked_transformer():
-        raise ValueError(
-            f"TransformerLens {version('transformer-lens')} has no HookedTransformer (removed in "
-            "4.0): use --backend bridge or native, or install transformer-lens>=3.9,<4"
-        )
-    from transformer_lens import HookedTransformer, HookedTransformerConfig
-    from transformer_lens import loading_from_pretrained as loading
-
-    with _neutral_folder() as folder:
-        config.save_pretrained(folder)
-        try:
-            shape = loading.convert_hf_model_config(folder)
-        except NotImplementedError as error:
-            raise ValueError(
-                f"TransformerLens' HookedTransformer does not know {config.architectures[0]}; "
-                "try --backend native or --backend bridge"
-            ) from error
-        shape |= {
-            "n_ctx": config.max_position_embeddings,
-            "dtype": getattr(torch, dtype),
-            "device": device,
-            "init_weights": False,
-            "model_name": Path(config.name_or_path).name,
-            "tokenizer_name": None,
-        }
-        cfg = HookedTransformerConfig.from_dict(shape)
-        weights = loading.get_pretrained_state_dict(folder, cfg, hf_model=hf_model)
-    with warnings.catch_warnings():
-        # TransformerLens 3.9 announces HookedTransformer's removal in 4.0; pyproject knows.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        model = HookedTransformer(cfg, tokenizer, default_padding_side="right")
-    # What load_and_process_state_dict does with every flag off, but in one pass and strictly: it
-    # loads key by key, 0.5 s a twin.
-    model.load_state_dict(loading.fill_missing_keys(model, weights))
-    return model.to(device).eval()
-
-
-@contextmanager
-def _neutral_folder() -> Generator[str]:
-    """A temporary folder by whose path TransformerLens guesses nothing."""
-    with tempfile.TemporaryDirectory(prefix="config-") as folder:
-        near = [family for family in _FAMILIES if family in folder.lower()]
-        if near:
-            raise ValueError(
-                f"the temporary folder {folder} has {near[0]!r} in its path, by which "
-                "TransformerLens would guess a model's shape: set TMPDIR to another place"
-            )
-        yield folder
-
-
-def _bridge(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) -> Any:
-    from transformer_lens.model_bridge import TransformerBridge
-
-    return TransformerBridge.boot_transformers(
-        config.name_or_path, hf_model=hf_model, tokenizer=tokenizer, dtype=getattr(torch, dtype)
-    )
-
-
-_FRONT_ENDS = {"hooked": _hooked, "bridge": _bridge, "native": _native}

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from gainlens.limits import ran_out
 from gainlens.spec import TWIN_PREFIX
 
 TWINS = Path(__file__).parent / "twins"
@@ -121,8 +122,17 @@ def read_config(source: str, revision: str | None, trust_remote_code: bool) -> A
 
 
 def read_weights(
-    source: str, config: Any, dtype: str, revision: str | None, trust_remote_code: bool
+    source: str,
+    config: Any,
+    dtype: str,
+    revision: str | None,
+    trust_remote_code: bool,
+    attention: str | None = None,
 ) -> Any:
+    """A Hugging Face causal LM with every tensor of the checkpoint in its place, on the CPU.
+
+    attention: Hugging Face's attn_implementation; None is its own choice.
+    """
     from transformers import AutoModelForCausalLM
 
     try:
@@ -135,8 +145,11 @@ def read_weights(
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
+            attn_implementation=attention,
         )
     except Exception as error:  # any reader's error becomes one sentence
+        if ran_out(error):
+            raise
         raise ValueError(_sentence(source, error)) from error
     faults = {
         what: sorted(str(key) for key in info.get(f"{what}_keys", ()))

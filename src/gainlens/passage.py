@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gainlens.sites import ModelSites, scoped, tensor_of, with_first
+from gainlens.decoders import tensor_of, with_first
+from gainlens.sites import ModelSites, scoped
 
 
 class Passage:

@@ -17,6 +17,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from gainlens.decoders import (
+    AttentionOut,
+    DecoderBlock,
+    decoder_of,
+    first_tensor,
+    learned_positions,
+    projected,
+    tensor_of,
+    with_first,
+)
+from gainlens.limits import Run, materialising, within
+
 Kind = Literal["hooked", "bridge", "native"]
 Reader = Callable[[Tensor], None]
 Writer = Callable[[Tensor], Tensor]
@@ -54,10 +66,13 @@ class ModelSites:
     final_norm: nn.Module
     unembed: nn.Module
     device: torch.device
-    run: Callable[[Tensor], object]
-    """token ids [batch, position] -> a forward pass without logits"""
-    logits: Callable[[Tensor], Tensor]
+    run: Run
+    """token ids [batch, position] -> a forward pass without logits; ValueError for a prompt that
+    the model cannot hold"""
+    logits: Run
     """token ids [batch, position] -> the model's own logits [batch, position, d_vocab]"""
+    attention_out: Callable[[int], AttentionOut]
+    """a block's W_O, b_O and post-norm; ValueError where they are not known"""
 
     def site(self, name: str) -> Site:
         """A site by name; ValueError names the nearest ones that exist."""
@@ -92,23 +107,6 @@ def sites_of(model: nn.Module) -> ModelSites:
     """The sites of a model of any of the three kinds."""
     kind = kind_of(model)
     return {"hooked": _hooked_sites, "bridge": _bridge_sites, "native": _native_sites}[kind](model)
-
-
-def tensor_of(value: Any) -> Tensor:
-    """Attention modules return (output, weights)."""
-    return value[0] if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownVariableType]
-
-
-def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The activation among the arguments of a call."""
-    return tensor_of(args[0] if args else kwargs["hidden_states"])
-
-
-def with_first(
-    args: tuple[Any, ...], kwargs: dict[str, Any], tensor: Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call with another activation."""
-    return ((tensor, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": tensor})
 
 
 @contextmanager
@@ -183,9 +181,17 @@ def _register_writer(site: Site, write: Writer) -> Any:
 
 def _hooked_sites(model: Any) -> ModelSites:
     sites = {name: Site(name, module, "output") for name, module in model.hook_dict.items()}
+    rotary = model.cfg.positional_embedding_type == "rotary"
+    advice = "--backend native goes beyond it" if rotary else _LEARNED
+    weight = next(model.parameters())
+
+    def limited(run: Run) -> Run:
+        run = materialising(run, "hooked", model.cfg.n_heads, weight)
+        return within(run, model.cfg.n_ctx, advice)
+
     return ModelSites(
         kind="hooked",
-        sites=sites,
+        sites=sites | {"ln_final": Site("ln_final", model.ln_final, "output")},
         num_layers=model.cfg.n_layers,
         num_heads=model.cfg.n_heads,
         d_model=model.cfg.d_model,
@@ -193,9 +199,16 @@ def _hooked_sites(model: Any) -> ModelSites:
         blocks=tuple(model.blocks),
         final_norm=model.ln_final,
         unembed=model.unembed,
-        device=next(model.parameters()).device,
-        run=lambda tokens: model(tokens, return_type=None),
-        logits=model,
+        device=weight.device,
+        run=limited(lambda tokens: model(tokens, return_type=None)),
+        logits=limited(model),
+        attention_out=lambda layer: _hooked_out(model.blocks[layer]),
+    )
+
+
+def _hooked_out(block: Any) -> AttentionOut:
+    return AttentionOut(
+        block.attn.W_O.flatten(0, 1), block.attn.b_O, getattr(block, "ln1_post", None)
     )
 
 
@@ -204,12 +217,19 @@ def _bridge_sites(model: Any) -> ModelSites:
     hook_dict: dict[str, nn.Module] = model.hook_dict
     hf_model = model.original_model
     heads = model.cfg.n_heads
+    weight = next(model.parameters())
+    sites = {
+        name: Site(name, module, "output", heads if name.endswith(_HEADS_APART) else None)
+        for name, module in hook_dict.items()
+    }
+    most = learned_positions(hf_model)
+
+    def limited(run: Run) -> Run:
+        return within(materialising(run, "bridge", heads, weight), most, _LEARNED)
+
     return ModelSites(
         kind="bridge",
-        sites={
-            name: Site(name, module, "output", heads if name.endswith(_HEADS_APART) else None)
-            for name, module in hook_dict.items()
-        },
+        sites=sites | {"ln_final": Site("ln_final", model.ln_final, "output")},
         num_layers=model.cfg.n_layers,
         num_heads=heads,
         d_model=model.cfg.d_model,
@@ -217,18 +237,16 @@ def _bridge_sites(model: Any) -> ModelSites:
         blocks=tuple(model.blocks),
         final_norm=model.ln_final,
         unembed=hf_model.get_output_embeddings(),
-        device=next(model.parameters()).device,
-        run=lambda tokens: hf_model.base_model(tokens, use_cache=False),
-        logits=model,
+        device=weight.device,
+        run=limited(lambda tokens: hf_model.base_model(tokens, use_cache=False)),
+        logits=limited(model),
+        attention_out=lambda layer: projected(
+            model.blocks[layer].attn.o, getattr(model.blocks[layer], "ln1_post", None)
+        ),
     )
 
 
-_LAYERS = ("layers", "h", "blocks")
-_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
-_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
-_MLP = ("mlp", "feed_forward", "block_sparse_moe")
-"""Names under which Hugging Face decoders keep their parts; what is not additive under them is
-refused at load."""
+_LEARNED = "its positions are a table, so no back end goes beyond it"
 _HEADS_APART = ".attn.hook_z"
 """TransformerLens shows z as [batch, position, head, d_head] on every kind of model."""
 _BLOCK_NAME = re.compile(r"blocks\.(\d+)\.(.+)")
@@ -237,62 +255,51 @@ _ONLY_TRANSFORMER_LENS = re.compile(
     r"|attn\.hook_([qkvz]|rot_[qk]|attn_scores|pattern|result)|mlp\.hook_(pre|pre_linear|post)"
 )
 """Sites of a block that both of TransformerLens' front ends have and the native back end has not
-(hook_z only where attention has an o_proj)."""
+(hook_z only where attention's output projection is found)."""
 
 
 def _native_sites(model: Any) -> ModelSites:
-    base, config = model.base_model, model.config.get_text_config()
-    layers = _child(base, _LAYERS, type(model).__name__)
-    sites: dict[str, Site] = {}
-    for index, layer in enumerate(layers):
-        for name, module, side in _native_block(layer, type(model).__name__):
-            full = f"blocks.{index}.{name}"
-            sites[full] = Site(full, module, side)
-        projection = getattr(_child(layer, _ATTENTION, type(model).__name__), "o_proj", None)
-        if projection is not None:
-            full = f"blocks.{index}{_HEADS_APART}"
-            sites[full] = Site(full, projection, "input", config.num_attention_heads)
-    final_norm = _child(base, _NORMS, type(model).__name__)
-    sites["ln_final"] = Site("ln_final", final_norm, "output")
+    base, config, decoder = model.base_model, model.config.get_text_config(), decoder_of(model)
+    found: list[Site] = []
+    for index, block in enumerate(decoder.blocks):
+        found += _native_block(f"blocks.{index}", block, config.num_attention_heads)
     embedding = model.get_input_embeddings()
-    sites["hook_embed"] = Site("hook_embed", embedding, "output")
+    found.append(Site("hook_embed", embedding, "output"))
+    limited = partial(within, most=decoder.positions, advice=_LEARNED)
     return ModelSites(
         kind="native",
-        sites=sites,
-        num_layers=len(layers),
+        sites={site.name: site for site in (*found, _final(decoder.final_norm))},
+        num_layers=len(decoder.blocks),
         num_heads=config.num_attention_heads,
         d_model=config.hidden_size,
         embedding=embedding,
-        blocks=tuple(layers),
-        final_norm=final_norm,
+        blocks=tuple(block.whole for block in decoder.blocks),
+        final_norm=decoder.final_norm,
         unembed=model.get_output_embeddings(),
         device=embedding.weight.device,
-        run=lambda tokens: base(tokens, use_cache=False),
-        logits=lambda tokens: model(tokens, use_cache=False).logits,
+        run=limited(lambda tokens: base(tokens, use_cache=False)),
+        logits=limited(lambda tokens: model(tokens, use_cache=False).logits),
+        attention_out=lambda layer: projected(
+            decoder.blocks[layer].projection,
+            decoder.blocks[layer].post_norm,
+            f"block {layer} of this {type(model).__name__}",
+        ),
     )
 
 
-def _native_block(
-    layer: Any, model_name: str
-) -> list[tuple[str, nn.Module, Literal["input", "output"]]]:
-    """What is added to the stream: after the post-norms where the block has them (Gemma 2, 3)."""
-    if hasattr(layer, "post_feedforward_layernorm"):
-        attn, mlp = layer.post_attention_layernorm, layer.post_feedforward_layernorm
-    else:
-        attn, mlp = _child(layer, _ATTENTION, model_name), _child(layer, _MLP, model_name)
-    return [
-        ("hook_resid_pre", layer, "input"),
-        ("hook_attn_out", attn, "output"),
-        ("hook_mlp_out", mlp, "output"),
-        ("hook_resid_post", layer, "output"),
+def _native_block(prefix: str, block: DecoderBlock, heads: int) -> list[Site]:
+    sites = [
+        Site(f"{prefix}.hook_resid_pre", block.whole, "input"),
+        Site(f"{prefix}.hook_attn_out", block.attention, "output"),
+        Site(f"{prefix}.hook_mlp_out", block.mlp, "output"),
+        Site(f"{prefix}.hook_resid_post", block.whole, "output"),
     ]
+    if block.projection is not None:
+        sites.append(Site(prefix + _HEADS_APART, block.projection, "input", heads))
+    return sites
 
 
-def _child(module: Any, names: Sequence[str], model_name: str) -> Any:
-    for name in names:
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise ValueError(
-        f"the native back end does not know where {model_name} keeps its {names[0]}: a "
-        f"{type(module).__name__} has none of {', '.join(names)}; try --backend bridge"
-    )
+def _final(norm: nn.Module) -> Site:
+    """What the unembedding reads.  TransformerLens' ln_final.hook_normalized is before the norm's
+    weight on some back ends and after it on others."""
+    return Site("ln_final", norm, "output")

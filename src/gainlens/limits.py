@@ -1,0 +1,95 @@
+"""What a back end cannot hold, refused in one sentence that says which setting to change.
+
+A prompt beyond a model's positions, attention that no memory holds, and memory that did run out.
+"""
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Run = Callable[[Tensor], Any]
+"""token ids [batch, position] -> a forward pass"""
+
+_MATRICES = 2
+"""Attention scores and their softmax are alive together where attention is materialised."""
+_CPU_MEMORY = ("can't allocate memory", "not enough memory")
+"""How torch's CPU allocator says it, in a RuntimeError, on Linux and on Windows."""
+
+
+def within(run: Run, most: int | None, advice: str) -> Run:
+    """`run`, but a prompt of more than `most` tokens is a ValueError with that advice."""
+
+    def checked(tokens: Tensor) -> Any:
+        if most is not None and tokens.shape[1] > most:
+            raise ValueError(
+                f"a prompt of {tokens.shape[1]:,} tokens does not fit this model, which holds "
+                f"{most:,}: {advice}, or give a shorter one (--tokens {most})"
+            )
+        return run(tokens)
+
+    return checked
+
+
+def materialising(run: Run, kind: str, heads: int, weight: Tensor) -> Run:
+    """`run`, but a prompt whose attention alone is beyond the device's memory is a ValueError.
+
+    heads: of one block; weight: any parameter of the model, for its dtype and device.
+    """
+
+    def checked(tokens: Tensor) -> Any:
+        rows, length = tokens.shape
+        needed = _MATRICES * rows * heads * length**2 * weight.element_size()
+        there = memory_of(weight.device)
+        if there is not None and needed > there:
+            raise ValueError(
+                f"a {kind} model holds attention of every query on every key: {length:,} tokens "
+                f"need {needed / 2**30:,.0f} GiB a block, and {weight.device} has "
+                f"{there / 2**30:,.0f}; --backend native does not hold it, or give a shorter "
+                "prompt (--tokens)"
+            )
+        return run(tokens)
+
+    return checked
+
+
+def memory_of(device: torch.device) -> int | None:
+    """Bytes that the device has in all, used or not; None where it cannot be known."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "cpu" and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+@contextmanager
+def enough_memory(doing: str, backend: str) -> Generator[None]:
+    """Memory that runs out within the context becomes a ValueError that says what to change.
+
+    doing: what needed it, as in "loading it"; backend: hooked, bridge or native.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        first = "" if backend == "native" else "--backend native, which needs the least of the "
+        first += "" if backend == "native" else "three, or "
+        raise ValueError(
+            f"memory ran out while {doing} ({_first_line(error)}): take {first}--dtype bfloat16, "
+            "shorter prompts (--tokens), or --device auto, which uses every GPU there is"
+        ) from error
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory is what an error is about, on a GPU or on the CPU."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(words in str(error) for words in _CPU_MEMORY)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
