@@ -2,6 +2,8 @@
 
 import copy
 import math
+import re
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from conftest import LLAMA3_SCALING, build_model
 
 from gainlens.records import RopeReport
 from gainlens.rope import (
+    _share_beyond,
     check_theta,
     inverse_frequencies,
     measured_theta,
@@ -322,3 +325,183 @@ def test_unknown_or_incomplete_scaling_is_refused():
         rope_report(None, {"rope_theta": 1e4, "head_dim": 8, "rope_scaling": {"type": "spiral"}})
     with pytest.raises(ValueError, match=r"type linear needs 'factor'"):
         scaled_frequencies(1e4, {"rope_type": "linear"}, 8)
+
+
+YARN_128 = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+SHORT = [1.0 + 0.01 * pair for pair in range(64)]
+LONGROPE = {
+    "rope_type": "longrope", "factor": 4.0, "original_max_position_embeddings": 4096,
+    "short_factor": SHORT, "long_factor": [2 * value for value in SHORT],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        YARN_128,
+        {**YARN_128, "beta_fast": 8.0, "beta_slow": 2.0},
+        {**YARN_128, "truncate": False},
+        {**YARN_128, "original_max_position_embeddings": 64},  # no pair turns 32 times: low is 0
+        {**YARN_128, "original_max_position_embeddings": 16},
+        {**YARN_128, "original_max_position_embeddings": 10**9},  # every pair turns often
+        {**YARN_128, "beta_fast": 1.0, "truncate": False},  # a ramp of no width
+        {**LLAMA3, "original_max_position_embeddings": 8192},
+        LONGROPE,
+    ],
+)
+@pytest.mark.parametrize("theta", [1e4, 5e5])
+def test_frequencies_of_every_scaling_are_those_of_transformers(scaling, theta):
+    """Pair by pair in a head of 128, where the ramps have pairs on them."""
+    from transformers import LlamaConfig
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    config = LlamaConfig(
+        hidden_size=256, num_attention_heads=2, max_position_embeddings=16_384,
+        rope_parameters={**scaling, "rope_theta": theta},
+    )  # fmt: skip
+    expected, _ = ROPE_INIT_FUNCTIONS[scaling["rope_type"]](config, torch.device("cpu"), seq_len=1)
+    found = scaled_frequencies(theta, scaling, 128)
+    np.testing.assert_allclose(found, expected.double().numpy(), rtol=2e-5)  # float32
+
+
+@pytest.mark.parametrize(("alias", "kind"), [("su", "longrope"), ("mrope", "default")])
+def test_old_names_of_a_scaling(alias, kind):
+    factors = {"short_factor": [2, 4, 8, 16]}
+    one, other = (scaled_frequencies(1e4, {"type": name, **factors}, 8) for name in (alias, kind))
+    np.testing.assert_array_equal(one, other)
+    context = {"max_position_embeddings": 64, "rope_theta": 1e4}
+    scaling = rope_from_config({**context, "rope_scaling": {"type": "su", **factors}}).scaling
+    assert scaling == {"type": "su", **factors, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize("kind", ["llama3", "yarn", "longrope"])
+def test_the_original_context_is_the_models_where_the_scaling_leaves_it_out(kind):
+    config = {"rope_theta": 1e4, "rope_scaling": {"rope_type": kind}}
+    told = rope_from_config({**config, "max_seq_len": 32})
+    original = {"rope_type": kind, "original_max_position_embeddings": 32}
+    assert told == (1e4, original, 32)
+    assert rope_from_config(config).scaling == {"rope_type": kind}
+
+
+def test_what_scales_nothing_is_no_scaling():
+    for nothing in ({"rope_type": "default"}, {"type": "default"}):
+        rope = {**nothing, "partial_rotary_factor": 0.5, "rope_theta": 1e4}
+        assert rope_from_config({"rope_parameters": rope}).scaling is None
+
+
+def test_a_config_whose_types_of_layer_are_unknown_takes_the_first():
+    layers = {"global": {"rope_theta": 1e6}, "local": {"rope_theta": 1e4}}
+    told = rope_from_config({"rope_parameters": layers})
+    assert told == (1e6, {"local": {"rope_theta": 1e4}}, None)
+
+
+@pytest.mark.parametrize(
+    ("config", "pairs"),
+    [
+        ({"head_dim": 16}, 8),
+        ({"hidden_size": 96, "num_attention_heads": 6}, 8),
+        ({"hidden_size": 96, "num_attention_heads": 6, "head_dim": 32}, 16),
+        ({"hidden_size": 100, "num_attention_heads": 6}, 8),
+        ({"head_dim": 128, "qk_rope_head_dim": 16}, 8),
+        ({"head_dim": 16, "partial_rotary_factor": 0.5}, 4),
+        ({"head_dim": 16, "rotary_pct": 0.25}, 2),
+        ({"head_dim": 16, "partial_rotary_factor": 0.5, "rotary_pct": 0.25}, 4),
+        ({"rotary_dim": 12, "head_dim": 16}, 6),
+        ({"hidden_size": 96}, 0),
+        ({"num_attention_heads": 6}, 0),
+    ],
+)
+def test_rotated_pairs_of_every_style_of_config(config, pairs):
+    report = rope_report(None, {"rope_theta": 1e4, **config})
+    assert len(report.wavelengths) == pairs
+    without = {key: value for key, value in config.items() if key != "rotary_dim"}
+    assert len(rope_report(None, without).wavelengths) == 0
+
+
+def test_the_report_carries_the_scaling_and_a_wavelength_of_the_context_is_within():
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    report = rope_report(None, {"rope_theta": 1e4, "head_dim": 8, "rope_scaling": scaling})
+    assert report.rope_scaling == scaling
+    wavelength = 2 * np.pi * np.array([1.0])
+    assert _share_beyond(wavelength, 6) == 1
+    assert _share_beyond(np.array([64.0, 65.0]), 64) == 0.5
+
+
+class Rotary:
+    """A module with a cos/sin table, as HookedTransformer's attention has one."""
+
+    def __init__(self, phase: np.ndarray, attention_factor: float = 1.0):
+        tables = (attention_factor * function(phase) for function in (np.sin, np.cos))
+        self.rotary_sin, self.rotary_cos = (
+            torch.from_numpy(np.concatenate([table, table], axis=1)) for table in tables
+        )
+        self.cfg = SimpleNamespace(rotary_adjacent_pairs=False)
+
+    def named_modules(self):
+        yield "attn", self
+
+
+def test_a_table_is_measured_whatever_its_attention_factor():
+    speed = np.array([1.0, 0.1, 0.01])
+    phase = np.outer(np.arange(300), speed)
+    for factor in (0.5, 1.0, 1.139):
+        np.testing.assert_allclose(inverse_frequencies(Rotary(phase, factor)), speed, rtol=1e-12)
+
+
+def test_a_table_that_turns_unevenly_is_refused_however_little():
+    phase = np.outer(np.arange(300), [1.0, 0.1])
+    phase[150:] += 0.3
+    with pytest.raises(ValueError, match=r"load the model again, with no rotary buffer edited$"):
+        inverse_frequencies(Rotary(phase))
+
+
+def test_blocks_within_the_tolerance_are_one_model_and_beyond_it_none():
+    def blocks(factor: float):
+        pair = [SimpleNamespace(inv_freq=torch.tensor([1.0, 1e-9]) * f) for f in (1.0, factor)]
+        return SimpleNamespace(named_modules=lambda: iter(zip("ab", pair, strict=True)))
+
+    assert inverse_frequencies(blocks(1.009)) is not None
+    for factor in (1.02, 0.5):
+        with pytest.raises(ValueError, match=r"single RoPE base; load it again, with no rotary"):
+            inverse_frequencies(blocks(factor))
+    slow = blocks(1.0)
+    slow.named_modules = lambda: iter(
+        (name, SimpleNamespace(inv_freq=torch.tensor([1.0, tail])))
+        for name, tail in (("a", 1e-9), ("b", 2e-9))
+    )
+    with pytest.raises(ValueError, match="b turns its dimensions at other speeds than a"):
+        inverse_frequencies(slow)
+
+
+def test_a_dynamic_model_is_measured_as_it_was_at_the_start():
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    model = native("Llama", rope, max_position_embeddings=32)
+    model(torch.zeros(1, 100, dtype=torch.long))
+    assert rope_report(model, model.config).measured_theta == pytest.approx(1e4, rel=1e-5)
+
+
+def test_sentences_name_the_pairs_wavelength_and_the_bases():
+    frequencies = scaled_frequencies(1e4, None, 8)
+    frequencies[1] *= 2
+    with pytest.raises(ValueError, match=r"pair \d turns once in") as caught:
+        measured_theta(frequencies, None)
+    pair, turns, said = re.findall(
+        r"pair (\d) turns once in ([\d.e+]+) tokens and that base says ([\d.e+]+);",
+        str(caught.value),
+    )[0]
+    nearest = float(re.findall(r"nearest is ([\d.e+]+),", str(caught.value))[0])
+    assert float(turns) == pytest.approx(2 * np.pi / frequencies[int(pair)], rel=1e-4)
+    expected = 2 * np.pi * nearest ** (2 * int(pair) / 8)
+    assert float(said) == pytest.approx(expected, rel=1e-3)
+    with pytest.raises(ValueError, match=r"^a RoPE base can be measured from two or more finite"):
+        measured_theta(np.ones(1), None)
+    with pytest.raises(ValueError, match=r"longrope: RoPE of this model cannot be checked$"):
+        scaled_frequencies(1e4, {"type": "spiral"}, 8)
+    with pytest.raises(ValueError, match=r"or add rope_theta to config\.json$"):
+        check_theta(report_with(None, 1e4))
+    with pytest.raises(ValueError, match=r"moved rope_theta into rope_parameters\): correct"):
+        check_theta(report_with(1e4, 2e4))
+
+
+def test_a_small_base_is_measured_too():
+    assert measured_theta(scaled_frequencies(2.0, None, 16), None) == pytest.approx(2.0)
