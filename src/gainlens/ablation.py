@@ -78,6 +78,11 @@ def ablate(
     Raises ValueError for a site or a setting that cannot be, for a hook function's result of
     another shape, and where a replacement is not finite (with the site); on exit, where the model
     was run and nothing was replaced at some site.
+
+    >>> with gainlens.ablate(loaded.model, {"blocks.-1.hook_mlp_out": "zero"}):
+    ...     silenced = gainlens.capture(loaded.model, prompts)
+    >>> float(silenced.column("mm")[-1].max())
+    0.0
     """
     found = sites_of(model)
     rows = Rows(reference)

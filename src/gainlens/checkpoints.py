@@ -49,11 +49,18 @@ def load(
         backend: hooked (HookedTransformer), bridge (TransformerBridge), native (Hugging Face), or
             auto (`choose_backend`).
         dtype: float32, bfloat16 or float16; None is float32 on CPU, else the checkpoint's own.
+        device: torch's name of it: cpu, cuda, cuda:1.
         revision: branch, tag or commit of a hub model.
+        trust_remote_code: run code that comes with the checkpoint; else such a one is refused.
 
     The check: every block is additive, |x+a+m-y| / (|x|+|a|+|m|+|y|) within twice the dtype's unit
     roundoff, every site fires, and the logits equal Hugging Face's.  Raises ValueError with one
     sentence where the checkpoint cannot be had, is no causal language model or fails the check.
+
+    >>> loaded.checkpoint.num_layers, loaded.checkpoint.d_model, loaded.checkpoint.context
+    (8, 192, 512)
+    >>> loaded.checkpoint.additivity < 1e-6
+    True
     """
     given, source = str(source), resolve(str(source))
     config = read_config(source, revision, trust_remote_code)

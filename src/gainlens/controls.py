@@ -67,6 +67,9 @@ def massive_entries(
 def massive_effects(baseline: Baseline) -> tuple[ControlEffect, ...]:
     """Massive activations set to their mean, and to zero: the gain curve and the loss.
 
+    Args:
+        baseline: from `baseline_of`.
+
     The mean is over the prompts (and the notebook's sentence), of one block and dimension, of
     position 0 and of other tokens apart.  Without massive activations there is no change, and the
     note says so.
@@ -148,6 +151,9 @@ def _setter(
 
 def bos_effects(baseline: Baseline) -> tuple[ControlEffect, ...]:
     """BOS dropped from every prompt, and doubled: the gain curve and the loss on the same text.
+
+    Args:
+        baseline: from `baseline_of`.
 
     Either side is judged on its own token classes (position 0 is another token).  The loss is over
     the text's tokens but its first, which cannot be predicted without BOS.  Where a prompt fills

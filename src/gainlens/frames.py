@@ -51,6 +51,11 @@ def to_frame(records: Any) -> "pd.DataFrame":
     NAME_n, NAME_status.  What is a series (an array, a mapping, a tuple of numbers or records) is
     left out of such a row.
     Raises ValueError for what is no record.
+
+    >>> len(gainlens.to_frame(tokens)) == tokens.log_gain.size
+    True
+    >>> gainlens.to_frame(run.reports)["role"].tolist()[:2]
+    ['short', 'long']
     """
     import pandas as pd
 

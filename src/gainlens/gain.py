@@ -89,7 +89,19 @@ def decompose(
 ) -> Decomposition:
     """Log gain of every block on every token, split into attention, MLP and remainder, in nats.
 
+    Args:
+        capture: from `capture`.
+        split: logmean, shapley or path; each sums to the log gain.
+        massive_ratio: a token is massive from this many times the median norm at some block.
+
     Raises ValueError where a stream has norm 0 or is not finite: such a token has no gain.
+
+    >>> tokens = gainlens.decompose(captured)
+    >>> tokens.log_gain.shape  # layer token; nats
+    (8, 26)
+    >>> parts = tokens.attention + tokens.mlp + tokens.remainder
+    >>> bool(abs(parts - tokens.log_gain).max() < 1e-12)
+    True
     """
     xx, yy = capture.column("xx"), capture.column("yy")
     bad = ~(np.isfinite(capture.gram).all(axis=0) & (xx > 0) & (yy > 0))
@@ -121,7 +133,16 @@ def decompose(
 
 
 def cosines(capture: Capture) -> dict[str, Float64[np.ndarray, "layer token"]]:
-    """cos(x, a), cos(x, m) and cos(x, y): erasing shows as a negative cosine."""
+    """cos(x, a), cos(x, m) and cos(x, y): erasing shows as a negative cosine.
+
+    Args:
+        capture: from `capture`.
+
+    Under attention, mlp and block, [layer, token] each; NaN for a component that writes nothing.
+
+    >>> sorted(gainlens.cosines(captured))
+    ['attention', 'block', 'mlp']
+    """
     xx, xa, xm = (capture.column(name) for name in ("xx", "xa", "xm"))
     with np.errstate(invalid="ignore", divide="ignore"):  # a component that writes nothing: NaN
         return {
@@ -191,6 +212,16 @@ def reduce_gains(
     reduction: Reduction = "geomean",
 ) -> PromptGains:
     """One log gain a prompt and block, with its parts: [layer, prompt], nats.
+
+    Args:
+        capture: from `capture`.
+        decomposition: of that capture, from `decompose`.
+        selection: the tokens that count: bos, massive, ordinary or all.
+        reduction: how they become one number: geomean, median, ratio_of_means, frobenius or
+            last_token.
+
+    >>> gainlens.reduce_gains(captured, tokens, "ordinary", "geomean").log_gain.shape
+    (8, 2)
 
     NaN where a prompt has no token of the class.  Under every reduction attention + mlp +
     remainder is the log gain: `median` and `last_token` take the parts of the tokens that they

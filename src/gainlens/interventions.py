@@ -55,6 +55,10 @@ def sweep_last_blocks(
 
     From the last block back, attention before the MLP before the heads.  ValueError where `blocks`
     is less than 1, or where the stream vanishes under an ablation.
+
+    >>> baseline = gainlens.baseline_of(loaded, prompts)
+    >>> [effect.site for effect in gainlens.sweep_last_blocks(baseline, hows=("zero",))]
+    ['blocks.-1.hook_attn_out', 'blocks.-1.hook_mlp_out']
     """
     if blocks < 1:
         raise ValueError(f"a sweep ablates at least the last block, --sweep 1; got {blocks}")

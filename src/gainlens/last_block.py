@@ -51,7 +51,14 @@ def baseline_of(
 ) -> Baseline:
     """Measure a loaded model once (or take what was measured), for interventions to compare with.
 
-    ValueError where the model cannot be captured, or makes its logits in a way that is not known.
+    Args:
+        loaded: from `load`.
+        prompts: token ids, from `encode_for`.
+        rule: estimand and interval, `Rule()` where not given.
+        captured: of these prompts, where there is one already.
+        decomposition: of that capture.
+
+    Raises ValueError where the model cannot be captured, or makes its logits in a way that is not known.
     """
     rule = rule or Rule()
     captured = captured or capture(loaded.model, prompts)

@@ -45,8 +45,14 @@ def massive_lifecycle(
 ) -> tuple[MassiveToken, ...]:
     """The life of every massive token, position 0 included where it is massive.
 
-    texts: the token's text, one a token, for reading.  The block that writes is the one, up to
-    where the token first is massive, whose log gain exceeds the ordinary tokens' most; the block
+    Args:
+        capture: from `capture`.
+        decomposition: of that capture, from `decompose`.
+        texts: the token's text, one a token, for reading.
+        ratio: massive from this many times the median norm at some block's input.
+
+    The block that writes is the one, up to where the token first is massive, whose log gain
+    exceeds the ordinary tokens' most; the block
     that erases is the first after whose output the norm is below half of the highest so far: that
     the others grow past a tenth of it is no erasing.  The component is the one with the larger
     (smaller) part of that block's log gain.  Position 0 attends only to itself, so of prompts that

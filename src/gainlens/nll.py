@@ -95,7 +95,17 @@ def loss(
     """Mean next-token loss of each prompt, nats per token; NaN for a prompt of one token.
 
     Every token but the first is predicted, from all before it.  Composes with `ablate` and the RoPE
-    interventions.  Raises ValueError where the model post-processes its logits.
+    interventions.
+
+    Args:
+        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
+        prompts: token ids, from `encode_for`.
+        batch_tokens: prompts of like length run together, up to this many tokens.
+
+    Raises ValueError where the model post-processes its logits.
+
+    >>> gainlens.loss(loaded.model, prompts).shape
+    (2,)
     """
     sites = sites_of(model)
     readout = Readout(model, sites)

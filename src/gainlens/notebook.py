@@ -37,10 +37,18 @@ def notebook_gains(norms: Sequence[float]) -> tuple[float, ...]:
 def notebook_residual(capture: Capture) -> NotebookResidual:
     """The notebook's statistics, from a capture of its one sentence; L2 norms and their ratios.
 
+    Args:
+        capture: of one prompt; the notebook's is `load_prompts("notebook")`.
+
     Norms are means over positions of Hugging Face's hidden_states: entry l is what enters block l,
     the last is the stream after the final norm.  The gain of the last block itself, and of the
     final norm, stand beside: their product is the notebook's last_gain.
     Raises ValueError where a norm is not finite.
+
+    >>> sentence = gainlens.encode_for(loaded, gainlens.load_prompts("notebook"))
+    >>> residual = gainlens.notebook_residual(gainlens.capture(loaded.model, sentence))
+    >>> round(residual.last_gain, 2), round(residual.true_last_gain, 2)
+    (0.69, 1.13)
     """
     assert capture.num_prompts == 1, "the notebook has one sentence"
     entering = np.sqrt(capture.column("xx")).mean(axis=1)

@@ -65,7 +65,13 @@ class Measured:
 def compare(spec: ComparisonSpec, watch: Watch | None = None) -> Comparison:
     """Measure every model of a comparison on the same texts and judge.
 
-    One model is in memory at a time.  ValueError with one sentence for whatever the user can mend.
+    One model is in memory at a time.
+
+    Args:
+        spec: what to compare and how, fixed before the run.
+        watch: told of every model and prompt that is done.
+
+    Raises ValueError with one sentence for whatever the user can mend.
     """
     started = time.perf_counter()
     watch = watch or _Silent()
@@ -117,8 +123,15 @@ def encode_for(
 ) -> EncodedPrompts:
     """Texts as the token ids of one loaded model, with exactly one BOS where it has one.
 
-    texts: from `load_prompts`, or your own strings; tokens: prompts of exactly so many tokens.
-    ValueError where a text does not fit the model's context.
+    Args:
+        loaded: from `load`.
+        texts: from `load_prompts`, or your own strings.
+        tokens: prompts of exactly so many tokens, cut or packed with their followers.
+
+    Raises ValueError where a text does not fit the model's context.
+
+    >>> [len(ids) for ids in gainlens.encode_for(loaded, ["x = 1", "Hello, world."]).tokens]
+    [5, 6]
     """
     if not isinstance(texts, PromptSet):
         own = tuple(Prompt(f"text-{number}", text) for number, text in enumerate(texts))

@@ -43,12 +43,18 @@ def encode(
 ) -> EncodedPrompts:
     """Token ids of every prompt for one model.
 
-    context: built-in prompts are cut to it, a user's longer ones refused (tokens); None: unknown.
-    tokens: prompts of exactly so many tokens, BOS included, cut or packed with their followers.
-    vocab_size: rows of the model's embedding; an id beyond them is refused.
+    Args:
+        prompts: from `load_prompts`.
+        tokenizer: Hugging Face's, or what answers like it.
+        context: built-in prompts are cut to so many tokens, a user's longer ones refused; None:
+            unknown.
+        tokens: prompts of exactly so many tokens, BOS included, cut or packed with their followers.
+        allow_extrapolation: a prompt beyond the context is let through.
+        vocab_size: rows of the model's embedding; an id beyond them is refused.
 
-    The BOS is there iff the tokenizer's own encoding of a text begins with it.  ValueError for
-    what cannot be measured, naming the prompt and the flag that helps.
+    The BOS is there iff the tokenizer's own encoding of a text begins with it.  Raises ValueError
+    for what cannot be measured, naming the prompt and the flag that helps.  `encode_for` fills in
+    what a loaded model knows.
     """
     _check_tokens(tokens, context, allow_extrapolation)
     adds_bos = _adds_bos(tokenizer)

@@ -46,7 +46,15 @@ def read_run(folder: str | Path) -> Comparison:
     They are those that were written: gains are decomposed again from the captured float32 columns,
     which gives the same float64 numbers; only `seconds` is rounded, to milliseconds, and an
     infinite number comes back as NaN.
+
+    Args:
+        folder: what compare wrote.
+
     Raises ValueError, with one sentence, where the folder holds no run or a file is broken.
+
+    >>> run = gainlens.read_run("runs/twins")
+    >>> run.verdict.outcome in ("CONFIRMED", "REJECTED", "UNEXPECTED", "INVERTED", "UNDETERMINED")
+    True
     """
     folder = Path(folder)
     while True:

@@ -53,9 +53,16 @@ class Rescore:
 
 
 def rescore(source: Mapping[str, Any] | Path) -> Rescore:
-    """Re-score the notebook's JSON or our own result.json, given as a path or already parsed.
+    """Re-score the notebook's JSON or our own result.json.  No model, no torch.
+
+    Args:
+        source: the file's path, or the document already parsed.
 
     Raises ValueError with one sentence where it cannot be read (resultfile.read_result).
+
+    >>> from pathlib import Path
+    >>> gainlens.rescore(Path("runs/twins/result.json")).ours
+    True
     """
     file = read_result(source)
     models = tuple(score_model(key, model) for key, model in file.models.items())

@@ -138,8 +138,16 @@ def _fit_theta(inv_freq: np.ndarray, scaling: Mapping[str, Any] | None) -> float
 def rope_report(model: HasModules | None, config: Any) -> RopeReport:
     """The config's RoPE beside the model's; without a model, what the config alone implies.
 
+    Args:
+        model: whose rotary buffers are read, on any back end; None: the config alone.
+        config: the Hugging Face config, or its plain dictionary.
+
     Wavelengths are 2 pi / frequency after scaling, in tokens: measured where the model has rotary
-    buffers, else computed from the config.  Raises ValueError as measured_theta does.
+    buffers, else computed from the config.  Raises ValueError where the buffers fit no theta.
+
+    >>> report = gainlens.rope_report(loaded.model, loaded.checkpoint.config)
+    >>> round(report.measured_theta), report.rope_theta
+    (10000, 10000.0)
     """
     theta, scaling, context = rope_from_config(config)
     inv_freq = None if model is None else inverse_frequencies(model)

@@ -52,9 +52,16 @@ class PromptSet:
 def load_prompts(source: str) -> PromptSet:
     """A built-in set by name, else the prompts of a text or JSONL file.
 
-    A text file holds one prompt a line, blank lines skipped; a file named `.jsonl` or `.ndjson`
-    holds {"text": ..., "id": ...} (id optional) or a JSON string a line.  A file that bears the
-    name of a built-in set is reached as `./mixed`.  ValueError where the file is not that.
+    Args:
+        source: notebook (its one sentence), mixed or long; or a path.  A text file holds one prompt
+            a line, blank lines skipped; a file named `.jsonl` or `.ndjson` holds {"text": ...,
+            "id": ...} (id optional) or a JSON string a line.  A file that bears the name of a
+            built-in set is reached as `./mixed`.
+
+    Raises ValueError where the file is not that.
+
+    >>> gainlens.load_prompts("notebook").prompts[0].text
+    'The quick brown fox jumps over the lazy dog.'
     """
     if source == "notebook":
         return PromptSet(source, True, (Prompt("notebook", NOTEBOOK_SENTENCE),))

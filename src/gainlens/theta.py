@@ -23,6 +23,15 @@ def rope_theta(model: nn.Module, theta: float) -> Generator[None]:
     and sliding layers that have a base of their own keep it (Gemma 3).  Equal to a model built with
     that base; afterwards the model is as before, to the bit.
 
+    Args:
+        model: whose rotary tables are made anew for as long as the context is open.
+        theta: the base, 10,000 in Llama 2 and 500,000 in Llama 3.
+
+    >>> with gainlens.rope_theta(loaded.model, 500_000):
+    ...     swapped = gainlens.capture(loaded.model, prompts)
+    >>> bool((swapped.gram != captured.gram).any())
+    True
+
     Raises ValueError for a base that is not a finite number above 1, and for a model without RoPE.
     """
     if not (math.isfinite(theta) and theta > 1):
@@ -36,7 +45,11 @@ def rope_scaling(model: nn.Module, scaling: Mapping[str, Any] | None) -> Generat
     """The same weights without RoPE scaling (llama3, yarn, linear, dynamic, longrope), under the
     base that they have, for as long as the context is open.
 
-    scaling: None, no scaling.  Another kind is not to be had on fixed weights on every back end.
+    Args:
+        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
+        scaling: None, no scaling.  Another kind is not to be had on fixed weights on every back
+            end.
+
     Raises ValueError for anything else, and for a model without RoPE.
     """
     if scaling is not None:

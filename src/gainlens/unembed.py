@@ -77,8 +77,16 @@ class UnembedGram:
 def unembed_gram(weight: Float[Tensor, "d_vocab d_model"]) -> UnembedGram:
     """Reduce W_U, in any floating dtype and on any device, to its Gram matrix.
 
-    Rows are vocabulary entries, as in a Hugging Face lm_head (TransformerLens' W_U transposed).
+    Args:
+        weight: [d_vocab, d_model], rows are vocabulary entries as in a Hugging Face lm_head
+            (TransformerLens' W_U transposed).
+
     Raises ValueError where the weights are not loaded, not finite, or all zero.
+
+    >>> import torch
+    >>> gram = gainlens.unembed_gram(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
+    >>> round(gainlens.unembed_report(gram, None, tied=False).spectral_norm, 6)
+    3.0
     """
     if weight.is_meta:
         raise ValueError(
@@ -125,8 +133,12 @@ def unembed_report(
 ) -> UnembedReport:
     """All singular values of W_U, raw, centred and with ln_final's weight folded in.
 
-    `ln_weight` is what ln_final multiplies by (Gemma: 1 + weight), None for a norm without
-    weights; norms and singular values are L2 norms of the weights as they stand.  The Frobenius
+    Args:
+        unembed: from `unembed_gram`.
+        ln_weight: what ln_final multiplies by (Gemma: 1 + weight), None for a norm without weights.
+        tied: whether lm_head is the embedding's own matrix.
+
+    Norms and singular values are L2 norms of the weights as they stand.  The Frobenius
     norm is summed in float64: torch.linalg.norm of a float32 matrix adds up in float32, and on CPU
     loses 0.6 % of 32,768 x 2,048 and 10 % of 128,256 x 4,096 random entries.
     """

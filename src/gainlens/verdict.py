@@ -258,8 +258,17 @@ def judge(
 ) -> Verdict:
     """The verdict on one short and one long model, with what the others allow to attribute.
 
-    `curves` is the training table of the reports' own design (attribution.read_curves), where there
-    is one.  Robust: decided, and no cell before the final norm decides otherwise.
+    Args:
+        reports: one of role short, one of role long, and any others.
+        rule: estimand, interval and least number of prompts, fixed before the run.
+        curves: the training table of the reports' own design (attribution.read_curves), where there
+            is one.
+
+    Robust: decided, and no cell before the final norm decides otherwise.
+
+    >>> verdict = gainlens.judge(run.reports, run.spec.rule)
+    >>> verdict.outcome == run.verdict.outcome
+    True
     """
     short, long = (next(r for r in reports if r.role == role) for role in ("short", "long"))
     cells = primary_cell(short.cells, rule), primary_cell(long.cells, rule)

@@ -6,7 +6,8 @@
     save(axes, "figures", "gain_curve")
 
 Functions that draw one panel take `ax=` and return the Axes; those of several panels return the
-Figure.  None touches pyplot, so nothing stays open and no backend is chosen for the user.
+Figure.  `reports` are a comparison's, one a model: in every figure a model has the same colour,
+line and marker.  None touches pyplot, so nothing stays open and no backend is chosen for the user.
 Importing this package imports no matplotlib: that happens with the first function asked for.
 """
 

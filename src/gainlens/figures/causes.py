@@ -143,7 +143,9 @@ def training_curves(
     (tokens), theta, seed, `loss_<context>` (held-out loss at the cell's own context, nats a token),
     log_gain_last_ordinary (nats), notebook_last_gain (ratio), and bos_every where there are control
     cells.  Thin lines are seeds, the thick one is their mean, its marker the end of training.
-    Loss falls to the right, so that training runs to the right in either view.
+    Loss falls to the right, so that training runs to the right in either view.  `against` is the
+    horizontal axis, `of` the vertical one: the gain as a ratio, or the notebook's last_gain.
+    Raises ValueError where a column is missing.
     """
     _check_columns(table, [_COLUMNS[of]])
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.9)
@@ -166,7 +168,10 @@ def training_curves(
 @styled
 def training_figure(table: Mapping[str, np.ndarray]) -> Figure:
     """`training_curves` in four panels: the true gain above the notebook's number, against tokens
-    and against held-out loss."""
+    and against held-out loss.
+
+    `table` is as there.  Raises ValueError where a column is missing.
+    """
     figure = new_figure(TWO_COLUMNS, 4.8)
     panels: Any = figure.subplots(2, 2, sharey="row", sharex="col")
     views: tuple[Abscissa, ...] = ("tokens", "loss")

@@ -62,7 +62,8 @@ def ablation_heatmap(
     Rows are components, the last block on top, columns models by their markers; a cell is the
     change of the last block's log gain, of the notebook's number, or of the loss.  Grey text: the
     interval holds 0.  A black frame: the last block's behaviour becomes another.  effects: by the
-    model's key, from `sweep_last_blocks`.  ValueError where no model has one of this kind.
+    model's key, from `sweep_last_blocks`; how: zero or mean.  ValueError where no model has one of
+    this kind.
     """
     chosen = {
         key: {e.site: e.change for e in found if e.how == how} for key, found in effects.items()

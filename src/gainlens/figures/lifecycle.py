@@ -47,7 +47,10 @@ class ClassNorms:
 
 
 def class_norms(decomposition: Decomposition) -> ClassNorms:
-    """Median over the tokens of each class of the norm at every block's input and at the end."""
+    """Median over the tokens of each class of the norm at every block's input and at the end.
+
+    `decomposition` is of one model, from `gainlens.decompose`; L2 norms.
+    """
     states = np.concatenate([decomposition.norm_in, decomposition.norm_out[-1:]])
 
     def median(name: str) -> np.ndarray:

@@ -35,6 +35,7 @@ def save(
 ) -> tuple[Path, ...]:
     """Write `name`.png (200 dpi), .svg and .pdf into `folder`; the same input gives the same bytes.
 
+    `drawn` is what a figure function gave: the Axes' whole figure is written.
     The SVG's text is text, and its title the name.  `folder` is made where it does not exist; the
     paths come in the order of `formats`.  Raises ValueError where `name` is no plain file name.
     """
