@@ -58,7 +58,7 @@ def load(
     sentence where the checkpoint cannot be had, is no causal language model or fails the check.
 
     >>> loaded.checkpoint.num_layers, loaded.checkpoint.d_model, loaded.checkpoint.context
-    (8, 192, 512)
+    (8, 128, 512)
     >>> loaded.checkpoint.additivity < 1e-6
     True
     """

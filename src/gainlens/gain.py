@@ -98,7 +98,7 @@ def decompose(
 
     >>> tokens = gainlens.decompose(captured)
     >>> tokens.log_gain.shape  # layer token; nats
-    (8, 26)
+    (8, 35)
     >>> parts = tokens.attention + tokens.mlp + tokens.remainder
     >>> bool(abs(parts - tokens.log_gain).max() < 1e-12)
     True

@@ -438,6 +438,7 @@ class ThetaDose:
     """The same weights under one RoPE base."""
 
     theta: float
+    """RoPE base; scaling stays as it is"""
     own: bool
     """whether this is the base that the model was trained with"""
     change: Change
@@ -457,6 +458,7 @@ class ControlEffect:
     curve_before: Float64[np.ndarray, " layer"]
     """log gain of every block under the primary estimand, mean over prompts, nats"""
     curve_after: Float64[np.ndarray, " layer"]
+    """the same under the intervention"""
 
 
 @dataclass(frozen=True)
@@ -479,6 +481,7 @@ class Comparison:
     date: str
     """ISO 8601, UTC"""
     seconds: float
+    """of loading, measuring and judging"""
     reports: tuple[ModelReport, ...]
     captures: Mapping[str, Capture]
     """by model key"""

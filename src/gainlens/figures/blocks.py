@@ -89,9 +89,9 @@ def draw_gain(ax: Axes, report: ModelReport, look: Look) -> None:
 def split(report: ModelReport, ax: Axes | None = None) -> Axes:
     """Attention's, the MLP's and the remainder's part of every block's log gain, nats.
 
-    Bars stack away from 0, positive parts up and negative parts down; the line is their sum, the
-    log gain, with its simultaneous band.  The remainder (rounding) is in the legend only where it
-    is large enough to be seen.
+    Of one model, the `report`.  Bars stack away from 0, positive parts up and negative parts down;
+    the line is their sum, the log gain, with its simultaneous band.  The remainder (rounding) is in
+    the legend only where it is large enough to be seen.
     """
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.6)
     panel.set_ylabel(f"{GLOSSARY['log_gain'].label} and its parts ({GLOSSARY['log_gain'].unit})")
