@@ -1,10 +1,9 @@
 """A hub name or a Hugging Face directory -> a model with unprocessed weights, checked at load."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +13,7 @@ from gainlens.front_ends import FRONT_ENDS, choose_backend
 from gainlens.hub import read_config, read_tokenizer, read_weights, resolve
 from gainlens.limits import enough_memory
 from gainlens.records import Checkpoint
+from gainlens.shards import json_object
 from gainlens.sites import kind_of, sites_of
 
 CHECK_PROMPT = "The quick brown fox jumps over the lazy dog."
@@ -140,4 +140,12 @@ def _default_dtype(config: Any, device: str) -> str:
 def _read_training(source: str) -> Mapping[str, Any] | None:
     """The `compared` block of a training record beside the weights; None: training unknown."""
     path = Path(source) / TRAINING_FILE
-    return json.loads(path.read_text("utf-8"))["compared"] if path.is_file() else None
+    if not path.is_file():
+        return None
+    compared = json_object(path).get("compared")
+    if not isinstance(compared, dict):
+        raise ValueError(
+            f"{path} is no training record: it needs an object under the key `compared`; repair "
+            "it, or take it away, which leaves the training unknown"
+        )
+    return cast("dict[str, Any]", compared)

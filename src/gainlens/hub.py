@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from gainlens.limits import ran_out
+from gainlens.shards import INDEX, tensor_files
 from gainlens.spec import TWIN_PREFIX
 
 TWINS = Path(__file__).parent / "twins"
@@ -93,6 +94,8 @@ def _check_directory(source: str) -> None:
             f"{source} has no safetensors weights"
             + ("; pickled weights can run code and are not read: convert them" if pickled else "")
         )
+    if (path / INDEX).is_file():
+        tensor_files(path)
 
 
 def read_config(source: str, revision: str | None, trust_remote_code: bool) -> Any:
@@ -105,11 +108,12 @@ def read_config(source: str, revision: str | None, trust_remote_code: bool) -> A
         )
     except Exception as error:  # any reader's error becomes one sentence
         raise ValueError(_sentence(source, error)) from error
-    architectures = getattr(config, "architectures", None) or ["none named"]
-    if not architectures[0].endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+    architectures: Any = getattr(config, "architectures", None) or ["none named"]
+    named = str(architectures[0]) if isinstance(architectures, list) else "none named"
+    if not named.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
         raise ValueError(
-            f"{source} is a {architectures[0]}, not a causal language model: gainlens measures "
-            "decoders with an unembedding"
+            f"{source} is a {named}, not a causal language model: gainlens measures decoders with "
+            "an unembedding"
         )
     if getattr(config, "max_position_embeddings", None) is None:
         raise ValueError(

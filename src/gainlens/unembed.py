@@ -13,7 +13,6 @@ Products are in float64, but for very large heads on a CPU: there float32 halves
 still nearer than the float32 SVD up to r of 30 or so.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64
-from safetensors import safe_open
 from torch import Tensor
 
 from gainlens.records import UnembedReport
+from gainlens.shards import json_object, read_tensor, tensor_files
 
 SUBSPACE_DIVISOR = 8
 """The visible and the null subspace have d_model / 8 dimensions each unless asked otherwise."""
@@ -273,30 +272,12 @@ def _config(directory: Path) -> dict[str, object]:
     path = directory / "config.json"
     if not path.is_file():
         raise ValueError(f"{directory} has no config.json; give a Hugging Face model directory")
-    return json.loads(path.read_text())
+    return json_object(path)
 
 
 def _read_first(directory: Path, suffixes: tuple[str, ...]) -> Tensor | None:
     """The first tensor whose name is one of the suffixes, or ends with a dot and one of them."""
-    for name, shard in _tensor_files(directory).items():
+    for name, shard in tensor_files(directory).items():
         if f".{name}".endswith(tuple(f".{suffix}" for suffix in suffixes)):
-            if not shard.is_file():
-                raise ValueError(f"{shard} is missing, and {name} is in it; download it as well")
-            with safe_open(shard, framework="pt") as file:
-                return file.get_tensor(name)
+            return read_tensor(shard, name)
     return None
-
-
-def _tensor_files(directory: Path) -> dict[str, Path]:
-    index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = json.loads(index.read_text())["weight_map"]
-        return {name: directory / shard for name, shard in weight_map.items()}
-    single = directory / "model.safetensors"
-    if not single.is_file():
-        raise ValueError(
-            f"{directory} holds neither model.safetensors.index.json nor model.safetensors; "
-            "only safetensors are read: save the model with save_pretrained"
-        )
-    with safe_open(single, framework="pt") as file:
-        return dict.fromkeys(file.keys(), single)

@@ -1,0 +1,76 @@
+"""The files of a checkpoint's directory, read one at a time: JSON objects and single tensors.
+
+Such a directory is somebody else's word, so whatever is broken in it is one sentence, and an index
+can name no file outside it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Final, cast
+
+from safetensors import SafetensorError, safe_open
+
+INDEX: Final = "model.safetensors.index.json"
+SINGLE: Final = "model.safetensors"
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """A file that holds one JSON object.  Raises ValueError where it does not."""
+    try:
+        value: object = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as problem:
+        raise ValueError(
+            f"{path} is not JSON ({problem}): fetch it again from where the checkpoint came from"
+        ) from None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} is no JSON object: fetch it again from where the checkpoint came from"
+        )
+    return cast("dict[str, Any]", value)
+
+
+def tensor_files(directory: Path) -> dict[str, Path]:
+    """Every tensor's name and the safetensors file that holds it.
+
+    Raises ValueError where there is none, or the index does not name files of this directory.
+    """
+    index = directory / INDEX
+    if index.is_file():
+        shards = json_object(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(map(_is_file_name, shards.values())):
+            raise ValueError(
+                f"{index} is broken: its weight_map must give a file of this directory for every "
+                "tensor, by name alone; fetch it again from where the checkpoint came from"
+            )
+        return {name: directory / shard for name, shard in shards.items()}
+    single = directory / SINGLE
+    if not single.is_file():
+        raise ValueError(
+            f"{directory} holds neither {INDEX} nor {SINGLE}; only safetensors are read: save the "
+            "model with save_pretrained"
+        )
+    try:
+        with safe_open(single, framework="pt") as file:
+            return dict.fromkeys(file.keys(), single)
+    except (SafetensorError, OSError) as problem:
+        raise _corrupt(single, problem) from None
+
+
+def _is_file_name(shard: object) -> bool:
+    return isinstance(shard, str) and Path(shard).name == shard and shard.endswith(".safetensors")
+
+
+def read_tensor(shard: Path, name: str) -> Any:
+    """One tensor of a safetensors file, in its stored dtype.  Raises ValueError where it is not."""
+    if not shard.is_file():
+        raise ValueError(f"{shard} is missing, and {name} is in it; download it as well")
+    try:
+        with safe_open(shard, framework="pt") as file:
+            return file.get_tensor(name)
+    except (SafetensorError, OSError) as problem:
+        raise _corrupt(shard, problem) from None
+
+
+def _corrupt(shard: Path, problem: Exception) -> ValueError:
+    what = str(problem).partition("\n")[0]
+    return ValueError(f"{shard} cannot be read as safetensors ({what}): download it again")
