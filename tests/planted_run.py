@@ -1,6 +1,7 @@
 """A whole Comparison without a model: random streams of chosen gains, hostile texts, gaps."""
 
 import numpy as np
+from planted_interventions import ATTENTION, MLP, interventions
 
 from gainlens.axes import Role
 from gainlens.gain import decompose, reduce_gains
@@ -15,7 +16,7 @@ from gainlens.records import (
     RopeReport,
     UnembedReport,
 )
-from gainlens.spec import ComparisonSpec, ModelSpec, Rule
+from gainlens.spec import Ablation, ComparisonSpec, ModelSpec, Rule
 from gainlens.stats import halves_interval
 from gainlens.verdict import block_gains, grade_cells, is_equivalent, judge, primary_cell
 
@@ -114,6 +115,14 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
         scale_control=1e-7,
         halves_control=halves_interval(gains.log_gain[-1]),
         visible_share=None if capture.visible is None else (0.3, 0.4),
+        interventions=interventions(
+            gains.log_gain[-1],
+            {ATTENTION: -0.01, MLP: -0.4 if role == "short" else 0.4},
+            {1e4: 0.0, 5e5: 0.01},
+            own=theta,
+            ablated=-0.3,
+            notes=("<i>noted</i>",),
+        ),
     )  # fmt: skip
 
 
@@ -151,6 +160,8 @@ def planted_run(
         ),
         prompts="<b>mine</b>.txt",
         rule=RULE,
+        theta=(5e5,),
+        ablate=(Ablation(site=MLP, how="zero"),),
     )
     return Comparison(
         spec=spec,

@@ -10,7 +10,7 @@ import torch
 from conftest import BACK_ENDS, HOOKED, TRANSFORMER_LENS
 from test_capturing import hooks_of, prompts_of
 
-from gainlens.ablation import ablate, address_of, parse_ablation
+from gainlens.ablation import ablate, address_of
 from gainlens.capturing import capture
 from gainlens.checkpoints import load
 from gainlens.gain import decompose
@@ -394,13 +394,6 @@ def test_a_site_that_does_not_fire_is_an_error(loaded):
         ablate(loaded["hooked"].model, {"blocks.1.attn.hook_result": "zero"}),
     ):
         loaded["hooked"].model(TOKENS)
-
-
-def test_parsing():
-    assert parse_ablation("blocks.-1.hook_mlp_out=mean") == ("blocks.-1.hook_mlp_out", "mean")
-    for text in ("blocks.-1.hook_mlp_out", "=zero", "x=one"):
-        with pytest.raises(ValueError, match="SITE=HOW with HOW one of zero, mean, resample"):
-            parse_ablation(text)
 
 
 def test_addresses_count_from_the_end(model):

@@ -119,6 +119,74 @@ def test_the_run_folder_has_page_and_tables_and_reads_back(finished):
     assert gainlens.read_run(finished).verdict.outcome == "CONFIRMED"
 
 
+@pytest.fixture(scope="module")
+def intervened(pair, tmp_path_factory):
+    """A sweep of two blocks, two thetas, and an ablation that is known to turn the outcome."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    flags = ["--sweep", "2", "--sweep-how", "zero", "--sweep-how", "mean"]
+    flags += ["--theta", "1000", "--theta", "1e6", "--ablate", "blocks.-1.hook_mlp_out=zero"]
+    flags += [*pair["models"], *pair["prompts"], "--out", str(out), "--quiet"]
+    assert run(compare_command, flags) == 0
+    return out
+
+
+def test_the_default_run_ablates_the_last_block_and_swaps_the_thetas(result):
+    for model in result["models"].values():
+        done = model["interventions"]
+        assert [(one["site"], one["how"]) for one in done["sweep"]] == [
+            ("blocks.-1.hook_attn_out", "zero"),
+            ("blocks.-1.hook_mlp_out", "zero"),
+        ]
+        assert [one["theta"] for one in done["theta_dose"]] == [1e4, 5e5]
+        assert done["ablated"] is None
+    assert not {"ablation", "theta_dose"} & set(result)  # the contract: where asked for
+    text = " ".join(result["verdict"]["reasons"])
+    assert "last, MLP, zero" in text
+    assert "Theta on fixed weights" in text
+
+
+def test_what_was_asked_for_stands_in_the_result_with_before_and_after(intervened):
+    result = json.loads((intervened / "result.json").read_text("utf-8"))
+    ablation = result["ablation"]
+    assert (ablation["site"], ablation["how"]) == ("blocks.-1.hook_mlp_out", "zero")
+    for key, model in ablation["models"].items():
+        assert model["baseline"]["layers"] == result["models"][key]["layers"]
+        before, after = (side["layers"][-1] for side in (model["baseline"], model))
+        assert after["mlp"] == 0.0
+        assert after["log_gain"] != pytest.approx(before["log_gain"], abs=0.01)
+        assert after["attention"] + after["remainder"] == pytest.approx(after["log_gain"])
+    # the planted MLP erases in the long model: without it both expand
+    assert result["verdict"]["outcome"] == "CONFIRMED"
+    assert ablation["outcome"] == result["verdict"]["ablated_outcome"] != "CONFIRMED"
+    doses = [(dose["model"], dose["theta"]) for dose in result["theta_dose"]]
+    assert doses == [
+        *(("short", theta) for theta in (1e3, 1e4, 1e6)),
+        *(("long", theta) for theta in (1e3, 5e5, 1e6)),
+    ]
+    sites = {f"blocks.-{back}.hook_{name}_out" for back in (1, 2) for name in ("attn", "mlp")}
+    for model in result["models"].values():
+        found = {(one["site"], one["how"]) for one in model["interventions"]["sweep"]}
+        assert found == {(site, how) for site in sites for how in ("zero", "mean")}
+
+
+def test_an_intervened_run_has_its_figures_and_tables_and_reads_back(intervened):
+    names = {path.name for path in (intervened / "figures").iterdir()}
+    assert {"ablation_zero.svg", "ablation_mean.svg", "theta_dose.svg"} <= names
+    assert {"sweep.csv", "theta_dose.csv"} <= {path.name for path in intervened.iterdir()}
+    again = gainlens.read_run(intervened)
+    assert gainlens.judge(again.reports, again.spec.rule).reasons == again.verdict.reasons
+
+
+def test_without_interventions_none_is_made(pair, tmp_path):
+    flags = [*pair["models"], *pair["prompts"], "--out", str(tmp_path / "o"), "--quiet"]
+    assert run(compare_command, [*flags, "--no-interventions"]) == 0
+    result = json.loads((tmp_path / "o" / "result.json").read_text("utf-8"))
+    for model in result["models"].values():
+        done = model["interventions"]
+        assert done == {"sweep": [], "theta_dose": [], "notes": [], "ablated": None}
+    assert not (tmp_path / "o" / "figures" / "theta_dose.svg").exists()
+
+
 def test_json_mode_prints_the_result_and_nothing_else(pair, tmp_path, capsys):
     flags = [*pair["models"], *pair["prompts"], "--out", str(tmp_path / "o"), "--json"]
     assert run(compare_command, flags) == 0
@@ -147,6 +215,11 @@ def test_the_terminal_report_names_verdict_parts_and_dissent(pair, tmp_path, cap
         (["--confidence", "2"], "--confidence"),
         (["--prompts", "./no-such-file.txt"], "no-such-file.txt"),
         (["--rescore", "./no-such.json"], "no-such.json"),
+        (["--theta", "0.5"], "error: a RoPE base is a number above 1, such as 500000; got 0.5"),
+        (["--sweep", "0"], "--sweep"),
+        (["--ablate", "blocks.0.hook_mlp_out"], "SITE=HOW"),
+        (["--ablate", "a=zero", "--ablate", "a=mean"], "a is ablated twice"),
+        (["--no-interventions", "--sweep-heads"], "--sweep-heads exclude one another"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_two(flags, sentence, tmp_path, capsys, monkeypatch):
@@ -166,6 +239,16 @@ def test_a_model_that_is_none_leaves_nothing_behind(pair, tmp_path, capsys, monk
     assert run(compare_command, [*models, "--out", "run"]) == 2
     assert "no config.json" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_site_that_is_none_is_refused_with_the_nearest(pair, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = [*pair["models"], *pair["prompts"], "--ablate", "blocks.1.hook_mlp_uot=zero"]
+    assert run(compare_command, flags) == 2
+    captured = capsys.readouterr()
+    assert "blocks.1.hook_mlp_out" in captured.err
+    assert captured.err.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*/result.json"))
 
 
 def test_an_empty_prompt_file_is_refused(pair, tmp_path, capsys):

@@ -9,7 +9,6 @@ from test_figures import boxes_of, texts_of
 
 from gainlens import figures
 from gainlens.axes import GLOSSARY
-from gainlens.figures.interventions import component_label
 from gainlens.figures.style import name_of
 from gainlens.records import AblationEffect, Change, LastBlock, ThetaDose
 
@@ -33,7 +32,9 @@ def sweep(blocks: int, seed: int, heads: int = 0) -> tuple[AblationEffect, ...]:
             delta = float(rng.normal(0, 0.1))
             behaviour = "CONTRACTS" if delta < -0.09 else "EXPANDS"
             found.append(
-                AblationEffect(f"blocks.-{back}.{site}", "zero", change_of(delta, 0.05, behaviour))
+                AblationEffect(
+                    f"blocks.-{back}.{site}", "zero", change_of(delta, 0.05, behaviour), np.zeros(3)
+                )
             )
     return tuple(found)
 
@@ -51,7 +52,8 @@ def doses():
     return {
         name: tuple(
             ThetaDose(theta, theta == own[name],
-                      change_of(*(0.0, NAN) if theta == own[name] else (place * 0.01, 0.02)))
+                      change_of(*(0.0, NAN) if theta == own[name] else (place * 0.01, 0.02)),
+                      np.zeros(3))
             for place, theta in enumerate((1e3, 1e4, 1e5, 5e5, 5e6))
         )
         for name in own
@@ -126,9 +128,3 @@ def test_nothing_to_draw_is_said():
         figures.ablation_heatmap(TWINS, sweeps(1), how="mean")
     with pytest.raises(ValueError, match="no dose of theta"):
         figures.theta_dose(TWINS, {})
-
-
-def test_components_in_words():
-    assert component_label("blocks.-1.hook_mlp_out") == "last, MLP"
-    assert component_label("blocks.-3.hook_attn_out") == "3rd last, attention"
-    assert component_label("blocks.-4.attn.hook_z[2]") == "4th last, head 2"

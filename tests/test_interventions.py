@@ -7,20 +7,25 @@ import pytest
 import torch
 from conftest import BACK_ENDS
 from planted import planted_checkpoint
+from planted_reports import pair
+from planted_reports import planted as plain_gain
 from test_capturing import hooks_of, prompts_of
 from test_planted import TEXTS
 
 import gainlens
 from gainlens.ablation import ablate
 from gainlens.capturing import capture
+from gainlens.causes import ablated_verdicts
 from gainlens.checkpoints import load
 from gainlens.gain import decompose, reduce_gains
-from gainlens.interventions import ablated_verdicts, sweep_last_blocks, theta_dose
+from gainlens.interventions import ablated_model, intervene, sweep_last_blocks, theta_dose
 from gainlens.last_block import baseline_of, measure_last
 from gainlens.nll import loss
 from gainlens.passage import Passage
+from gainlens.records import Interventions
 from gainlens.sites import reading, sites_of
-from gainlens.spec import Rule
+from gainlens.spec import PRESETS, Ablation, ComparisonSpec, Rule
+from gainlens.store import plain
 from gainlens.theta import rope_theta
 
 RULE = Rule(resamples=400)
@@ -157,7 +162,11 @@ def test_the_component_that_contracts_flips_the_behaviour_and_the_other_does_not
 
 
 def test_the_verdict_names_the_component_that_it_depends_on(planted):
-    verdicts = ablated_verdicts(sweep_last_blocks(planted(1.25)), sweep_last_blocks(planted(0.6)))
+    short, long = pair(plain_gain(1.25, 1, prompts=20), plain_gain(0.6, 2, prompts=20))
+    sweeps = [Interventions(sweep=sweep_last_blocks(planted(gain))) for gain in (1.25, 0.6)]
+    verdicts = ablated_verdicts(
+        replace(short, interventions=sweeps[0]), replace(long, interventions=sweeps[1]), RULE
+    )
     found = {(verdict.site, verdict.how): verdict for verdict in verdicts}
     mlp = found["blocks.-1.hook_mlp_out", "zero"]
     assert mlp.before == "CONFIRMED"
@@ -206,7 +215,7 @@ def test_prompts_that_cannot_be_kept_pass_twice_to_the_same_numbers(random_model
         kept = sweep_last_blocks(baseline, 2)
         once = sum(passes)
         monkeypatch.setattr("gainlens.interventions.KEEP_BYTES", 0)
-        assert sweep_last_blocks(baseline, 2) == kept
+        assert plain(sweep_last_blocks(baseline, 2)) == plain(kept)
     finally:
         handle.remove()
     assert once == len(baseline.prompts.tokens) + 1
@@ -284,3 +293,61 @@ def test_a_model_without_rope_has_no_dose(random_models):
     baseline = replace(random_baseline(random_models, "native"), config={"n_positions": 128})
     with pytest.raises(ValueError, match="no theta to vary"):
         theta_dose(baseline, [1e5])
+
+
+@pytest.mark.parametrize("backend", BACK_ENDS)
+def test_an_ablated_model_has_the_curve_that_capture_sees(random_models, backend):
+    baseline = random_baseline(random_models, backend)
+    model, prompts = baseline.model, baseline.prompts
+    wanted = (
+        Ablation(site="blocks.-2.hook_mlp_out", how="mean"),
+        Ablation(site="blocks.-1.attn.hook_z[1]", how="resample"),
+    )
+    found = ablated_model(baseline, wanted)
+    with ablate(model, {one.site: one.how for one in wanted}, reference=prompts, seed=RULE.seed):
+        captured = capture(model, prompts)
+        loss_under = loss(model, prompts)
+    classes = replace(decompose(captured), is_massive=baseline.decomposition.is_massive)
+    gains = reduce_gains(captured, classes, "ordinary", "geomean").log_gain.mean(axis=1)
+    assert [block.log_gain for block in found.layers] == pytest.approx(gains.tolist(), rel=1e-6)
+    assert found.change.after.log_gain.estimate == pytest.approx(gains[-1], rel=1e-5)
+    assert found.change.after.loss.estimate == pytest.approx(loss_under.mean(), rel=1e-6)
+    assert found.change.before.log_gain.estimate != pytest.approx(gains[-1], rel=1e-3)
+
+
+def spec_of(**fields):
+    return ComparisonSpec(name="twins", models=PRESETS["twins"], rule=RULE, **fields)
+
+
+def test_every_intervention_that_is_asked_for_is_made(random_models):
+    baseline = random_baseline(random_models, "native")
+    done = []
+    wanted = (Ablation(site="blocks.0.hook_attn_out", how="zero"),)
+    found = intervene(baseline, spec_of(sweep=2, ablate=wanted), (1e3, 1e6), done.append)
+    assert [effect.site for effect in found.sweep] == [
+        f"blocks.-{back}.hook_{name}_out" for back in (1, 2) for name in ("attn", "mlp")
+    ]
+    assert [dose.theta for dose in found.theta_dose] == [1e3, 1e4, 1e6]
+    assert found.ablated is not None
+    before = found.sweep[0].change.before
+    assert all(dose.change.before == before for dose in found.theta_dose)
+    assert found.ablated.change.before == before
+    assert sum(done) == 4 * len(baseline.prompts.tokens) + 3  # the sentence in three of four passes
+
+
+def test_nothing_is_done_where_nothing_is_wanted(random_models):
+    baseline = random_baseline(random_models, "native")
+    found = intervene(baseline, spec_of(sweep=0, theta=()), ())
+    assert found == Interventions()
+
+
+def test_a_theta_that_nobody_asked_for_and_that_cannot_be_is_a_note(random_models):
+    baseline = replace(random_baseline(random_models, "native"), config={})
+    found = intervene(baseline, spec_of(), (1e4, 5e5))
+    assert found.theta_dose == ()
+    assert found.notes == (
+        "theta was not swapped: this model has no rotary position embedding, so it has no theta to "
+        "vary",
+    )
+    with pytest.raises(ValueError, match="no rotary position embedding"):
+        intervene(baseline, spec_of(theta=(1e5,)), (1e5,))

@@ -27,8 +27,9 @@ from gainlens.page.drawn import LONGEST_MAP, MAP_CELLS, MAP_PROMPTS, page_data, 
 from gainlens.page.svg import inline_svg
 from gainlens.provenance import command_of
 from gainlens.reading import read_run
-from gainlens.records import Capture, Comparison, Interval
+from gainlens.records import Capture, Comparison, Interval, Interventions
 from gainlens.spec import PRESETS, ComparisonSpec, Rule
+from gainlens.verdict import judge
 
 SVG = (
     '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
@@ -181,6 +182,42 @@ def test_tables_show_the_records_numbers(run, page):
         assert f"{value:.4f}" in number
 
 
+def test_tables_show_what_interventions_changed(run, page):
+    def table(name: str) -> str:
+        start = page.index(f'id="table-{name}"')
+        return page[start : page.index("</table>", start)]
+
+    for report in run.reports:
+        done = report.interventions
+        for name, changes in (
+            ("sweep", [effect.change for effect in done.sweep]),
+            ("theta-dose", [dose.change for dose in done.theta_dose]),
+            ("ablated", [done.ablated.change]),
+        ):
+            for change in changes:
+                assert f"{np.exp(change.after.log_gain.estimate):.3f} [" in table(name)
+                assert f"{change.delta_loss.estimate:+.4f} [" in table(name)
+    assert run.verdict.components
+    for found in run.verdict.components:
+        assert f"{found.difference.estimate:+.4f} [" in table("components")
+    assert f"the outcome under it: {run.verdict.ablated_outcome}" in table("ablated")
+
+
+def test_a_run_without_interventions_has_no_empty_tables(run):
+    bare = replace(
+        run,
+        reports=tuple(replace(report, interventions=Interventions()) for report in run.reports),
+        verdict=judge(
+            [replace(report, interventions=Interventions()) for report in run.reports],
+            run.spec.rule,
+        ),
+        spec=run.spec.model_copy(update={"ablate": (), "theta": (), "sweep": 0}),
+    )
+    html = page_html(bare, {"headline": SVG})
+    for name in ("sweep", "theta-dose", "ablated", "components"):
+        assert f'id="table-{name}"' not in html
+
+
 def test_a_figure_may_stand_beside_another():
     one, other = (inline_svg(SVG, name, "A title", "Says <this>") for name in ("one", "other"))
     ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (one, other)]
@@ -287,6 +324,10 @@ FLAGS = [
     ["--short", "a b/c", "--long", "d;e", "--control", "f", "--reference", "g", "--seed", "3"],
     ["--estimand", "all/median/path", "--confidence", "0.9", "--min-prompts", "8",
      "--allow-extrapolation", "--dtype", "bfloat16", "--backend", "native", "--revision", "main"],
+    ["--sweep", "8", "--sweep-how", "zero", "--sweep-how", "mean", "--sweep-heads"],
+    ["--theta", "1000", "--theta", "1e6", "--ablate", "blocks.-1.attn.hook_z[2]=mean",
+     "--ablate", "blocks.0.hook_mlp_out=zero"],
+    ["--no-interventions"],
 ]  # fmt: skip
 
 
@@ -306,6 +347,8 @@ def test_the_command_on_the_page_asks_for_the_same_run(flags):
 
 
 def test_a_spec_that_no_flag_can_say_has_no_command():
+    for fields in ({"sweep": 0}, {"theta": ()}, {"sweep": 0, "theta": (), "sweep_heads": True}):
+        assert command_of(ComparisonSpec(name="x", models=PRESETS["llama"], **fields)) is None
     spec = ComparisonSpec(name="x", models=PRESETS["llama"], rule=Rule(massive_ratio=5.0))
     assert command_of(spec) is None
     assert command_of(spec.model_copy(update={"rule": Rule()})) is not None
@@ -355,6 +398,20 @@ def test_frames_hold_the_records_numbers(run):
     assert to_frame(Interval(1.0, 0.5, 1.5, 9, 0.95, "m"))["high"][0] == 1.5
 
 
+def test_an_intervention_is_a_row_with_before_and_after(run):
+    (short, *_) = run.reports
+    frame = to_frame(short.interventions.sweep)
+    effect = short.interventions.sweep[1]
+    row = frame.iloc[1]
+    assert (row["site"], row["how"]) == (effect.site, "zero")
+    assert row["log_gain_after"] - row["log_gain_before"] == pytest.approx(row["delta_log_gain"])
+    assert row["delta_loss"] == effect.change.delta_loss.estimate
+    assert (row["behaviour_before"], row["behaviour_after"]) == ("EXPANDS", "CONTRACTS")
+    doses = to_frame(short.interventions.theta_dose)
+    assert doses["theta"].tolist() == [1e4, 5e5]
+    assert doses["own"].tolist() == [True, False]
+
+
 def test_a_frame_has_the_same_columns_whatever_is_unknown(run):
     with_scaling, without = (to_frame(report.rope) for report in run.reports[:2])
     assert list(with_scaling.columns) == list(without.columns)
@@ -364,7 +421,9 @@ def test_a_frame_has_the_same_columns_whatever_is_unknown(run):
 
 def test_tables_are_written_whole_and_every_column_is_in_the_glossary(run, tmp_path):
     written = write_tables(tmp_path, run)
-    names = ["models.csv", "layers.csv", "cells.csv", "columns.csv"]
+    names = [
+        "models.csv", "layers.csv", "cells.csv", "sweep.csv", "theta_dose.csv", "columns.csv",
+    ]  # fmt: skip
     assert [path.name for path in written] == names
     glossary = pd.read_csv(tmp_path / "columns.csv")
     for name, frame in run_tables(run).items():

@@ -9,6 +9,7 @@ from planted_reports import RULE, checkpoint, pair, planted, report
 from gainlens.axes import CLASS_SELECTIONS, REDUCTIONS
 from gainlens.calibration import planted_capture
 from gainlens.gain import decompose, reduce_gains
+from gainlens.outcomes import UNIT_ROUNDOFF, behaviour_of, outcome_of
 from gainlens.records import GainCell, Interval, MassiveToken
 from gainlens.spec import Rule
 from gainlens.stats import mean_interval
@@ -17,14 +18,11 @@ from gainlens.verdict import (
     LENGTHS,
     NO_TOKENS,
     ONE_VALUE,
-    UNIT_ROUNDOFF,
-    behaviour_of,
     block_gains,
     grade_cells,
     is_equivalent,
     judge,
     length_halves,
-    outcome_of,
 )
 
 
@@ -468,8 +466,10 @@ def test_position_zero_is_listed_by_halves_where_one_model_begins_differently():
 def test_premise_is_unknown_without_either_theta_and_fails_at_one_context():
     short, long = pair(planted(1.2, 40), planted(1.2, 41))
     assert judge((with_theta(short, None), long), RULE).premise is None
-    place = dataclasses.replace(long.checkpoint, context=short.checkpoint.context)
-    same = dataclasses.replace(long, checkpoint=place)
+    context = short.checkpoint.context
+    same = dataclasses.replace(
+        long, checkpoint=dataclasses.replace(long.checkpoint, context=context)
+    )
     assert judge((short, same), RULE).premise is False
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gainlens.ablation import ablate as ablate
     from gainlens.capturing import capture as capture
+    from gainlens.causes import ablated_verdicts as ablated_verdicts
     from gainlens.checkpoints import LoadedModel as LoadedModel
     from gainlens.checkpoints import load as load
     from gainlens.controls import bos_effects as bos_effects
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from gainlens.frames import to_frame as to_frame
     from gainlens.gain import cosines as cosines
     from gainlens.gain import decompose as decompose
+    from gainlens.gain import head_split as head_split
     from gainlens.gain import reduce_gains as reduce_gains
-    from gainlens.interventions import ablated_verdicts as ablated_verdicts
     from gainlens.interventions import sweep_last_blocks as sweep_last_blocks
     from gainlens.interventions import theta_dose as theta_dose
     from gainlens.last_block import baseline_of as baseline_of
@@ -57,7 +58,7 @@ _HOME = {
     "ModelSpec": "spec",
     "Rule": "spec",
     "ablate": "ablation",
-    "ablated_verdicts": "interventions",
+    "ablated_verdicts": "causes",
     "baseline_of": "last_block",
     "bos_effects": "controls",
     "capture": "capturing",
@@ -66,6 +67,7 @@ _HOME = {
     "decompose": "gain",
     "encode": "prompts",
     "encode_for": "pipeline",
+    "head_split": "gain",
     "judge": "verdict",
     "load": "checkpoints",
     "load_prompts": "texts",

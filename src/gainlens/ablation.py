@@ -15,7 +15,6 @@ from gainlens.capturing import capture
 from gainlens.gain import decompose, prompt_slices
 from gainlens.records import Decomposition, EncodedPrompts
 from gainlens.replacements import (
-    HOWS,
     Address,
     Donors,
     Mean,
@@ -26,6 +25,7 @@ from gainlens.replacements import (
     zero,
 )
 from gainlens.sites import ModelSites, Site, scoped, sites_of, writing
+from gainlens.spec import HOWS, Ablation
 
 How = str | Callable[..., Tensor | None]
 """zero, mean, resample, or a TransformerLens hook function (tensor, hook) -> tensor."""
@@ -172,15 +172,12 @@ class AblationWriter:
         raise ValueError(f"nothing was ablated at {self.address.name}: {reason}")
 
 
-def parse_ablation(text: str) -> tuple[str, str]:
-    """SITE=HOW -> (site, how); ValueError for anything else."""
-    site, sign, how = text.partition("=")
-    if not (site and sign and how in HOWS):
-        raise ValueError(
-            f"an ablation is SITE=HOW with HOW one of {', '.join(HOWS)}, such as "
-            f"blocks.-1.hook_mlp_out=zero; got {text!r}"
-        )
-    return site, how
+def check_sites(model: nn.Module, ablations: Sequence[Ablation]) -> None:
+    """ValueError, with the nearest sites there are, for an ablation at a site that this model
+    lacks."""
+    sites = sites_of(model)
+    for ablation in ablations:
+        address_of(sites, ablation.site)
 
 
 def address_of(sites: ModelSites, text: str) -> Address:

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float64
 
+from gainlens.differences import paired_prompts
 from gainlens.identification import identify
 from gainlens.records import Effect, Interval, ModelReport
 from gainlens.spec import TWIN_PREFIX, ComparisonSpec, Rule
@@ -61,26 +62,6 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"the training table {path.name} must hold numbers only: {error}"
         ) from None
-
-
-def paired_prompts(
-    reports: Sequence[ModelReport], rule: Rule
-) -> tuple[Float64[np.ndarray, " prompt"], ...] | None:
-    """Each report's last-block log gains on the prompts that all of them hold, in one order.
-
-    Prompts pair by name, which is sound where the texts are the same (equal hash); token ids may
-    differ.  None where texts differ or fewer than the rule's minimum are shared.
-    """
-    if len({report.prompts.sha256 for report in reports}) != 1:
-        return None
-    places = [{name: i for i, name in enumerate(report.prompts.ids)} for report in reports]
-    shared = [name for name in reports[0].prompts.ids if all(name in place for place in places)]
-    if len(shared) < rule.min_prompts and any(len(place) != len(shared) for place in places):
-        return None
-    return tuple(
-        report.last_block[[place[name] for name in shared]]
-        for report, place in zip(reports, places, strict=True)
-    )
 
 
 def contrasts(

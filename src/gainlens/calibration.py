@@ -16,9 +16,9 @@ from jaxtyping import Float64
 from scipy.stats import binomtest
 
 from gainlens.gain import decompose, reduce_gains
+from gainlens.outcomes import behaviour_of
 from gainlens.records import Capture, Interval
 from gainlens.stats import difference_interval, halves_interval, mean_intervals, simultaneous_band
-from gainlens.verdict import behaviour_of
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 

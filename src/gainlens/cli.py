@@ -13,9 +13,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from pydantic import ValidationError
 
 from gainlens.axes import CLASS_SELECTIONS, REDUCTIONS, SPLITS, Role
-from gainlens.spec import PRESETS, Backend, ComparisonSpec, Device, Dtype, ModelSpec, Rule
+from gainlens.spec import (
+    PRESETS,
+    Backend,
+    ComparisonSpec,
+    Device,
+    Dtype,
+    ModelSpec,
+    Rule,
+    SweepHow,
+    parse_ablation,
+)
 
 EXAMPLES = """\b
 Examples:
@@ -23,6 +34,8 @@ Examples:
   compare.py --preset llama --device cuda        the notebook's own models
   compare.py --short DIR --long NAME             any two models, local or from the hub
   compare.py --prompts mine.jsonl --tokens 256   your own texts, exact lengths
+  compare.py --sweep 8 --theta 1e3 --theta 5e6   which components and which theta it hangs on
+  compare.py --ablate blocks.-1.hook_mlp_out=zero   before and after, side by side
   compare.py --rescore result.json               what an old result can and cannot say
 """
 
@@ -91,6 +104,7 @@ def spec_of(flags: dict[str, Any]) -> ComparisonSpec:
     }
     passed = ("prompts", "tokens", "backend", "dtype", "device", "revision")
     return ComparisonSpec(
+        **_intervention_fields(flags),
         name=name,
         models=models,
         rule=Rule.model_validate(rule),
@@ -98,6 +112,20 @@ def spec_of(flags: dict[str, Any]) -> ComparisonSpec:
         trust_remote_code=flags["trust_remote_code"],
         **{field: flags[field] for field in passed},
     )
+
+
+def _intervention_fields(flags: dict[str, Any]) -> dict[str, Any]:
+    given = {
+        field: flags[field]
+        for field in ("sweep", "sweep_how", "sweep_heads", "theta", "ablate")
+        if flags[field]
+    }
+    if flags["no_interventions"]:
+        if given:
+            flag = f"--{next(iter(given)).replace('_', '-')}"
+            raise ValueError(f"--no-interventions and {flag} exclude one another: give one")
+        return {"sweep": 0, "theta": ()}
+    return given | {"ablate": tuple(parse_ablation(text) for text in flags["ablate"])}
 
 
 def _choice(literal: Any) -> click.Choice[str]:
@@ -121,6 +149,12 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--dtype", type=_choice(Dtype), help="[default: float32 on CPU, the checkpoint's own on CUDA]"),
     click.option("--device", type=_choice(Device), default="auto", show_default=True),
     click.option("--revision", metavar="R", help="Branch, tag or commit of a hub model."),
+    click.option("--sweep", metavar="K", type=click.IntRange(min=1), help="Ablate every component of the last K blocks in turn [default: 1]."),
+    click.option("--sweep-how", type=_choice(SweepHow), multiple=True, help="By what: 0, or the mean over the prompts. Repeatable. [default: zero]"),
+    click.option("--sweep-heads", is_flag=True, help="Each attention head in its turn as well."),
+    click.option("--theta", metavar="T", type=float, multiple=True, help="Measure the same weights again under RoPE base T. Repeatable. [default: the short and the long model's]"),
+    click.option("--ablate", metavar="SITE=HOW", multiple=True, help="Measure again with a site ablated, HOW in zero, mean, resample: blocks.-1.hook_mlp_out=zero. Repeated: together."),
+    click.option("--no-interventions", is_flag=True, help="Measure only: no sweep, no other theta."),
     click.option("--allow-extrapolation", is_flag=True, help="Measure beyond the context that a model was made for."),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint. Off unless given."),
     click.option("--rescore", metavar="FILE", type=click.Path(path_type=Path), help="No model: what a result.json, or the notebook's own JSON, can and cannot say."),
@@ -193,6 +227,8 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
         command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
     except click.ClickException as error:
         return _mistake(error.format_message())
+    except ValidationError as error:
+        return _mistake(error.errors()[0]["msg"].removeprefix("Value error, "))
     except ValueError as error:
         return _mistake(str(error))
     except (KeyboardInterrupt, click.Abort):

@@ -9,7 +9,7 @@ pandas is imported when it is first needed.
 
 import dataclasses
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -19,10 +19,12 @@ from gainlens.axes import COMPONENTS, GRAM_COLUMNS, Term
 from gainlens.columns import DEFINITIONS
 from gainlens.records import (
     Capture,
+    Change,
     Comparison,
     Decomposition,
     EncodedPrompts,
     Interval,
+    Interventions,
     ModelReport,
     NotebookResidual,
     PromptGains,
@@ -108,28 +110,32 @@ def define(column: str) -> Term:
 
 
 def run_tables(comparison: Comparison) -> "dict[str, pd.DataFrame]":
-    """The summary tables of a run by name: models, layers (blocks) and cells, models side by side
-    in rows."""
+    """The summary tables of a run by name: models, layers (blocks), cells, and where there were
+    interventions sweep and theta_dose; models one after another in rows."""
     import pandas as pd
 
-    def per_model(field: str) -> "pd.DataFrame":
+    def per_model(records: Callable[[ModelReport], Any]) -> "pd.DataFrame | None":
         parts = []
         for report in comparison.reports:
-            frame = to_frame(getattr(report, field))
+            frame = to_frame(records(report))
             frame.insert(0, "model", report.checkpoint.name)
             frame.insert(1, "role", report.role)
             parts.append(frame)
-        return pd.concat(parts, ignore_index=True)
+        full = [frame for frame in parts if len(frame)]
+        return pd.concat(full, ignore_index=True) if full else None
 
-    return {
+    tables = {
         "models": to_frame(comparison),
-        "layers": per_model("layers"),
-        "cells": per_model("cells"),
+        "layers": per_model(lambda report: report.layers),
+        "cells": per_model(lambda report: report.cells),
+        "sweep": per_model(lambda report: report.interventions.sweep),
+        "theta_dose": per_model(lambda report: report.interventions.theta_dose),
     }
+    return {name: frame for name, frame in tables.items() if frame is not None}
 
 
 def write_tables(folder: Path, comparison: Comparison) -> list[Path]:
-    """models.csv, layers.csv, cells.csv, and columns.csv with what every column means.
+    """A CSV for each of `run_tables`, and columns.csv with what every column means.
 
     UTF-8, full precision, empty where not known; the same comparison gives the same bytes.
     """
@@ -159,6 +165,8 @@ def _row(record: Any) -> dict[str, Any]:
             found |= {f"{field.name}_{part}": getattr(value, part) for part in _INTERVAL}
         elif isinstance(value, EncodedPrompts):
             found = {"prompts": len(value.ids), "sha256": value.sha256}
+        elif isinstance(value, Change):
+            found = _change(value)
         elif dataclasses.is_dataclass(value):
             found = _row(value)
         elif isinstance(value, tuple):
@@ -172,8 +180,28 @@ def _row(record: Any) -> dict[str, Any]:
     return row
 
 
+def _change(change: Change) -> dict[str, Any]:
+    """Before and after side by side, and the differences with their intervals."""
+    found: dict[str, Any] = {}
+    for side, block in (("before", change.before), ("after", change.after)):
+        found |= {
+            f"log_gain_{side}": block.log_gain.estimate,
+            f"loss_{side}": block.loss.estimate,
+            f"last_gain_{side}": block.notebook_last_gain,
+            f"behaviour_{side}": block.behaviour,
+        }
+    for name in ("delta_log_gain", "delta_loss"):
+        interval: Interval = getattr(change, name)
+        found[name] = interval.estimate
+        found |= {f"{name}_{part}": getattr(interval, part) for part in _INTERVAL}
+    return found
+
+
 def _is_series(kind: Any) -> bool:
-    """Whether a field of this type is an array, a mapping, or a tuple of numbers or records."""
+    """Whether a field of this type is an array, a mapping, a tuple of numbers or records, or holds
+    nothing else."""
+    if kind is Interventions:
+        return True
     if hasattr(kind, "array_type"):  # a jaxtyping annotation
         return True
     origin, inner = typing.get_origin(kind), typing.get_args(kind)

@@ -1,15 +1,18 @@
-"""Interventions on one model: every component of the last blocks ablated in turn, and RoPE's base.
+"""Interventions on one model: every component of the last blocks ablated in turn, RoPE's base, and
+the ablations that were asked for.
 
 What runs again is only what an intervention changes: a sweep takes the forward pass up at the
 ablated block.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final
 
-from gainlens.ablation import Plan, Where, plan
+from gainlens.ablation import How, Plan, Where, ablate, plan
 from gainlens.batching import Batch, batches
+from gainlens.capturing import capture
+from gainlens.gain import decompose, reduce_gains
 from gainlens.last_block import (
     Baseline,
     LastValues,
@@ -21,14 +24,14 @@ from gainlens.last_block import (
 )
 from gainlens.nll import Readout
 from gainlens.passage import Passage
-from gainlens.records import AblatedVerdict, AblationEffect, ThetaDose
+from gainlens.records import AblatedModel, AblationEffect, Interventions, ThetaDose
 from gainlens.replacements import Address, Donors, Mean, Rows, from_reference, table_readers
-from gainlens.rope import rope_from_config
+from gainlens.rope import check_theta, rope_from_config, rope_report
 from gainlens.sites import ModelSites, reading, sites_of, writing
+from gainlens.spec import Ablation, ComparisonSpec, SweepHow
 from gainlens.theta import rope_theta
-from gainlens.verdict import outcome_of
+from gainlens.verdict import block_gains
 
-SweepHow = Literal["zero", "mean"]
 Tables = Sequence[tuple[Address, Mean | Donors]]
 COMPONENT_SITES: Final = ("hook_attn_out", "hook_mlp_out")
 KEEP_BYTES: Final = 1 << 29
@@ -60,6 +63,17 @@ def sweep_last_blocks(
     >>> [effect.site for effect in gainlens.sweep_last_blocks(baseline, hows=("zero",))]
     ['blocks.-1.hook_attn_out', 'blocks.-1.hook_mlp_out']
     """
+    return _sweep(baseline, blocks, hows, heads, progress)[1]
+
+
+def _sweep(
+    baseline: Baseline,
+    blocks: int,
+    hows: Sequence[SweepHow],
+    heads: bool,
+    progress: Callable[[int], None] | None,
+) -> tuple[LastValues, tuple[AblationEffect, ...]]:
+    """The model as it is, measured on the way, and the effects."""
     if blocks < 1:
         raise ValueError(f"a sweep ablates at least the last block, --sweep 1; got {blocks}")
     sites = sites_of(baseline.model)
@@ -78,9 +92,10 @@ def sweep_last_blocks(
     found = changes(before, afters, baseline.rule, baseline.dtype)
     keys = [(name, how) for how in hows for name in names]
     effects = [
-        AblationEffect(name, how, change) for (name, how), change in zip(keys, found, strict=True)
+        AblationEffect(name, how, change, after.log_gain)
+        for (name, how), change, after in zip(keys, found, afters, strict=True)
     ]
-    return tuple(sorted(effects, key=lambda effect: names.index(effect.site)))
+    return before, tuple(sorted(effects, key=lambda effect: names.index(effect.site)))
 
 
 def component_names(sites: ModelSites, blocks: int, heads: bool) -> list[str]:
@@ -164,42 +179,29 @@ def _can_keep(baseline: Baseline, sites: ModelSites, blocks: int) -> bool:
     return 4 * tokens * sites.d_model * blocks <= KEEP_BYTES
 
 
-def ablated_verdicts(
-    short: Sequence[AblationEffect], long: Sequence[AblationEffect]
-) -> tuple[AblatedVerdict, ...]:
-    """The outcome of short against long with each component ablated in one of them, and in both.
-
-    The sweeps' common components, in the order of the short model's.
-    """
-    others = {(effect.site, effect.how): effect.change for effect in long}
-    found: list[AblatedVerdict] = []
-    for effect in short:
-        mine, other = effect.change, others.get((effect.site, effect.how))
-        if other is None:
-            continue
-        found.append(
-            AblatedVerdict(
-                site=effect.site,
-                how=effect.how,
-                before=outcome_of(mine.before.behaviour, other.before.behaviour),
-                short_ablated=outcome_of(mine.after.behaviour, other.before.behaviour),
-                long_ablated=outcome_of(mine.before.behaviour, other.after.behaviour),
-                both_ablated=outcome_of(mine.after.behaviour, other.after.behaviour),
-            )
-        )
-    return tuple(found)
-
-
-def theta_dose(baseline: Baseline, thetas: Sequence[float]) -> tuple[ThetaDose, ...]:
+def theta_dose(
+    baseline: Baseline,
+    thetas: Sequence[float],
+    *,
+    before: LastValues | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[ThetaDose, ...]:
     """The same weights under each RoPE base: the last block's gain and the loss against theta.
 
-    The model's own base is always among them; in rising order, each base once.  Scaling stays as
-    it is.  ValueError for a model without RoPE and for a base that is none.
+    Args:
+        baseline: from `baseline_of`.
+        thetas: bases to set; the model's own is always among those that come back, in rising
+            order, each once.  Scaling stays as it is.
+        before: the model as it is, where it has been measured.
+        progress: called with the number of prompts done since the last call.
+
+    ValueError for a model without RoPE, for a base that is none, and where the rotary buffers do
+    not turn with the base that was set.
     """
     own = rope_from_config(baseline.config).theta
     if own is None:
         raise ValueError("this model has no rotary position embedding, so it has no theta to vary")
-    before = measure_last(baseline)
+    before = before or measure_last(baseline, progress=progress)
     wanted = sorted({own, *(float(theta) for theta in thetas)})
     afters: list[LastValues] = []
     for theta in wanted:
@@ -207,8 +209,70 @@ def theta_dose(baseline: Baseline, thetas: Sequence[float]) -> tuple[ThetaDose, 
             afters.append(before)
             continue
         with rope_theta(baseline.model, theta):
-            afters.append(measure_last(baseline))
+            check_theta(rope_report(baseline.model, baseline.config), theta)
+            afters.append(measure_last(baseline, progress=progress))
     found = changes(before, afters, baseline.rule, baseline.dtype)
     return tuple(
-        ThetaDose(theta, theta == own, change) for theta, change in zip(wanted, found, strict=True)
+        ThetaDose(theta, theta == own, change, after.log_gain)
+        for theta, change, after in zip(wanted, found, afters, strict=True)
     )
+
+
+def ablated_model(
+    baseline: Baseline,
+    ablations: Sequence[Ablation],
+    *,
+    before: LastValues | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> AblatedModel:
+    """The whole gain curve, the last block and the loss under ablations, applied together.
+
+    Means and donors are drawn from the baseline's prompts; the token classes are those of the model
+    as it is.  ValueError as `ablate` raises it.
+    """
+    rule = baseline.rule
+    before = before or measure_last(baseline, progress=progress)
+    wanted: dict[str, How] = {ablation.site: ablation.how for ablation in ablations}
+    with ablate(baseline.model, wanted, reference=baseline.prompts, seed=rule.seed):
+        under = capture(baseline.model, baseline.prompts, progress=progress)
+        after = measure_last(baseline)
+    classes = replace(
+        decompose(under, split=rule.split, massive_ratio=rule.massive_ratio),
+        is_massive=baseline.decomposition.is_massive,
+    )
+    gains = reduce_gains(under, classes, rule.token_class, rule.reduction)
+    (change,) = changes(before, [after], rule, baseline.dtype)
+    return AblatedModel(block_gains(gains, rule), change)
+
+
+def intervene(
+    baseline: Baseline,
+    spec: ComparisonSpec,
+    thetas: Sequence[float],
+    progress: Callable[[int], None] | None = None,
+) -> Interventions:
+    """Every intervention of a comparison on one model.
+
+    thetas: those of the pair, or those asked for.
+
+    A theta that nobody asked for and that this model does not allow becomes a note; what was asked
+    for and cannot be is a ValueError.
+    """
+    sweep: tuple[AblationEffect, ...] = ()
+    if spec.sweep:
+        before, sweep = _sweep(baseline, spec.sweep, spec.sweep_how, spec.sweep_heads, progress)
+    else:
+        before = measure_last(baseline, progress=progress)
+    doses: tuple[ThetaDose, ...] = ()
+    notes: tuple[str, ...] = ()
+    if thetas:
+        try:
+            doses = theta_dose(baseline, thetas, before=before, progress=progress)
+        except ValueError as problem:
+            if spec.theta:
+                raise
+            notes = (f"theta was not swapped: {problem}",)
+    ablated = None
+    if spec.ablate:
+        ablated = ablated_model(baseline, spec.ablate, before=before, progress=progress)
+    return Interventions(sweep, doses, notes, ablated)

@@ -1,7 +1,7 @@
 """What an intervention does: the last block's gain, the notebook's number and the loss, before and
 after, paired over prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +15,13 @@ from gainlens.capturing import capture
 from gainlens.checkpoints import LoadedModel
 from gainlens.gain import decompose, reduce_norms
 from gainlens.nll import Readout
+from gainlens.outcomes import UNIT_ROUNDOFF, behaviour_of
 from gainlens.prompts import encode
 from gainlens.records import Capture, Change, Decomposition, EncodedPrompts, Interval, LastBlock
 from gainlens.sites import ModelSites, Reader, Site, reading, sites_of
 from gainlens.spec import Rule
 from gainlens.stats import mean_intervals
 from gainlens.texts import load_prompts
-from gainlens.verdict import UNIT_ROUNDOFF, behaviour_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ def baseline_of(
         captured: of these prompts, where there is one already.
         decomposition: of that capture.
 
-    Raises ValueError where the model cannot be captured, or makes its logits in a way that is not known.
+    Raises ValueError where the model cannot be captured, or makes its logits in a way that is not
+    known: then it has no loss here, and no intervention can be judged by it.
     """
     rule = rule or Rule()
     captured = captured or capture(loaded.model, prompts)
@@ -151,10 +152,13 @@ def with_sentence(baseline: Baseline) -> EncodedPrompts:
     return replace(prompts, ids=prompts.ids + sentence.ids, tokens=prompts.tokens + sentence.tokens)
 
 
-def measure_last(baseline: Baseline, skip: int = 0) -> LastValues:
+def measure_last(
+    baseline: Baseline, skip: int = 0, progress: Callable[[int], None] | None = None
+) -> LastValues:
     """The last block and the loss as the model is now: inside an intervention, under it.
 
-    skip: predictions left out at the beginning of every prompt.
+    skip: predictions left out at the beginning of every prompt; progress: called with the number of
+    prompts done since the last call.
     """
     sites = sites_of(baseline.model)
     meter = Meter(sites, Readout(baseline.model, sites))
@@ -163,6 +167,8 @@ def measure_last(baseline: Baseline, skip: int = 0) -> LastValues:
         with torch.no_grad(), reading(meter.readers()):
             sites.run(batch.tokens)
         found.update(zip(batch.index, meter.take(batch), strict=True))
+        if progress is not None:
+            progress(len(batch.index))
     return last_values([found[i] for i in range(len(found))], baseline, skip)
 
 

@@ -13,17 +13,28 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from gainlens.ablation import check_sites
 from gainlens.attribution import shipped_curves
 from gainlens.capturing import capture
-from gainlens.checkpoints import LoadedModel, choose_backend, load, unembedding
+from gainlens.checkpoints import LoadedModel, load, unembedding
 from gainlens.checks import scale_control
+from gainlens.front_ends import choose_backend
 from gainlens.gain import decompose, reduce_gains
 from gainlens.hub import read_config, read_tokenizer, resolve
+from gainlens.interventions import intervene
+from gainlens.last_block import baseline_of
 from gainlens.lifecycle import massive_lifecycle
 from gainlens.notebook import hypothesis_test, notebook_residual, side_of
 from gainlens.prompts import encode
-from gainlens.records import Capture, Comparison, Decomposition, EncodedPrompts, ModelReport
-from gainlens.rope import check_theta, rope_report
+from gainlens.records import (
+    Capture,
+    Comparison,
+    Decomposition,
+    EncodedPrompts,
+    Interventions,
+    ModelReport,
+)
+from gainlens.rope import check_theta, rope_from_config, rope_report
 from gainlens.spec import ComparisonSpec, ModelSpec
 from gainlens.stats import halves_interval
 from gainlens.texts import Prompt, PromptSet, load_prompts
@@ -149,7 +160,8 @@ def encode_for(
 def measure(
     spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts, watch: Watch | None = None
 ) -> Measured:
-    """Load one model, capture it on the prompts, and decompose."""
+    """Load one model, capture it on the prompts, decompose, and intervene."""
+    watch = watch or _Silent()
     loaded = load(
         model.hf_name,
         name=model.key,
@@ -159,6 +171,7 @@ def measure(
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
     )
+    check_sites(loaded.model, spec.ablate)
     weight, ln_weight, tied = unembedding(loaded.model)
     spectrum = unembed_gram(weight)
     _set_threads(loaded)
@@ -167,7 +180,7 @@ def measure(
         prompts,
         subspaces=subspaces(spectrum),
         patterns=True,
-        progress=(watch or _Silent()).advance,
+        progress=watch.advance,
     )
     decomposition = decompose(
         captured, split=spec.rule.split, massive_ratio=spec.rule.massive_ratio
@@ -202,8 +215,48 @@ def measure(
             resamples=rule.resamples,
             seed=rule.seed,
         ),
+        interventions=_interventions(spec, loaded, prompts, captured, decomposition, watch),
     )
     return Measured(report, replace(captured, token_text=texts), decomposition)
+
+
+def _interventions(
+    spec: ComparisonSpec,
+    loaded: LoadedModel,
+    prompts: EncodedPrompts,
+    captured: Capture,
+    decomposition: Decomposition,
+    watch: Watch,
+) -> Interventions:
+    """The standing ones, the last block's components and the pair's thetas, and those asked for."""
+    thetas = thetas_of(spec)
+    if not (spec.sweep or thetas or spec.ablate):
+        return Interventions()
+    try:
+        baseline = baseline_of(
+            loaded, prompts, spec.rule, captured=captured, decomposition=decomposition
+        )
+    except ValueError as problem:
+        if spec.sweep > 1 or spec.theta or spec.ablate:
+            raise
+        return Interventions(notes=(f"no intervention was made: {problem}",))
+    return intervene(baseline, spec, thetas, watch.advance)
+
+
+def thetas_of(spec: ComparisonSpec) -> tuple[float, ...]:
+    """RoPE bases to measure every model under: those asked for, else the short and the long
+    model's own, where they differ."""
+    if spec.theta is not None:
+        return spec.theta
+    pair = [spec.model(role) for role in ("short", "long")]
+    found = {
+        rope_from_config(
+            read_config(resolve(model.hf_name), spec.revision, spec.trust_remote_code)
+        ).theta
+        for model in pair
+    }
+    known = tuple(sorted(theta for theta in found if theta is not None))
+    return known if len(known) == len(pair) else ()
 
 
 def _visible_share(captured: Capture, tokens: Decomposition) -> tuple[float, float]:

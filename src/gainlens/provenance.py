@@ -12,10 +12,11 @@ def command_of(spec: ComparisonSpec) -> str | None:
 
     Where the run was written (--out, --figures) is no part of a spec.
     """
-    models = _model_flags(spec.models)
-    if models is None or spec.rule != _expressible(spec.rule):
+    models, interventions = _model_flags(spec.models), _intervention_flags(spec)
+    if models is None or interventions is None or spec.rule != _expressible(spec.rule):
         return None
-    return " ".join([_SCRIPT, *(shlex.quote(word) for word in (*models, *_other_flags(spec)))])
+    words = (*models, *_other_flags(spec), *interventions)
+    return " ".join([_SCRIPT, *(shlex.quote(word) for word in words)])
 
 
 def _model_flags(models: tuple[ModelSpec, ...]) -> list[str] | None:
@@ -61,3 +62,18 @@ def _other_flags(spec: ComparisonSpec) -> list[str]:
         if getattr(spec, field):
             flags.append(f"--{field.replace('_', '-')}")
     return flags
+
+
+def _intervention_flags(spec: ComparisonSpec) -> list[str] | None:
+    fields = ComparisonSpec.model_fields
+    chosen = (spec.sweep, spec.theta, spec.sweep_how, spec.sweep_heads, spec.ablate)
+    if chosen == (0, (), fields["sweep_how"].default, False, ()):
+        return ["--no-interventions"]
+    if spec.sweep == 0 or spec.theta == ():
+        return None
+    flags = [] if spec.sweep == fields["sweep"].default else ["--sweep", str(spec.sweep)]
+    if spec.sweep_how != fields["sweep_how"].default:
+        flags += [word for how in spec.sweep_how for word in ("--sweep-how", how)]
+    flags += ["--sweep-heads"] if spec.sweep_heads else []
+    flags += [word for theta in spec.theta or () for word in ("--theta", str(theta))]
+    return flags + [word for one in spec.ablate for word in ("--ablate", f"{one.site}={one.how}")]

@@ -26,6 +26,7 @@ from gainlens.records import (
     GainCell,
     HypothesisTest,
     Interval,
+    Interventions,
     MassiveToken,
     ModelReport,
     NotebookResidual,
@@ -205,4 +206,5 @@ def _report(model: Any, capture: Capture, place: str) -> ModelReport:
         scale_control=part(float, "controls.scale"),
         halves_control=part(Interval, "controls.halves"),
         visible_share=part(tuple[float, float] | None, "visible_share"),
+        interventions=part(Interventions, "interventions"),
     )

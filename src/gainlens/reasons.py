@@ -73,10 +73,12 @@ def reasons_for(
     premise: bool | None,
     difference: Interval,
     paired: bool,
+    causal: Sequence[str],
 ) -> tuple[str, ...]:
-    """Plain sentences with numbers: premise, difference, notebook, components, W_U and RoPE."""
+    """Plain sentences with numbers: premise, difference, what the interventions say (`causal`),
+    notebook, components, W_U and RoPE."""
     pair = (short, long)
-    sentences = [_premise(short, long, premise), _difference(difference, paired)]
+    sentences = [_premise(short, long, premise), _difference(difference, paired), *causal]
     for write in (_notebook, _last_block, _massive):
         sentences += [write(report) for report in pair]
     sentences.append(_unembedding(short, long))

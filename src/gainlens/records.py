@@ -2,10 +2,11 @@
 
     prompts      -> EncodedPrompts            texts as one model's token ids
     checkpoints  -> Checkpoint                what was loaded, and how it was checked
-    gram         -> Capture                   a token's inner products at every block; no vector
+    capturing    -> Capture                   a token's inner products at every block; no vector
     gain         -> Decomposition             log gains, their split, and token classes
     unembed/rope -> UnembedReport, RopeReport
     stats        -> Interval
+    interventions -> Interventions           what ablations and another theta change
     verdict      -> ModelReport, Verdict      everything that is said
     store        -> Comparison                one run, whole
 
@@ -102,6 +103,9 @@ class Capture:
     """the same for the bottom-k subspace: what W_U can hardly see"""
     sink: Float64[np.ndarray, "layer head prompt"] | None = None
     """attention weight on position 0, mean over later queries; None where there are no patterns"""
+    heads: Float64[np.ndarray, "layer head head_column token"] | None = None
+    """of every head's write its inner products with resid_pre and resid_post, and its squared norm,
+    in the order of axes.HEAD_COLUMNS; squared L2 norm; None where not asked for"""
     token_text: tuple[str, ...] | None = None
     """every token's text, decoded alone, for the reader; None where nobody asked for it"""
 
@@ -304,6 +308,113 @@ class MassiveToken:
 
 
 @dataclass(frozen=True)
+class LastBlock:
+    """What is said of a model's last block, as it is or under an intervention."""
+
+    log_gain: Interval
+    """primary estimand, nats; the token classes are those of the model as it is"""
+    notebook_last_gain: float
+    """notebook's convention, on the notebook's sentence; ratio"""
+    loss: Interval
+    """mean over prompts of the next-token loss, nats per token"""
+    behaviour: Behaviour | None
+    """None where the interval is not known or there are too few prompts"""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A model before and after one intervention; differences are paired over prompts."""
+
+    before: LastBlock
+    after: LastBlock
+    delta_log_gain: Interval
+    """after minus before, nats"""
+    delta_loss: Interval
+    """after minus before, nats per token"""
+
+
+@dataclass(frozen=True)
+class AblationEffect:
+    """One component ablated."""
+
+    site: str
+    """TransformerLens' hook name with the block counted from the end, so that models of different
+    depth compare: blocks.-1.hook_mlp_out"""
+    how: str
+    """zero or mean"""
+    change: Change
+    last_block: Float64[np.ndarray, " prompt"]
+    """per-prompt log gain of the last block under it, primary estimand, nats"""
+
+
+@dataclass(frozen=True)
+class AblatedVerdict:
+    """The outcome with one component ablated in either model, and in both."""
+
+    site: str
+    how: str
+    before: str
+    short_ablated: str
+    long_ablated: str
+    both_ablated: str
+    difference: Interval
+    """long minus short, log gain of the last block with the component ablated in both, nats"""
+
+    @property
+    def decides(self) -> bool:
+        """Whether the outcome depends on this component: a decided one becomes another."""
+        after = (self.short_ablated, self.long_ablated, self.both_ablated)
+        return any(outcome != self.before for outcome in after)
+
+
+@dataclass(frozen=True)
+class ThetaDose:
+    """The same weights under one RoPE base."""
+
+    theta: float
+    """RoPE base; scaling stays as it is"""
+    own: bool
+    """whether this is the base that the model was trained with"""
+    change: Change
+    """from the model's own base"""
+    last_block: Float64[np.ndarray, " prompt"]
+    """per-prompt log gain of the last block under this base, primary estimand, nats"""
+
+
+@dataclass(frozen=True)
+class ThetaDifference:
+    """Short and long model under one RoPE base, each with its own weights."""
+
+    theta: float
+    """RoPE base that both are under"""
+    difference: Interval
+    """long minus short, log gain of the last block, nats"""
+
+
+@dataclass(frozen=True)
+class AblatedModel:
+    """The model measured a second time, under the ablations that were asked for."""
+
+    layers: tuple[BlockGain, ...]
+    """every block under them; the token classes are those of the model as it is"""
+    change: Change
+
+
+@dataclass(frozen=True)
+class Interventions:
+    """What was done to one model, and what it changed."""
+
+    sweep: tuple[AblationEffect, ...] = ()
+    """every component of the last blocks in turn, from the last block back"""
+    theta_dose: tuple[ThetaDose, ...] = ()
+    """in rising order of theta, the model's own among them"""
+    notes: tuple[str, ...] = ()
+    """what could not be done, and why"""
+    ablated: AblatedModel | None = None
+    """under --ablate; None where none was asked for"""
+
+
+@dataclass(frozen=True)
 class ModelReport:
     """Everything measured on one model."""
 
@@ -329,6 +440,7 @@ class ModelReport:
     visible_share: tuple[float, float] | None = None
     """mean of Capture.visible over ordinary tokens, for attention and for the MLP; NaN for one
     that writes nothing"""
+    interventions: Interventions = Interventions()
 
 
 @dataclass(frozen=True)
@@ -375,74 +487,12 @@ class Verdict:
     reasons: tuple[str, ...]
     headline: str
     """one sentence"""
-
-
-@dataclass(frozen=True)
-class LastBlock:
-    """What is said of a model's last block, as it is or under an intervention."""
-
-    log_gain: Interval
-    """primary estimand, nats; the token classes are those of the model as it is"""
-    notebook_last_gain: float
-    """notebook's convention, on the notebook's sentence; ratio"""
-    loss: Interval
-    """mean over prompts of the next-token loss, nats per token"""
-    behaviour: Behaviour | None
-    """None where the interval is not known or there are too few prompts"""
-
-
-@dataclass(frozen=True)
-class Change:
-    """A model before and after one intervention; differences are paired over prompts."""
-
-    before: LastBlock
-    after: LastBlock
-    delta_log_gain: Interval
-    """after minus before, nats"""
-    delta_loss: Interval
-    """after minus before, nats per token"""
-
-
-@dataclass(frozen=True)
-class AblationEffect:
-    """One component ablated."""
-
-    site: str
-    """TransformerLens' hook name with the block counted from the end, so that models of different
-    depth compare: blocks.-1.hook_mlp_out"""
-    how: str
-    """zero or mean"""
-    change: Change
-
-
-@dataclass(frozen=True)
-class AblatedVerdict:
-    """The outcome with one component ablated in either model, and in both."""
-
-    site: str
-    how: str
-    before: str
-    short_ablated: str
-    long_ablated: str
-    both_ablated: str
-
-    @property
-    def decides(self) -> bool:
-        """Whether the outcome depends on this component: a decided one becomes another."""
-        after = (self.short_ablated, self.long_ablated, self.both_ablated)
-        return any(outcome != self.before for outcome in after)
-
-
-@dataclass(frozen=True)
-class ThetaDose:
-    """The same weights under one RoPE base."""
-
-    theta: float
-    """RoPE base; scaling stays as it is"""
-    own: bool
-    """whether this is the base that the model was trained with"""
-    change: Change
-    """from the model's own base"""
+    components: tuple[AblatedVerdict, ...] = ()
+    """the outcome with each swept component ablated in either model, and in both"""
+    at_theta: tuple[ThetaDifference, ...] = ()
+    """the difference with both models under one theta, in rising order"""
+    ablated_outcome: str | None = None
+    """the outcome under --ablate, in both models; None where none was asked for"""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,13 @@ def drawings(comparison: Comparison) -> dict[str, Callable[[], Axes | Figure]]:
         "unembed_spectrum": lambda: figures.unembed_spectrum(reports),
         "rope_wavelengths": lambda: figures.rope_wavelengths(reports),
     }
+    done = {report.checkpoint.name: report.interventions for report in reports}
+    sweeps = {key: one.sweep for key, one in done.items()}
+    for how in sorted({effect.how for sweep in sweeps.values() for effect in sweep}):
+        drawn[f"ablation_{how}"] = partial(figures.ablation_heatmap, reports, sweeps, how)
+    doses = {key: one.theta_dose for key, one in done.items()}
+    if any(doses.values()):
+        drawn["theta_dose"] = lambda: figures.theta_dose(reports, doses)
     if verdict.attribution:
         drawn["attribution"] = lambda: figures.attribution(verdict)
     if curves := shipped_curves(comparison.spec):

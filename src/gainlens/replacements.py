@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -14,7 +14,6 @@ from gainlens.batching import Batch, batches
 from gainlens.records import EncodedPrompts
 from gainlens.sites import ModelSites, Reader, Site, reading
 
-HOWS: Final = ("zero", "mean", "resample")
 Replacement = Callable[[Tensor], Tensor]
 """[batch, position, ...] -> the same shape."""
 

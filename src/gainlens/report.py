@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from math import exp, isfinite
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -19,10 +18,11 @@ from rich.progress import (
 from rich.table import Table
 
 from gainlens.notebook import TABLE_HEADER, comparison_rows, row_cells
-from gainlens.records import Comparison, Effect, Interval
+from gainlens.records import Change, Comparison, Effect
 from gainlens.rescore_tables import tables as rescore_tables
 from gainlens.rescoring import Rescore
 from gainlens.verdict import BLIND, primary_cell
+from gainlens.wording import component_label, nats, ratio
 
 _COLOURS = {
     "CONFIRMED": "green",
@@ -33,7 +33,8 @@ _COLOURS = {
 }
 _DISSENT_SHOWN = 6
 """The rest is in result.json and in the figure verdict_forest."""
-_PIPE_WIDTH = 110
+_CHANGES_SHOWN = 16
+_PIPE_WIDTH = 120
 
 
 class ProgressWatch:
@@ -80,15 +81,6 @@ def progress(quiet: bool, models: int) -> Generator[ProgressWatch]:
         yield ProgressWatch(bars, models)
 
 
-def ratio(interval: Interval) -> str:
-    """An interval on log gain as a gain: 1.08 [1.07, 1.09]."""
-    if not isfinite(interval.estimate):
-        return "unknown"
-    if not isfinite(interval.low):
-        return f"{exp(interval.estimate):.3f}"
-    return f"{exp(interval.estimate):.3f} [{exp(interval.low):.3f}, {exp(interval.high):.3f}]"
-
-
 def _console() -> Console:
     """Standard output; 110 columns where it is no terminal, so that a log keeps its tables."""
     console = Console()
@@ -107,6 +99,8 @@ def print_comparison(comparison: Comparison, written: Sequence[Path]) -> None:
         )
     )
     console.print(_gain_table(comparison))
+    for table in _intervention_tables(comparison):
+        console.print(table)
     console.print(_notebook_table(comparison))
     console.print(_doubts(comparison))
     if verdict.attribution:
@@ -145,6 +139,56 @@ def _gain_table(comparison: Comparison) -> Table:
             f"{residual.last_gain:.3f} = {residual.true_last_gain:.3f} x "
             f"{residual.final_norm_gain:.3f}",
         )
+    return table
+
+
+def _intervention_tables(comparison: Comparison) -> list[Table]:
+    """The last block before and after each intervention, one table a kind."""
+    models = [(report.checkpoint.name, report.interventions) for report in comparison.reports]
+    asked = " and ".join(f"{one.site}={one.how}" for one in comparison.spec.ablate)
+    kinds: list[tuple[str, str, list[tuple[str, str, Change]]]] = [
+        (
+            f"Under {asked}: {comparison.verdict.ablated_outcome}",
+            "",
+            [(name, "", done.ablated.change) for name, done in models if done.ablated],
+        ),
+        (
+            "Components of the last blocks ablated in turn",
+            "component",
+            [
+                (name, f"{component_label(e.site)}, {e.how}", e.change)
+                for name, done in models
+                for e in done.sweep
+            ],
+        ),
+        (
+            "The same weights under another theta",
+            "theta",
+            [
+                (name, f"{dose.theta:,.0f}", dose.change)
+                for name, done in models
+                for dose in done.theta_dose
+                if not dose.own
+            ],
+        ),
+    ]
+    return [_changes(title, column, rows) for title, column, rows in kinds if rows]
+
+
+def _changes(title: str, column: str, rows: Sequence[tuple[str, str, Change]]) -> Table:
+    table = _table(title, "model", column, "gain after", "", "log gain, nats", "loss, nats a token")
+    shown = rows[:_CHANGES_SHOWN]
+    for model, what, change in shown:
+        table.add_row(
+            escape(model),
+            escape(what),
+            ratio(change.after.log_gain),
+            change.after.behaviour or "unknown",
+            nats(change.delta_log_gain),
+            f"{change.delta_loss.estimate:+.3f}",
+        )
+    if len(rows) > len(shown):
+        table.add_row(f"and {len(rows) - len(shown)} more in sweep.csv and report.html")
     return table
 
 

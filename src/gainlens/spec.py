@@ -1,6 +1,6 @@
 """What to compare and how, fixed before the run and written with it.  Unknown keys are refused."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,6 +9,9 @@ from gainlens.axes import ClassSelection, Reduction, Role, Split
 Backend = Literal["auto", "hooked", "bridge", "native"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Device = Literal["auto", "cpu", "cuda"]
+AblationHow = Literal["zero", "mean", "resample"]
+SweepHow = Literal["zero", "mean"]
+HOWS: tuple[str, ...] = get_args(AblationHow)
 
 
 class Spec(BaseModel):
@@ -49,6 +52,25 @@ class Rule(Spec):
     """a gain within 1 +- this counts as equivalent to 1"""
 
 
+class Ablation(Spec):
+    """One site replaced while the model is measured a second time."""
+
+    site: str
+    """TransformerLens hook name; blocks count from the end where negative"""
+    how: AblationHow
+
+
+def parse_ablation(text: str) -> Ablation:
+    """SITE=HOW as an Ablation; ValueError for anything else."""
+    site, sign, how = text.partition("=")
+    if not (site and sign and how in HOWS):
+        raise ValueError(
+            f"an ablation is SITE=HOW with HOW one of {', '.join(HOWS)}, such as "
+            f"blocks.-1.hook_mlp_out=zero; got {text!r}"
+        )
+    return Ablation.model_validate({"site": site, "how": how})
+
+
 class ComparisonSpec(Spec):
     """A whole run."""
 
@@ -64,6 +86,31 @@ class ComparisonSpec(Spec):
     revision: str | None = None
     allow_extrapolation: bool = False
     trust_remote_code: bool = False
+    sweep: int = Field(default=1, ge=0)
+    """the last so many blocks have every component ablated in turn; 0: no sweep"""
+    sweep_how: tuple[SweepHow, ...] = Field(default=("zero",), min_length=1)
+    sweep_heads: bool = False
+    """each attention head on its own as well"""
+    theta: tuple[float, ...] | None = None
+    """RoPE bases under which the same weights are measured again; None: those of the short and the
+    long model; empty: none"""
+    ablate: tuple[Ablation, ...] = ()
+    """applied together, for a second measurement beside the first"""
+
+    @model_validator(mode="after")
+    def _each_site_once(self) -> "ComparisonSpec":
+        sites = [ablation.site for ablation in self.ablate]
+        twice = [site for site in sites if sites.count(site) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]} is ablated twice: give each site once")
+        return self
+
+    @model_validator(mode="after")
+    def _theta_is_a_base(self) -> "ComparisonSpec":
+        wrong = [theta for theta in self.theta or () if not 1 < theta < float("inf")]
+        if wrong:
+            raise ValueError(f"a RoPE base is a number above 1, such as 500000; got {wrong[0]:g}")
+        return self
 
     @model_validator(mode="after")
     def _one_short_one_long(self) -> "ComparisonSpec":

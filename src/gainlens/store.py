@@ -53,6 +53,7 @@ def result_json(comparison: Comparison) -> dict[str, Any]:
     )
     for report in comparison.reports:
         _add_model(document["models"][report.checkpoint.name], report)
+    document |= _asked_for(comparison)
     identification = comparison.verdict.identification
     status = "CONTROLLED" if identification.controlled else "CONFOUNDED"
     return plain(
@@ -99,6 +100,7 @@ def _add_model(model: dict[str, Any], report: ModelReport) -> None:
             "halves": report.halves_control,
         },
         "visible_share": report.visible_share,
+        "interventions": report.interventions,
     }
     model["w_u"] |= {
         key: value for key, value in asdict(report.unembed).items() if key not in model["w_u"]
@@ -106,6 +108,32 @@ def _add_model(model: dict[str, Any], report: ModelReport) -> None:
     model["rope"] |= {
         key: value for key, value in asdict(report.rope).items() if key not in model["rope"]
     }
+
+
+def _asked_for(comparison: Comparison) -> dict[str, Any]:
+    """What --theta and --ablate ask for, all models together; every model has its own as well."""
+    spec, reports = comparison.spec, comparison.reports
+    found: dict[str, Any] = {}
+    if spec.theta:
+        found["theta_dose"] = [
+            {"model": report.checkpoint.name} | asdict(dose)
+            for report in reports
+            for dose in report.interventions.theta_dose
+        ]
+    if spec.ablate:
+        found["ablation"] = {
+            "site": " + ".join(ablation.site for ablation in spec.ablate),
+            "how": " + ".join(ablation.how for ablation in spec.ablate),
+            "outcome": comparison.verdict.ablated_outcome,
+            "models": {
+                report.checkpoint.name: {
+                    "baseline": {"layers": report.layers},
+                    "layers": report.interventions.ablated and report.interventions.ablated.layers,
+                }
+                for report in reports
+            },
+        }
+    return found
 
 
 def _prompts(prompts: EncodedPrompts) -> dict[str, Any]:

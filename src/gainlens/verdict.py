@@ -14,17 +14,19 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool
 
-from gainlens.attribution import TrainingCurves, attribute, paired_prompts
+from gainlens.attribution import TrainingCurves, attribute
 from gainlens.axes import (
     CLASS_SELECTIONS,
     GLOSSARY,
     REDUCTIONS,
-    Behaviour,
     ClassSelection,
     Reduction,
 )
+from gainlens.causes import ablated_outcome, ablated_verdicts, causal_reasons, differences_at_theta
+from gainlens.differences import difference_of
 from gainlens.gain import reduce_norms
 from gainlens.identification import identify
+from gainlens.outcomes import UNIT_ROUNDOFF, behaviour_of, outcome_of
 from gainlens.reasons import Standing, headline_of, reasons_for
 from gainlens.records import (
     BlockGain,
@@ -37,39 +39,15 @@ from gainlens.records import (
     Verdict,
 )
 from gainlens.spec import Rule
-from gainlens.stats import difference_interval, mean_intervals, simultaneous_band
+from gainlens.stats import mean_intervals, simultaneous_band
 
-UNIT_ROUNDOFF: Final = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 LENGTHS: Final = ("all", "short", "long")
 ONE_VALUE: Final = "one value: position 0 attends only to itself"
 NO_TOKENS: Final = "no tokens of this class"
 BLIND: Final = "(after the final norm: blind to the last block)"
 
-_OUTCOMES: Final[dict[tuple[Behaviour | None, Behaviour | None], str]] = {
-    ("EXPANDS", "CONTRACTS"): "CONFIRMED",
-    ("CONTRACTS", "CONTRACTS"): "REJECTED",
-    ("EXPANDS", "EXPANDS"): "UNEXPECTED",
-    ("CONTRACTS", "EXPANDS"): "INVERTED",
-}
-
 Key = tuple[ClassSelection, Reduction, str, bool]
 """class, reduction, lengths, after the final norm"""
-
-
-def behaviour_of(interval: Interval, roundoff: float) -> Behaviour | None:
-    """EXPANDS or CONTRACTS where the whole interval (nats) lies beyond the unit roundoff of the
-    dtype that was measured in, FLAT where it does not, None where there is no interval."""
-    if np.isnan(interval.low) or np.isnan(interval.high):
-        return None
-    margin = np.log1p(roundoff)
-    if interval.low > margin:
-        return "EXPANDS"
-    return "CONTRACTS" if interval.high < -margin else "FLAT"
-
-
-def outcome_of(short: Behaviour | None, long: Behaviour | None) -> str:
-    """The outcome for a pair of behaviours; UNDETERMINED where either is FLAT or not known."""
-    return _OUTCOMES.get((short, long), "UNDETERMINED")
 
 
 def is_equivalent(interval: Interval, rule: Rule) -> bool | None:
@@ -237,22 +215,6 @@ def premise_of(short: ModelReport, long: ModelReport) -> bool | None:
     return thetas[1] > thetas[0] and long.checkpoint.context > short.checkpoint.context
 
 
-def difference_of(short: ModelReport, long: ModelReport, rule: Rule) -> tuple[Interval, bool]:
-    """Long minus short, log gain of the last block, nats; and whether prompts could be paired."""
-    pairs = paired_prompts((short, long), rule)
-    paired = pairs is not None
-    values = (short.last_block, long.last_block) if pairs is None else pairs
-    interval = difference_interval(
-        values[1],
-        values[0],
-        paired=paired,
-        confidence=rule.confidence,
-        resamples=rule.resamples,
-        seed=rule.seed,
-    )
-    return interval, paired
-
-
 def judge(
     reports: Sequence[ModelReport], rule: Rule, curves: TrainingCurves | None = None
 ) -> Verdict:
@@ -280,6 +242,9 @@ def judge(
     identification = identify(short.checkpoint, long.checkpoint)
     effects, note = attribute(reports, rule, curves)
     premise = premise_of(short, long)
+    components = ablated_verdicts(short, long, rule)
+    at_theta = differences_at_theta(short, long, rule)
+    causal = causal_reasons(short, long, components, at_theta)
     standing = Standing(outcome, robust, len(vetoes), agree, len(undecided), premise)
     return Verdict(
         outcome=outcome,
@@ -292,6 +257,9 @@ def judge(
         identification=identification,
         attribution=effects,
         attribution_note=note,
-        reasons=reasons_for(short, long, premise, difference, paired),
+        reasons=reasons_for(short, long, premise, difference, paired, causal),
         headline=headline_of(short, long, cells, standing, identification),
+        components=components,
+        at_theta=at_theta,
+        ablated_outcome=ablated_outcome(short, long),
     )

@@ -27,11 +27,11 @@ from gainlens.figures.style import (
     threshold,
 )
 from gainlens.records import AblationEffect, Change, Interval, ModelReport, ThetaDose
+from gainlens.wording import component_label
 
 QUANTITIES: Final = ("delta_log_gain", "delta_last_gain", "delta_loss")
 _ASIDE: Final = 1.06
 """Factor by which models stand aside of one another along theta, so that no interval is hidden."""
-_COMPONENTS: Final = {"hook_attn_out": "attention", "hook_mlp_out": "MLP", "attn.hook_z": "head"}
 
 
 def change_of(change: Change, quantity: str) -> tuple[float, bool]:
@@ -40,15 +40,6 @@ def change_of(change: Change, quantity: str) -> tuple[float, bool]:
         return change.after.notebook_last_gain - change.before.notebook_last_gain, True
     found: Interval = getattr(change, quantity)
     return found.estimate, bool(found.low > 0 or found.high < 0)
-
-
-def component_label(site: str) -> str:
-    """blocks.-1.attn.hook_z[2] -> last block, head 2; blocks.-3.hook_mlp_out -> 3rd last, MLP."""
-    _, block, *rest = site.split(".")
-    name, _, head = ".".join(rest).partition("[")
-    back = -int(block)
-    place = "last" if back == 1 else f"{back}{ {2: 'nd', 3: 'rd'}.get(back, 'th') } last"
-    return f"{place}, {_COMPONENTS.get(name, name)}{f' {head[:-1]}' if head else ''}"
 
 
 @styled

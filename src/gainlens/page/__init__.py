@@ -8,7 +8,7 @@ would still not run.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -20,12 +20,13 @@ from gainlens.columns import DEFINITIONS
 from gainlens.figures.style import looks
 from gainlens.page import details, tables
 from gainlens.page.drawn import page_data
-from gainlens.page.kit import Table, nats, yes_no
+from gainlens.page.kit import Table
 from gainlens.page.svg import inline_svg
 from gainlens.provenance import command_of
 from gainlens.records import Comparison
 from gainlens.spec import HYPOTHESIS
 from gainlens.verdict import BLIND
+from gainlens.wording import nats, yes_no
 
 PAGE: Final = "report.html"
 _SCRIPTS: Final = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "explore.js")
@@ -63,6 +64,20 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
         "Along training",
         "Held-out loss, the last block's gain and the notebook's number of every cell of the "
         "shipped design against tokens seen, all seeds.",
+    ),
+    "ablation_zero": (
+        "Components ablated to zero, one at a time",
+        "Change of the last block's log gain, of the notebook's number and of the loss with each "
+        "component of the last blocks set to 0.",
+    ),
+    "ablation_mean": (
+        "Components ablated to their mean, one at a time",
+        "The same with each component set to its mean over the prompts.",
+    ),
+    "theta_dose": (
+        "Theta on fixed weights",
+        "Change of the last block's log gain and of the loss when the same weights are measured "
+        "under another RoPE base.",
     ),
     "unembed_spectrum": (
         "Spectrum of the unembedding",
@@ -127,8 +142,20 @@ def _tables(comparison: Comparison) -> list[Table]:
     made = [tables.gains, tables.numbers, tables.notebook]
     if comparison.verdict.attribution:
         made.append(tables.attribution)
+    made += [make for make, rows in _interventions(comparison) if rows]
     made += [tables.weights, tables.rope, tables.controls]
     return [make(comparison) for make in made]
+
+
+def _interventions(comparison: Comparison) -> list[tuple[Callable[[Comparison], Table], Any]]:
+    """Tables of interventions, each with what there must be for it."""
+    done = [report.interventions for report in comparison.reports]
+    return [
+        (tables.ablated, comparison.spec.ablate),
+        (tables.sweep, any(one.sweep for one in done)),
+        (tables.components, comparison.verdict.components),
+        (tables.theta, any(one.theta_dose for one in done)),
+    ]
 
 
 def _details(comparison: Comparison) -> list[Table]:

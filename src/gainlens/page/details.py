@@ -3,8 +3,9 @@
 from typing import Final
 
 from gainlens.axes import GLOSSARY
-from gainlens.page.kit import Table, column, plain, ratio, signed
+from gainlens.page.kit import Table, column
 from gainlens.records import Comparison, GainCell, MassiveToken, ModelReport
+from gainlens.wording import plain, ratio, signed
 
 MASSIVE_SHOWN: Final = 40
 """Massive tokens of a model that the page lists; result.json has all."""

@@ -1,10 +1,13 @@
 """A comparison -> the tables of its page that everyone reads."""
 
+from math import exp
+
 from gainlens.axes import GLOSSARY
 from gainlens.notebook import TABLE_HEADER, comparison_rows, row_cells
-from gainlens.page.kit import Table, column, nats, plain, ratio, signed, yes_no
-from gainlens.records import Comparison, Interval, ModelReport
+from gainlens.page.kit import Column, Table, column
+from gainlens.records import Change, Comparison, Interval, ModelReport
 from gainlens.verdict import primary_cell
+from gainlens.wording import nats, plain, ratio, signed, yes_no
 
 
 def gains(comparison: Comparison) -> Table:
@@ -114,6 +117,107 @@ def attribution(comparison: Comparison) -> Table:
             (effect.factor, nats(effect.log_gain), str(effect.log_gain.n), effect.unit, effect.at)
             for effect in comparison.verdict.attribution
         ),
+    )
+
+
+def sweep(comparison: Comparison) -> Table:
+    """Components ablated in turn."""
+    return Table(
+        "sweep",
+        "Components ablated in turn",
+        "The last block under each ablation, on the same tokens; differences are paired over "
+        "prompts.",
+        (
+            column("model", numeric=False),
+            column("site", numeric=False),
+            column("how", numeric=False),
+            *_change_columns(),
+        ),
+        tuple(
+            (report.checkpoint.name, effect.site, effect.how, *_change_cells(effect.change))
+            for report in comparison.reports
+            for effect in report.interventions.sweep
+        ),
+    )
+
+
+def theta(comparison: Comparison) -> Table:
+    """The same weights under other RoPE bases."""
+    return Table(
+        "theta-dose",
+        "Theta on fixed weights",
+        "The last block of the same weights under another RoPE base; the model's own base is the "
+        "row without a change.",
+        (column("model", numeric=False), column("theta"), *_change_columns()),
+        tuple(
+            (report.checkpoint.name, f"{dose.theta:,.0f}", *_change_cells(dose.change))
+            for report in comparison.reports
+            for dose in report.interventions.theta_dose
+        ),
+    )
+
+
+def ablated(comparison: Comparison) -> Table:
+    """Before and after the ablations that were asked for."""
+    wanted = " and ".join(f"{one.site} by {one.how}" for one in comparison.spec.ablate)
+    return Table(
+        "ablated",
+        "Before and after the ablation",
+        f"{wanted}; the outcome under it: {comparison.verdict.ablated_outcome}.",
+        (column("model", numeric=False), *_change_columns()),
+        tuple(
+            (report.checkpoint.name, *_change_cells(found.change))
+            for report in comparison.reports
+            if (found := report.interventions.ablated) is not None
+        ),
+    )
+
+
+def components(comparison: Comparison) -> Table:
+    """The outcome with each component ablated."""
+    return Table(
+        "components",
+        "What the outcome depends on",
+        "The outcome with a component ablated in the short model, in the long one, and in both; "
+        "and the difference between them with it ablated in both.",
+        (
+            *(
+                column(name, numeric=False)
+                for name in ("site", "how", "before", "short_ablated", "long_ablated")
+            ),
+            column("both_ablated", numeric=False),
+            column("difference", "difference, both ablated, nats"),
+        ),
+        tuple(
+            (
+                found.site, found.how, found.before, found.short_ablated, found.long_ablated,
+                found.both_ablated, nats(found.difference),
+            )
+            for found in comparison.verdict.components
+        ),
+    )  # fmt: skip
+
+
+def _change_columns() -> tuple[Column, ...]:
+    return (
+        column("gain_before"),
+        column("gain_after", "gain after [interval]"),
+        column("delta_log_gain", "change of log gain, nats"),
+        column("delta_loss", "change of loss, nats a token"),
+        column("delta_last_gain", "notebook's last_gain"),
+        column("behaviour_after", numeric=False),
+    )
+
+
+def _change_cells(change: Change) -> tuple[str, ...]:
+    before, after = change.before, change.after
+    return (
+        plain(exp(before.log_gain.estimate), ".3f"),
+        ratio(after.log_gain),
+        nats(change.delta_log_gain),
+        nats(change.delta_loss),
+        f"{plain(before.notebook_last_gain, '.3f')} → {plain(after.notebook_last_gain, '.3f')}",
+        after.behaviour or "unknown",
     )
 
 
