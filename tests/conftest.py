@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ SHAPE: dict[str, Any] = {
     "eos_token_id": 257,
     "tie_word_embeddings": False,
 }
+CLASSES = {
+    "GPT2": ("GPT2Config", "GPT2LMHeadModel"),
+    "Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
+}
+"""Architectures whose classes are not called ...Config and ...ForCausalLM."""
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -66,13 +72,15 @@ def build_model(architecture: str = "Llama", seed: int = 0, **shape: Any) -> Any
     """A random Hugging Face causal LM of the test shape, norm weights and all."""
     import transformers
 
-    config = getattr(transformers, f"{architecture}Config")(**{**SHAPE, **shape})
+    plain = (f"{architecture}Config", f"{architecture}ForCausalLM")
+    config_class, model_class = CLASSES.get(architecture, plain)
+    config = getattr(transformers, config_class)(**{**SHAPE, **shape})
     torch.manual_seed(seed)
-    model = getattr(transformers, f"{architecture}ForCausalLM")(config).eval()
+    model = getattr(transformers, model_class)(config).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             # weights large enough that attention and MLP matter beside the embedding
-            weight.copy_(torch.randn_like(weight) * 0.15 + ("norm" in name))
+            weight.copy_(torch.randn_like(weight) * 0.15 + ("norm" in name or ".ln_" in name))
     return model
 
 
@@ -89,3 +97,24 @@ def make_checkpoint(tmp_path_factory) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def folder_of(make_checkpoint) -> Callable[[str], Path]:
+    """A checkpoint of one of tests/architectures.py's cases; made once, not to be changed."""
+    from architectures import ARCHITECTURES
+
+    @cache
+    def make(case: str) -> Path:
+        architecture, shape = ARCHITECTURES[case]
+        return make_checkpoint(architecture, **shape)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def loaded_of(folder_of) -> Callable[[str, str], Any]:
+    """The same, loaded on a back end; loaded once, not to be changed."""
+    from gainlens.checkpoints import load
+
+    return cache(lambda case, backend: load(folder_of(case), backend=backend))

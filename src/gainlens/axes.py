@@ -28,6 +28,10 @@ GRAM_COLUMNS: Final = ("xx", "aa", "mm", "xa", "xm", "am", "yy", "xa_sq", "xm_sq
 y = resid_post: the six inner products of (x, a, m), then |y|^2, |x+a|^2 and |x+m|^2 measured
 directly, because from the Gram matrix alone they cancel where a block erases."""
 
+HEAD_COLUMNS: Final = ("hx", "hy", "hh")
+"""What a token leaves behind of one head's write h: its inner products with x = resid_pre and with
+y = resid_post, and its squared norm."""
+
 TOP_COMPONENTS: Final = 4
 """How many of the largest |components| of resid_post are kept per token and block."""
 
@@ -48,6 +52,7 @@ GLOSSARY: Final[dict[str, Term]] = {
     "log_gain": Term("log gain", "nats", "natural logarithm of the gain"),
     "attention": Term("attention's part", "nats", "what attention's write contributes to the log gain; attention + mlp + remainder = log gain"),
     "mlp": Term("MLP's part", "nats", "what the MLP's write contributes to the log gain"),
+    "head": Term("a head's part", "nats", "<h, x+y> / 2L of one head's write h: the heads and b_O's part sum to attention's part under the logarithmic-mean split"),
     "remainder": Term("remainder", "nats", "log gain minus attention's and the MLP's part: rounding of the model's own additions"),
     "logmean": Term("logarithmic-mean split", "nats", "attention = <a, x+y> / 2L, mlp = <m, x+y> / 2L, L = (|y|^2 - |x|^2) / ln(|y|^2/|x|^2)", "additive logarithmic-mean Divisia index, Ang 2004"),
     "shapley": Term("Shapley split", "nats", "mean over both orders of adding attention's and the MLP's write", "Shapley 1953"),

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from gainlens.axes import GRAM_COLUMNS
 from gainlens.batching import BATCH_TOKENS, batches
+from gainlens.decoders import AttentionOut
 from gainlens.gram import BlockNumbers, block_numbers, token_slices
+from gainlens.heads import UNEXPLAINED, HeadNumbers, project_heads
+from gainlens.limits import enough_memory
 from gainlens.records import Capture, EncodedPrompts
 from gainlens.sites import BLOCK_SITES, ModelSites, Reader, Site, reading, sites_of
 from gainlens.unembed import visible_share
@@ -26,17 +29,21 @@ Subspaces = tuple[Tensor, Tensor]
 class _Pass:
     """Readers for one forward pass over a right-padded batch; holds one block's tensors."""
 
-    def __init__(self, sites: ModelSites, subspaces: Subspaces | None) -> None:
+    def __init__(self, sites: ModelSites, subspaces: Subspaces | None, heads: bool) -> None:
         self._sites = sites
         self._subspaces = subspaces
+        self._wants_heads = heads
         self._open: dict[str, Tensor] = {}
         self.numbers: dict[int, BlockNumbers] = {}
         self.patterns: dict[int, Tensor] = {}
+        self.heads: dict[int, HeadNumbers] = {}
+        self._z: tuple[Tensor, AttentionOut] | None = None
         self.normed: Tensor | None = None
         self.shares: Tensor | None = None
 
     def readers(self, lengths: Tensor, patterns: bool) -> list[tuple[Site, Reader]]:
-        """One reader a site; attention patterns [batch, head, query, key] only where asked for."""
+        """One reader a site; attention patterns [batch, head, query, key] and what each head reads
+        out [batch, token, head, d_head] only where asked for."""
         found: list[tuple[Site, Reader]] = []
         for layer in range(self._sites.num_layers):
             for name in BLOCK_SITES:
@@ -45,6 +52,10 @@ class _Pass:
             pattern = self._sites.sites.get(f"blocks.{layer}.attn.hook_pattern")
             if patterns and pattern is not None:
                 found.append((pattern, partial(self._take_pattern, layer, lengths)))
+            if self._wants_heads:
+                z = self._sites.site(f"blocks.{layer}.attn.hook_z")
+                out = self._sites.attention_out(layer)
+                found.append((z, partial(self._take_z, out)))
         return found
 
     def _take(self, layer: int, name: str, tensor: Tensor) -> None:
@@ -58,7 +69,14 @@ class _Pass:
         if layer == self._sites.num_layers - 1:
             self.normed = _normed(self._sites.final_norm, tensor)
             self.shares = None if self._subspaces is None else _shares(a, m, self._subspaces)
+        if self._z is not None:
+            z, out = self._z
+            self.heads[layer] = project_heads(z, x, a, tensor, out)
+            self._z = None
         self._open.clear()
+
+    def _take_z(self, out: AttentionOut, z: Tensor) -> None:
+        self._z = z, out
 
     def _take_pattern(self, layer: int, lengths: Tensor, pattern: Tensor) -> None:
         """Attention on position 0, mean over the prompt's own later queries: [batch, head]."""
@@ -77,10 +95,27 @@ class _Pass:
         )
 
     def check(self) -> None:
-        """Every block must have been seen."""
+        """Every block must have been seen, with its heads where they were asked for."""
         missing = [layer for layer in range(self._sites.num_layers) if layer not in self.numbers]
         if missing:
             raise RuntimeError(self._silent(missing[0]))
+        if self._wants_heads:
+            self._check_heads()
+
+    def _check_heads(self) -> None:
+        for layer in range(self._sites.num_layers):
+            if layer not in self.heads:
+                raise RuntimeError(
+                    f"no activation passed at blocks.{layer}.attn.hook_z, so this "
+                    f"{self._sites.kind} model's heads cannot be told apart: capture without heads"
+                )
+            missed = float(self.heads[layer].unexplained.max())
+            if not missed <= UNEXPLAINED:
+                raise ValueError(
+                    f"the heads of block {layer} do not add up to hook_attn_out (they miss it by "
+                    f"{missed:.2g} of the norms): an intervention replaced it, or this model does "
+                    "more between the two; capture without heads"
+                )
 
 
 def _normed(final_norm: nn.Module, y: Tensor) -> Tensor:
@@ -103,6 +138,7 @@ def capture(
     *,
     subspaces: Subspaces | None = None,
     patterns: bool = False,
+    heads: bool = False,
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int], None] | None = None,
 ) -> Capture:
@@ -117,21 +153,26 @@ def capture(
         subspaces: two orthonormal bases [d_model, k] of W_U (gainlens.unembed): adds what of the
             last block's writes W_U sees and what it hardly sees.
         patterns: add the attention weight on position 0, where the model has hook_pattern.
+        heads: add every head's write, projected (`gainlens.head_split` makes nats of it), where the
+            model has attn.hook_z and its W_O is known.
         batch_tokens: prompts of like length run together, right-padded, up to this many tokens;
             a causal model's real positions do not see the padding.
         progress: called with the number of prompts done since the last call.
 
-    Raises ValueError where an activation is not finite (with the site), RuntimeError where a site
-    did not fire.
+    Raises ValueError where an activation is not finite (with the site), where the model cannot hold
+    a prompt or memory runs out (with the setting to change); RuntimeError where a site did not
+    fire.
     """
     sites = sites_of(model)
     pieces: dict[int, _Piece] = {}
     for batch in batches(model, prompts, sites.device, batch_tokens):
-        one_pass = _Pass(sites, subspaces)
-        with torch.no_grad(), reading(one_pass.readers(batch.lengths, patterns)):
-            sites.run(batch.tokens)
-        one_pass.check()
-        pieces.update(zip(batch.index, _pieces(one_pass, batch.lengths), strict=True))
+        one_pass = _Pass(sites, subspaces, heads)
+        readers = one_pass.readers(batch.lengths, patterns)
+        with enough_memory("running the model", sites.kind):
+            with torch.no_grad(), reading(readers):
+                sites.run(batch.tokens)
+            one_pass.check()
+            pieces.update(zip(batch.index, _pieces(one_pass, batch.lengths), strict=True))
         if progress is not None:
             progress(len(batch.index))
     return _assemble(prompts, [pieces[index] for index in range(len(prompts.tokens))])
@@ -147,6 +188,7 @@ class _Piece:
     normed: np.ndarray
     shares: np.ndarray | None
     sink: np.ndarray | None
+    heads: np.ndarray | None
 
 
 def _pieces(one_pass: _Pass, lengths: Tensor) -> list[_Piece]:
@@ -161,6 +203,8 @@ def _pieces(one_pass: _Pass, lengths: Tensor) -> list[_Piece]:
     shares = None if one_pass.shares is None else one_pass.shares.cpu().numpy()
     patterns = [one_pass.patterns[layer] for layer in layers if one_pass.patterns]
     sink = _together(patterns) if patterns else None
+    per_head = [one_pass.heads[layer].columns.movedim(1, -1) for layer in layers if one_pass.heads]
+    heads = _together(per_head) if per_head else None
     return [
         _Piece(
             gram=gram[:, :, row, :length].swapaxes(0, 1),
@@ -169,6 +213,7 @@ def _pieces(one_pass: _Pass, lengths: Tensor) -> list[_Piece]:
             normed=normed[row, :length],
             shares=None if shares is None else shares[:, :, row, :length],
             sink=None if sink is None else sink[:, row],
+            heads=None if heads is None else heads[:, row, ..., :length],
         )
         for row, length in enumerate(lengths.tolist())
     ]
@@ -191,6 +236,7 @@ def _assemble(prompts: EncodedPrompts, pieces: list[_Piece]) -> Capture:
     shares = [piece.shares for piece in pieces if piece.shares is not None]
     both = np.concatenate(shares, axis=-1, dtype=np.float64) if shares else None
     sinks = [piece.sink for piece in pieces if piece.sink is not None]
+    heads = [piece.heads for piece in pieces if piece.heads is not None]
     return Capture(
         prompt=np.repeat(np.arange(len(lengths)), lengths),
         position=np.concatenate([np.arange(length) for length in lengths]),
@@ -202,6 +248,7 @@ def _assemble(prompts: EncodedPrompts, pieces: list[_Piece]) -> Capture:
         visible=None if both is None else both[0],
         null=None if both is None else both[1],
         sink=np.stack(sinks, axis=-1, dtype=np.float64) if sinks else None,
+        heads=np.concatenate(heads, axis=-1, dtype=np.float64) if heads else None,
     )
 
 

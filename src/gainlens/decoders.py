@@ -112,14 +112,20 @@ def _block(layer: Any, model_name: str) -> DecoderBlock:
     """What is added to the stream: after the post-norms where the block has them."""
     attention = _child(layer, _ATTENTION, model_name)
     found = [getattr(attention, name) for name in _PROJECTIONS if hasattr(attention, name)]
-    post_norms = hasattr(layer, "post_feedforward_layernorm")
+    post_norm = post_norm_of(layer)
     return DecoderBlock(
         whole=layer,
-        attention=layer.post_attention_layernorm if post_norms else attention,
-        mlp=layer.post_feedforward_layernorm if post_norms else _child(layer, _MLP, model_name),
+        attention=post_norm or attention,
+        mlp=layer.post_feedforward_layernorm if post_norm else _child(layer, _MLP, model_name),
         projection=found[0] if found else None,
-        post_norm=layer.post_attention_layernorm if post_norms else None,
+        post_norm=post_norm,
     )
+
+
+def post_norm_of(layer: Any) -> nn.Module | None:
+    """The norm between attention and the stream; Llama has one of that name before its MLP."""
+    both = hasattr(layer, "post_feedforward_layernorm")
+    return layer.post_attention_layernorm if both else None
 
 
 def _child(module: Any, names: Sequence[str], model_name: str) -> Any:

@@ -7,7 +7,7 @@ y leaves; y = x + a + m up to rounding.
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from gainlens.axes import ClassSelection, Reduction, Split
+from gainlens.axes import HEAD_COLUMNS, ClassSelection, Reduction, Split
 from gainlens.records import Capture, Decomposition, PromptGains
 
 _SERIES = 1e-4
@@ -39,6 +39,20 @@ def split_log_gain(
         return attention / weight, mlp / weight
     x, xa, xm, y = (np.log(capture.column(name)) / 2 for name in ("xx", "xa_sq", "xm_sq", "yy"))
     return _ordered_split(split, x, xa, xm, y)
+
+
+def head_split(capture: Capture) -> Float64[np.ndarray, "layer head token"]:
+    """Every head's part of every token's log gain, nats, under the logarithmic-mean split.
+
+    Head h writes h: its part is <h, x+y> / 2L.  The heads sum to attention's part, less that of
+    attention's bias b_O (GPT-2, GPT-NeoX) and of whatever was put in attn_out's place.  ValueError
+    where the capture was made without heads.
+    """
+    if capture.heads is None:
+        raise ValueError("this capture has no heads: make it with capture(..., heads=True)")
+    weight = 2 * log_mean(capture.column("xx"), capture.column("yy"))
+    on_x, on_y = (capture.heads[:, :, HEAD_COLUMNS.index(name)] for name in ("hx", "hy"))
+    return (on_x + on_y) / weight[:, None, :]
 
 
 def _writes_onto_sum(

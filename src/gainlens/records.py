@@ -106,6 +106,9 @@ class Capture:
     heads: Float64[np.ndarray, "layer head head_column token"] | None = None
     """of every head's write its inner products with resid_pre and resid_post, and its squared norm,
     in the order of axes.HEAD_COLUMNS; squared L2 norm; None where not asked for"""
+    heads: Float64[np.ndarray, "layer head head_column token"] | None = None
+    """of every head's write its inner products with resid_pre and resid_post, and its squared norm,
+    in the order of axes.HEAD_COLUMNS; squared L2 norm; None where not asked for"""
     token_text: tuple[str, ...] | None = None
     """every token's text, decoded alone, for the reader; None where nobody asked for it"""
 

@@ -23,6 +23,7 @@ from gainlens.decoders import (
     decoder_of,
     first_tensor,
     learned_positions,
+    post_norm_of,
     projected,
     tensor_of,
     with_first,
@@ -241,7 +242,7 @@ def _bridge_sites(model: Any) -> ModelSites:
         run=limited(lambda tokens: hf_model.base_model(tokens, use_cache=False)),
         logits=limited(model),
         attention_out=lambda layer: projected(
-            model.blocks[layer].attn.o, getattr(model.blocks[layer], "ln1_post", None)
+            model.blocks[layer].attn.o, post_norm_of(model.blocks[layer].original_component)
         ),
     )
 
