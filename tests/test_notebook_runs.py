@@ -1,0 +1,111 @@
+"""notebooks/long_context.ipynb: short, clean, and it runs; on Colab and on real checkpoints too, as
+far as that can be tried without either."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from planted_run import planted_run
+
+from gainlens import store
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+
+NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "long_context.ipynb"
+COLAB = """
+class files:
+    @staticmethod
+    def download(path):
+        print("downloaded", path)
+"""
+
+
+def read():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+def code(notebook) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def run(notebook, folder: Path):
+    """The executed notebook; a cell's exception is raised."""
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
+    return notebook
+
+
+def printed(notebook) -> str:
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
+    return "".join(out.text for out in outputs if out.output_type == "stream")
+
+
+def test_it_is_stored_without_outputs():
+    for cell in read().cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+def test_its_cells_are_short_and_its_ten_steps_are_numbered():
+    notebook = read()
+    assert max(source.count("\n") + 1 for source in code(notebook)) <= 25
+    headings = [cell.source.splitlines()[0] for cell in notebook.cells if "## " in cell.source]
+    assert [heading.split()[1] for heading in headings[:10]] == [str(n) for n in range(1, 11)]
+
+
+def test_the_preset_is_one_line_of_its_own():
+    sources = code(read())
+    assert sources[0] == 'PRESET = "twins"'
+    assert not any("PRESET =" in source for source in sources[1:])
+
+
+@pytest.mark.slow
+def test_it_runs_on_the_twins(tmp_path):
+    notebook = run(read(), tmp_path)
+    folder = tmp_path / "runs" / "twins"
+    result = json.loads((folder / store.RESULT).read_text("utf-8"))
+    text = printed(notebook)
+    assert f"the notebook's rule: {result['hypothesis_test']['verdict']}" in text
+    assert result["verdict"]["headline"] in text
+    assert "blocks.-1.hook_mlp_out: EXPANDS" in text
+    pictures = [
+        out
+        for cell in notebook.cells
+        for out in cell.get("outputs", ())
+        if "image/svg+xml" in out.get("data", {})
+    ]
+    assert len(pictures) == 4
+    with zipfile.ZipFile(tmp_path / "gainlens-twins.zip") as archive:
+        assert {store.RESULT, "report.html", "figures/headline.png"} <= set(archive.namelist())
+
+
+@pytest.mark.slow
+def test_real_checkpoints_are_one_line_away_and_colab_downloads(tmp_path, monkeypatch):
+    """The measuring itself is left out: a finished run takes its place."""
+    monkeypatch.setenv("HF_TOKEN", "hf_not_a_token")  # else the cell asks for one
+    finished, planted = tmp_path / "finished", planted_run()
+    finished.mkdir()
+    store.write_tokens(finished / store.TOKENS, planted)
+    store.write_heads(finished / store.HEADS, planted)
+    store.write_json(finished / store.RESULT, store.result_json(planted))
+    colab = tmp_path / "google" / "colab"
+    colab.mkdir(parents=True)
+    (colab / "__init__.py").write_text(COLAB, encoding="utf-8")
+
+    notebook = read()
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells[0].source = cells[0].source.replace("twins", "llama")
+    measuring = next(i for i, cell in enumerate(cells) if "gainlens.compare(" in cell.source)
+    saving = next(cell for cell in cells if "make_archive" in cell.source)
+    stand_in = nbformat.v4.new_code_cell(
+        f"comparison = gainlens.read_run({str(finished)!r})\nprint(shipped, spec.backend)"
+    )
+    notebook.cells = [*cells[:measuring], stand_in, saving]
+    text = printed(run(notebook, tmp_path))
+
+    assert "False native" in text
+    assert "meta-llama/Llama-3.1-8B" in text
+    assert f"downloaded {tmp_path / 'gainlens-llama.zip'}" in text
