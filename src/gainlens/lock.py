@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 LOCK: Final = ".lock"
+_ATTEMPTS: Final = 100
 
 _held: set[int] = set()
 """Descriptors of the locks of this process."""
@@ -45,9 +46,10 @@ def locked(folder: Path) -> Generator[None]:
         try:
             yield
         finally:
-            (folder / LOCK).unlink(missing_ok=True)  # while it is held: see _is_at
-            _held.discard(handle)
-            os.close(handle)
+            if handle in _held:  # not so in a forked child: the lock is its parent's
+                (folder / LOCK).unlink(missing_ok=True)  # while it is held: see _is_at
+                _held.discard(handle)
+                os.close(handle)
     finally:
         with contextlib.suppress(OSError):  # not empty, or another's by now
             for path in made:
@@ -57,15 +59,7 @@ def locked(folder: Path) -> Generator[None]:
 def _acquire(folder: Path) -> int:
     path = folder / LOCK
     while True:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        except FileNotFoundError:  # another removed the folder that it had made
-            continue
-        except OSError as error:
-            raise ValueError(
-                f"cannot write into {folder}: {error.strerror}; give --out another folder"
-            ) from error
+        handle = _open(folder)
         try:
             _flock(folder, handle)
             if _is_at(path, handle):
@@ -76,6 +70,20 @@ def _acquire(folder: Path) -> int:
             os.close(handle)
             raise
         os.close(handle)
+
+
+def _open(folder: Path) -> int:
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            if left and isinstance(error, FileNotFoundError):
+                continue  # another process removes the folder that it had made
+            raise ValueError(
+                f"cannot write into {folder}: {error.strerror}; give --out another folder"
+            ) from error
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _flock(folder: Path, handle: int) -> None:
