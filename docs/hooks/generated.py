@@ -29,6 +29,9 @@ CALIBRATION = ROOT / "src" / "gainlens" / "data" / "calibration.csv"
 FIGURES = ROOT / "figures"
 
 _REQUEST = re.compile(r"^\{\{ *(\w+)(?:: *(.+?))? *\}\}$", re.MULTILINE)
+_ELSEWHERE = re.compile(
+    r'<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)="(?:https?:)?//[^>]*>', re.IGNORECASE
+)
 _LOCAL_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
 
 
@@ -42,6 +45,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Answer the page's requests."""
     return answered(markdown)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """No page may load anything from elsewhere."""
+    for page in sorted(Path(config.site_dir).rglob("*.html")):
+        if found := _ELSEWHERE.search(page.read_text("utf-8")):
+            raise PluginError(f"{page.name} loads from elsewhere: {found[0]}")
 
 
 def answered(markdown: str) -> str:
@@ -85,9 +95,14 @@ def _readme(heading: str) -> str:
 
 def _commands(_: str | None) -> str:
     """What every command prints for --help, to the letter."""
+    programs = [("scripts/compare.py", cli.compare_command)]
+    programs += [
+        ("gainlens", found) for found in vars(cli).values() if isinstance(found, click.Group)
+    ]
     return "\n\n".join(
         f"## {words}\n\n```text\n{context.command.get_help(context)}\n```"
-        for words, context in walk("scripts/compare.py", cli.compare_command, None)
+        for name, program in programs
+        for words, context in walk(name, program, None)
     )
 
 
