@@ -17,7 +17,6 @@ from gainlens.batching import BATCH_TOKENS, batches
 from gainlens.decoders import AttentionOut
 from gainlens.gram import BlockNumbers, block_numbers, token_slices
 from gainlens.heads import UNEXPLAINED, HeadNumbers, project_heads
-from gainlens.limits import enough_memory
 from gainlens.records import Capture, EncodedPrompts
 from gainlens.sites import BLOCK_SITES, ModelSites, Reader, Site, reading, sites_of
 from gainlens.unembed import visible_share
@@ -168,11 +167,10 @@ def capture(
     for batch in batches(model, prompts, sites.device, batch_tokens):
         one_pass = _Pass(sites, subspaces, heads)
         readers = one_pass.readers(batch.lengths, patterns)
-        with enough_memory("running the model", sites.kind):
-            with torch.no_grad(), reading(readers):
-                sites.run(batch.tokens)
-            one_pass.check()
-            pieces.update(zip(batch.index, _pieces(one_pass, batch.lengths), strict=True))
+        with torch.no_grad(), reading(readers):
+            sites.run(batch.tokens)
+        one_pass.check()
+        pieces.update(zip(batch.index, _pieces(one_pass, batch.lengths), strict=True))
         if progress is not None:
             progress(len(batch.index))
     return _assemble(prompts, [pieces[index] for index in range(len(prompts.tokens))])

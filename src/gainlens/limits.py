@@ -13,6 +13,8 @@ from torch import Tensor
 
 Run = Callable[[Tensor], Any]
 """token ids [batch, position] -> a forward pass"""
+Check = Callable[[Tensor], None]
+"""token ids [batch, position] -> ValueError, or nothing"""
 
 _MATRICES = 2
 """Attention scores and their softmax are alive together where attention is materialised."""
@@ -20,40 +22,53 @@ _CPU_MEMORY = ("can't allocate memory", "not enough memory")
 """How torch's CPU allocator says it, in a RuntimeError, on Linux and on Windows."""
 
 
-def within(run: Run, most: int | None, advice: str) -> Run:
-    """`run`, but a prompt of more than `most` tokens is a ValueError with that advice."""
+def guarded(run: Run, kind: str, *checks: Check) -> Run:
+    """`run` behind checks of its tokens, and with a sentence where its memory runs out.
+
+    kind: hooked, bridge or native.
+    """
 
     def checked(tokens: Tensor) -> Any:
+        for check in checks:
+            check(tokens)
+        with enough_memory(f"running {tokens.shape[0]} x {tokens.shape[1]:,} tokens", kind):
+            return run(tokens)
+
+    return checked
+
+
+def no_longer_than(most: int | None, advice: str) -> Check:
+    """Refuses a prompt of more than `most` tokens, with that advice; None: there is no limit."""
+
+    def check(tokens: Tensor) -> None:
         if most is not None and tokens.shape[1] > most:
             raise ValueError(
                 f"a prompt of {tokens.shape[1]:,} tokens does not fit this model, which holds "
                 f"{most:,}: {advice}, or give a shorter one (--tokens {most})"
             )
-        return run(tokens)
 
-    return checked
+    return check
 
 
-def materialising(run: Run, kind: str, heads: int, weight: Tensor) -> Run:
-    """`run`, but a prompt whose attention alone is beyond the device's memory is a ValueError.
+def attention_fits(kind: str, heads: int, weight: Tensor) -> Check:
+    """Refuses a prompt whose materialised attention alone is beyond the device's memory.
 
     heads: of one block; weight: any parameter of the model, for its dtype and device.
     """
+    other = "" if kind == "native" else "--backend native does not hold it, or "
 
-    def checked(tokens: Tensor) -> Any:
+    def check(tokens: Tensor) -> None:
         rows, length = tokens.shape
         needed = _MATRICES * rows * heads * length**2 * weight.element_size()
         there = memory_of(weight.device)
         if there is not None and needed > there:
             raise ValueError(
-                f"a {kind} model holds attention of every query on every key: {length:,} tokens "
+                f"this {kind} model holds attention of every query on every key: {length:,} tokens "
                 f"need {needed / 2**30:,.0f} GiB a block, and {weight.device} has "
-                f"{there / 2**30:,.0f}; --backend native does not hold it, or give a shorter "
-                "prompt (--tokens)"
+                f"{there / 2**30:,.0f}; {other}give a shorter prompt (--tokens)"
             )
-        return run(tokens)
 
-    return checked
+    return check
 
 
 def memory_of(device: torch.device) -> int | None:
@@ -76,11 +91,10 @@ def enough_memory(doing: str, backend: str) -> Generator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
-        first = "" if backend == "native" else "--backend native, which needs the least of the "
-        first += "" if backend == "native" else "three, or "
+        other = "" if backend == "native" else "--backend native, which needs the least, or "
         raise ValueError(
-            f"memory ran out while {doing} ({_first_line(error)}): take {first}--dtype bfloat16, "
-            "shorter prompts (--tokens), or --device auto, which uses every GPU there is"
+            f"memory ran out while {doing} ({_first_line(error)}): take {other}--dtype bfloat16, "
+            "shorter prompts (--tokens), or --device auto, which uses all there is"
         ) from error
 
 

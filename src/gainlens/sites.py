@@ -3,7 +3,7 @@
 Three kinds of model present the same sites: `hooked` (HookedTransformer), `bridge`
 (TransformerBridge) and `native` (a Hugging Face causal LM).  A site is a module and the side of it
 on which the tensor passes; reading and writing are torch forward hooks, registered inside `try` and
-removed in `finally`, so that none survives whatever is raised and no hook of the user's is touched.
+removed in `finally`, so that none survives and no hook of the user's is touched.
 """
 
 import re
@@ -28,7 +28,7 @@ from gainlens.decoders import (
     tensor_of,
     with_first,
 )
-from gainlens.limits import Run, materialising, within
+from gainlens.limits import Run, attention_fits, guarded, no_longer_than
 
 Kind = Literal["hooked", "bridge", "native"]
 Reader = Callable[[Tensor], None]
@@ -56,7 +56,8 @@ class ModelSites:
 
     kind: Kind
     sites: dict[str, Site]
-    """by TransformerLens' hook name"""
+    """by TransformerLens' hook name; ln_final is the whole norm, whose hook_normalized is before
+    its weight on some back ends and after it on others"""
     num_layers: int
     num_heads: int
     d_model: int
@@ -73,7 +74,7 @@ class ModelSites:
     logits: Run
     """token ids [batch, position] -> the model's own logits [batch, position, d_vocab]"""
     attention_out: Callable[[int], AttentionOut]
-    """a block's W_O, b_O and post-norm; ValueError where they are not known"""
+    """a block's W_O, b_O and post-norm"""
 
     def site(self, name: str) -> Site:
         """A site by name; ValueError names the nearest ones that exist."""
@@ -185,11 +186,10 @@ def _hooked_sites(model: Any) -> ModelSites:
     rotary = model.cfg.positional_embedding_type == "rotary"
     advice = "--backend native goes beyond it" if rotary else _LEARNED
     weight = next(model.parameters())
-
-    def limited(run: Run) -> Run:
-        run = materialising(run, "hooked", model.cfg.n_heads, weight)
-        return within(run, model.cfg.n_ctx, advice)
-
+    checks = (
+        no_longer_than(model.cfg.n_ctx, advice),
+        attention_fits("hooked", model.cfg.n_heads, weight),
+    )
     return ModelSites(
         kind="hooked",
         sites=sites | {"ln_final": Site("ln_final", model.ln_final, "output")},
@@ -201,8 +201,8 @@ def _hooked_sites(model: Any) -> ModelSites:
         final_norm=model.ln_final,
         unembed=model.unembed,
         device=weight.device,
-        run=limited(lambda tokens: model(tokens, return_type=None)),
-        logits=limited(model),
+        run=guarded(lambda tokens: model(tokens, return_type=None), "hooked", *checks),
+        logits=guarded(model, "hooked", *checks),
         attention_out=lambda layer: _hooked_out(model.blocks[layer]),
     )
 
@@ -223,11 +223,10 @@ def _bridge_sites(model: Any) -> ModelSites:
         name: Site(name, module, "output", heads if name.endswith(_HEADS_APART) else None)
         for name, module in hook_dict.items()
     }
-    most = learned_positions(hf_model)
-
-    def limited(run: Run) -> Run:
-        return within(materialising(run, "bridge", heads, weight), most, _LEARNED)
-
+    checks = (
+        no_longer_than(learned_positions(hf_model), _LEARNED),
+        attention_fits("bridge", heads, weight),
+    )
     return ModelSites(
         kind="bridge",
         sites=sites | {"ln_final": Site("ln_final", model.ln_final, "output")},
@@ -239,8 +238,8 @@ def _bridge_sites(model: Any) -> ModelSites:
         final_norm=model.ln_final,
         unembed=hf_model.get_output_embeddings(),
         device=weight.device,
-        run=limited(lambda tokens: hf_model.base_model(tokens, use_cache=False)),
-        logits=limited(model),
+        run=guarded(lambda tokens: hf_model.base_model(tokens, use_cache=False), "bridge", *checks),
+        logits=guarded(model, "bridge", *checks),
         attention_out=lambda layer: projected(
             model.blocks[layer].attn.o, post_norm_of(model.blocks[layer].original_component)
         ),
@@ -265,11 +264,16 @@ def _native_sites(model: Any) -> ModelSites:
     for index, block in enumerate(decoder.blocks):
         found += _native_block(f"blocks.{index}", block, config.num_attention_heads)
     embedding = model.get_input_embeddings()
-    found.append(Site("hook_embed", embedding, "output"))
-    limited = partial(within, most=decoder.positions, advice=_LEARNED)
+    found += [
+        Site("hook_embed", embedding, "output"),
+        Site("ln_final", decoder.final_norm, "output"),
+    ]
+    checks = [no_longer_than(decoder.positions, _LEARNED)]
+    if config._attn_implementation == "eager":
+        checks.append(attention_fits("native", config.num_attention_heads, embedding.weight))
     return ModelSites(
         kind="native",
-        sites={site.name: site for site in (*found, _final(decoder.final_norm))},
+        sites={site.name: site for site in found},
         num_layers=len(decoder.blocks),
         num_heads=config.num_attention_heads,
         d_model=config.hidden_size,
@@ -278,8 +282,8 @@ def _native_sites(model: Any) -> ModelSites:
         final_norm=decoder.final_norm,
         unembed=model.get_output_embeddings(),
         device=embedding.weight.device,
-        run=limited(lambda tokens: base(tokens, use_cache=False)),
-        logits=limited(lambda tokens: model(tokens, use_cache=False).logits),
+        run=guarded(lambda tokens: base(tokens, use_cache=False), "native", *checks),
+        logits=guarded(lambda tokens: model(tokens, use_cache=False).logits, "native", *checks),
         attention_out=lambda layer: projected(
             decoder.blocks[layer].projection,
             decoder.blocks[layer].post_norm,
@@ -298,9 +302,3 @@ def _native_block(prefix: str, block: DecoderBlock, heads: int) -> list[Site]:
     if block.projection is not None:
         sites.append(Site(prefix + _HEADS_APART, block.projection, "input", heads))
     return sites
-
-
-def _final(norm: nn.Module) -> Site:
-    """What the unembedding reads.  TransformerLens' ln_final.hook_normalized is before the norm's
-    weight on some back ends and after it on others."""
-    return Site("ln_final", norm, "output")
