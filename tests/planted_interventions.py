@@ -10,6 +10,7 @@ from gainlens.records import (
     AblationEffect,
     BlockGain,
     Change,
+    ControlEffect,
     Interventions,
     LastBlock,
     ThetaDose,
@@ -44,6 +45,7 @@ def interventions(
     own: float = 1e4,
     ablated: float | None = None,
     notes: tuple[str, ...] = (),
+    controls: bool = False,
 ) -> Interventions:
     """sites and thetas: what each adds to every prompt's log gain, nats."""
     layers = (BlockGain(0, 0.1, 0.04, 0.06, 0.0, 1.105, 1.0, 1.2),)
@@ -58,4 +60,10 @@ def interventions(
         ),
         notes=notes,
         ablated=None if ablated is None else AblatedModel(layers, change(before, before + ablated)),
+        controls=(
+            ControlEffect("BOS dropped", "on 24 prompts", change(before, before), *np.ones((2, 1))),
+            ControlEffect("massive to mean", "no token is massive", None, *np.ones((2, 1))),
+        )
+        if controls
+        else (),
     )

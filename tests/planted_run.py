@@ -122,6 +122,7 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
             own=theta,
             ablated=-0.3,
             notes=("<i>noted</i>",),
+            controls=True,
         ),
     )  # fmt: skip
 
@@ -162,6 +163,7 @@ def planted_run(
         rule=RULE,
         theta=(5e5,),
         ablate=(Ablation(site=MLP, how="zero"),),
+        controls=True,
     )
     return Comparison(
         spec=spec,

@@ -200,6 +200,7 @@ def test_tables_show_what_interventions_changed(run, page):
     assert run.verdict.components
     for found in run.verdict.components:
         assert f"{found.difference.estimate:+.4f} [" in table("components")
+    assert table("token-controls").count("no token is massive") == len(run.reports)
     assert f"the outcome under it: {run.verdict.ablated_outcome}" in table("ablated")
 
 
@@ -211,10 +212,10 @@ def test_a_run_without_interventions_has_no_empty_tables(run):
             [replace(report, interventions=Interventions()) for report in run.reports],
             run.spec.rule,
         ),
-        spec=run.spec.model_copy(update={"ablate": (), "theta": (), "sweep": 0}),
+        spec=run.spec.model_copy(update={"ablate": (), "theta": (), "sweep": 0, "controls": False}),
     )
     html = page_html(bare, {"headline": SVG})
-    for name in ("sweep", "theta-dose", "ablated", "components"):
+    for name in ("sweep", "theta-dose", "ablated", "components", "token-controls"):
         assert f'id="table-{name}"' not in html
 
 
@@ -328,6 +329,7 @@ FLAGS = [
     ["--theta", "1000", "--theta", "1e6", "--ablate", "blocks.-1.attn.hook_z[2]=mean",
      "--ablate", "blocks.0.hook_mlp_out=zero"],
     ["--no-interventions"],
+    ["--controls"],
 ]  # fmt: skip
 
 
@@ -422,7 +424,8 @@ def test_a_frame_has_the_same_columns_whatever_is_unknown(run):
 def test_tables_are_written_whole_and_every_column_is_in_the_glossary(run, tmp_path):
     written = write_tables(tmp_path, run)
     names = [
-        "models.csv", "layers.csv", "cells.csv", "sweep.csv", "theta_dose.csv", "columns.csv",
+        "models.csv", "layers.csv", "cells.csv", "sweep.csv", "theta_dose.csv", "controls.csv",
+        "columns.csv",
     ]  # fmt: skip
     assert [path.name for path in written] == names
     glossary = pd.read_csv(tmp_path / "columns.csv")

@@ -117,7 +117,7 @@ def spec_of(flags: dict[str, Any]) -> ComparisonSpec:
 def _intervention_fields(flags: dict[str, Any]) -> dict[str, Any]:
     given = {
         field: flags[field]
-        for field in ("sweep", "sweep_how", "sweep_heads", "theta", "ablate")
+        for field in ("sweep", "sweep_how", "sweep_heads", "theta", "ablate", "controls")
         if flags[field]
     }
     if flags["no_interventions"]:
@@ -154,6 +154,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--sweep-heads", is_flag=True, help="Each attention head in its turn as well."),
     click.option("--theta", metavar="T", type=float, multiple=True, help="Measure the same weights again under RoPE base T. Repeatable. [default: the short and the long model's]"),
     click.option("--ablate", metavar="SITE=HOW", multiple=True, help="Measure again with a site ablated, HOW in zero, mean, resample: blocks.-1.hook_mlp_out=zero. Repeated: together."),
+    click.option("--controls", is_flag=True, help="Set massive activations to their mean and to 0, drop and double BOS."),
     click.option("--no-interventions", is_flag=True, help="Measure only: no sweep, no other theta."),
     click.option("--allow-extrapolation", is_flag=True, help="Measure beyond the context that a model was made for."),
     click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint. Off unless given."),

@@ -127,6 +127,8 @@ _RECORDS: Final[dict[str, Term]] = {
     "short_ablated": Term("short ablated", "outcome", "with the component ablated in the short model alone"),
     "long_ablated": Term("long ablated", "outcome", "with the component ablated in the long model alone"),
     "both_ablated": Term("both ablated", "outcome", "with the component ablated in both models"),
+    "note": Term("note", "text", "how many tokens it touches, or why it touches none"),
+    "control": Term("control", "name", "what is done to massive activations or to BOS"),
     "ablated_outcome": Term("outcome under ablation", "outcome", "with both models ablated as was asked for"),
     "estimate": Term("estimate", "as the quantity", "the middle of an interval"),
     "confidence": Term("confidence", "probability", "stated coverage of an interval"),

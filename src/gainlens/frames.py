@@ -21,6 +21,7 @@ from gainlens.records import (
     Capture,
     Change,
     Comparison,
+    ControlEffect,
     Decomposition,
     EncodedPrompts,
     Interval,
@@ -39,6 +40,7 @@ GLOSSARY_FILE: Final = "columns.csv"
 _INTERVAL: Final = ("low", "high", "n", "status")
 _OTHER_NAMES: Final = {
     (ModelReport, "name"): "model",
+    (ControlEffect, "name"): "control",
     (NotebookResidual, "final_norm"): "notebook_final_norm",  # in the glossary a gain in nats
 }
 
@@ -111,7 +113,7 @@ def define(column: str) -> Term:
 
 def run_tables(comparison: Comparison) -> "dict[str, pd.DataFrame]":
     """The summary tables of a run by name: models, layers (blocks), cells, and where there were
-    interventions sweep and theta_dose; models one after another in rows."""
+    interventions sweep, theta_dose and controls; models one after another in rows."""
     import pandas as pd
 
     def per_model(records: Callable[[ModelReport], Any]) -> "pd.DataFrame | None":
@@ -130,6 +132,7 @@ def run_tables(comparison: Comparison) -> "dict[str, pd.DataFrame]":
         "cells": per_model(lambda report: report.cells),
         "sweep": per_model(lambda report: report.interventions.sweep),
         "theta_dose": per_model(lambda report: report.interventions.theta_dose),
+        "controls": per_model(lambda report: report.interventions.controls),
     }
     return {name: frame for name, frame in tables.items() if frame is not None}
 
@@ -167,6 +170,8 @@ def _row(record: Any) -> dict[str, Any]:
             found = {"prompts": len(value.ids), "sha256": value.sha256}
         elif isinstance(value, Change):
             found = _change(value)
+        elif type(record) is ControlEffect and field.name == "change":
+            found = {}  # nothing to intervene on: the note says why
         elif dataclasses.is_dataclass(value):
             found = _row(value)
         elif isinstance(value, tuple):

@@ -18,6 +18,7 @@ from gainlens.attribution import shipped_curves
 from gainlens.capturing import capture
 from gainlens.checkpoints import LoadedModel, load, unembedding
 from gainlens.checks import scale_control
+from gainlens.controls import bos_effects, massive_effects
 from gainlens.front_ends import choose_backend
 from gainlens.gain import decompose, reduce_gains
 from gainlens.hub import read_config, read_tokenizer, resolve
@@ -230,17 +231,20 @@ def _interventions(
 ) -> Interventions:
     """The standing ones, the last block's components and the pair's thetas, and those asked for."""
     thetas = thetas_of(spec)
-    if not (spec.sweep or thetas or spec.ablate):
+    if not (spec.sweep or thetas or spec.ablate or spec.controls):
         return Interventions()
     try:
         baseline = baseline_of(
             loaded, prompts, spec.rule, captured=captured, decomposition=decomposition
         )
     except ValueError as problem:
-        if spec.sweep > 1 or spec.theta or spec.ablate:
+        if spec.sweep > 1 or spec.theta or spec.ablate or spec.controls:
             raise
         return Interventions(notes=(f"no intervention was made: {problem}",))
-    return intervene(baseline, spec, thetas, watch.advance)
+    done = intervene(baseline, spec, thetas, watch.advance)
+    if not spec.controls:
+        return done
+    return replace(done, controls=(*massive_effects(baseline), *bos_effects(baseline)))
 
 
 def thetas_of(spec: ComparisonSpec) -> tuple[float, ...]:

@@ -66,8 +66,8 @@ def _other_flags(spec: ComparisonSpec) -> list[str]:
 
 def _intervention_flags(spec: ComparisonSpec) -> list[str] | None:
     fields = ComparisonSpec.model_fields
-    chosen = (spec.sweep, spec.theta, spec.sweep_how, spec.sweep_heads, spec.ablate)
-    if chosen == (0, (), fields["sweep_how"].default, False, ()):
+    extra = (spec.sweep_how, spec.sweep_heads, spec.ablate, spec.controls)
+    if (spec.sweep, spec.theta, *extra) == (0, (), fields["sweep_how"].default, False, (), False):
         return ["--no-interventions"]
     if spec.sweep == 0 or spec.theta == ():
         return None
@@ -75,5 +75,6 @@ def _intervention_flags(spec: ComparisonSpec) -> list[str] | None:
     if spec.sweep_how != fields["sweep_how"].default:
         flags += [word for how in spec.sweep_how for word in ("--sweep-how", how)]
     flags += ["--sweep-heads"] if spec.sweep_heads else []
+    flags += ["--controls"] if spec.controls else []
     flags += [word for theta in spec.theta or () for word in ("--theta", str(theta))]
     return flags + [word for one in spec.ablate for word in ("--ablate", f"{one.site}={one.how}")]

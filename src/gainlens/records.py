@@ -106,9 +106,6 @@ class Capture:
     heads: Float64[np.ndarray, "layer head head_column token"] | None = None
     """of every head's write its inner products with resid_pre and resid_post, and its squared norm,
     in the order of axes.HEAD_COLUMNS; squared L2 norm; None where not asked for"""
-    heads: Float64[np.ndarray, "layer head head_column token"] | None = None
-    """of every head's write its inner products with resid_pre and resid_post, and its squared norm,
-    in the order of axes.HEAD_COLUMNS; squared L2 norm; None where not asked for"""
     token_text: tuple[str, ...] | None = None
     """every token's text, decoded alone, for the reader; None where nobody asked for it"""
 
@@ -404,6 +401,22 @@ class AblatedModel:
 
 
 @dataclass(frozen=True)
+class ControlEffect:
+    """An intervention on tokens or on massive activations rather than on a component."""
+
+    name: str
+    """massive to mean, massive to zero, BOS dropped or BOS doubled"""
+    note: str
+    """how many tokens it touches, or why it touches none"""
+    change: Change | None
+    """None where there is nothing to intervene on"""
+    curve_before: Float64[np.ndarray, " layer"]
+    """log gain of every block under the primary estimand, mean over prompts, nats"""
+    curve_after: Float64[np.ndarray, " layer"]
+    """the same under the intervention"""
+
+
+@dataclass(frozen=True)
 class Interventions:
     """What was done to one model, and what it changed."""
 
@@ -415,6 +428,8 @@ class Interventions:
     """what could not be done, and why"""
     ablated: AblatedModel | None = None
     """under --ablate; None where none was asked for"""
+    controls: tuple[ControlEffect, ...] = ()
+    """massive activations to their mean and to zero, BOS dropped and doubled; where asked for"""
 
 
 @dataclass(frozen=True)
@@ -496,22 +511,6 @@ class Verdict:
     """the difference with both models under one theta, in rising order"""
     ablated_outcome: str | None = None
     """the outcome under --ablate, in both models; None where none was asked for"""
-
-
-@dataclass(frozen=True)
-class ControlEffect:
-    """An intervention on tokens or on massive activations rather than on a component."""
-
-    name: str
-    """massive to mean, massive to zero, BOS dropped or BOS doubled"""
-    note: str
-    """how many tokens it touches, or why it touches none"""
-    change: Change | None
-    """None where there is nothing to intervene on"""
-    curve_before: Float64[np.ndarray, " layer"]
-    """log gain of every block under the primary estimand, mean over prompts, nats"""
-    curve_after: Float64[np.ndarray, " layer"]
-    """the same under the intervention"""
 
 
 @dataclass(frozen=True)

@@ -162,6 +162,16 @@ def _intervention_tables(comparison: Comparison) -> list[Table]:
             ],
         ),
         (
+            "Massive activations and BOS",
+            "control",
+            [
+                (name, found.name, found.change)
+                for name, done in models
+                for found in done.controls
+                if found.change
+            ],
+        ),
+        (
             "The same weights under another theta",
             "theta",
             [

@@ -96,6 +96,8 @@ class ComparisonSpec(Spec):
     long model; empty: none"""
     ablate: tuple[Ablation, ...] = ()
     """applied together, for a second measurement beside the first"""
+    controls: bool = False
+    """massive activations set to their mean and to zero, BOS dropped and doubled"""
 
     @model_validator(mode="after")
     def _each_site_once(self) -> "ComparisonSpec":

@@ -30,6 +30,8 @@ from gainlens.records import AblationEffect, Change, Interval, ModelReport, Thet
 from gainlens.wording import component_label
 
 QUANTITIES: Final = ("delta_log_gain", "delta_last_gain", "delta_loss")
+_PALE: Final = 0.05
+"""Changes below this stay pale, so that a panel of next to nothing does not look like a finding."""
 _ASIDE: Final = 1.06
 """Factor by which models stand aside of one another along theta, so that no interval is hidden."""
 
@@ -100,7 +102,7 @@ def _draw_map(
         for row, site in enumerate(sites):
             if site in column:
                 values[row, place] = change_of(column[site], quantity)[0]
-    size = max(float(np.nanmax(np.abs(values))), 1e-12)
+    size = max(float(np.nanmax(np.abs(values))), _PALE)
     ax.imshow(values, cmap="PuOr_r", norm=TwoSlopeNorm(0.0, -size, size), aspect="auto")
     for place, column in enumerate(columns):
         for row, site in enumerate(sites):

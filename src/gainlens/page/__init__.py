@@ -155,6 +155,7 @@ def _interventions(comparison: Comparison) -> list[tuple[Callable[[Comparison], 
         (tables.sweep, any(one.sweep for one in done)),
         (tables.components, comparison.verdict.components),
         (tables.theta, any(one.theta_dose for one in done)),
+        (tables.token_controls, comparison.spec.controls),
     ]
 
 

@@ -198,6 +198,30 @@ def components(comparison: Comparison) -> Table:
     )  # fmt: skip
 
 
+def token_controls(comparison: Comparison) -> Table:
+    """Massive activations and BOS."""
+    return Table(
+        "token-controls",
+        "Massive activations and BOS",
+        "Massive activations set to their mean over the prompts and to 0, where they first appear; "
+        "BOS left out, and given twice.",
+        (
+            column("model", numeric=False),
+            column("control", numeric=False),
+            column("note", numeric=False),
+            *_change_columns(),
+        ),
+        tuple(
+            (
+                report.checkpoint.name, found.name, found.note,
+                *(_change_cells(found.change) if found.change else ("none",) * 6),
+            )
+            for report in comparison.reports
+            for found in report.interventions.controls
+        ),
+    )  # fmt: skip
+
+
 def _change_columns() -> tuple[Column, ...]:
     return (
         column("gain_before"),
