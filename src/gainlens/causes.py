@@ -25,7 +25,16 @@ def ablated_verdicts(
 ) -> tuple[AblatedVerdict, ...]:
     """The outcome with each component ablated in one of two models, and in both.
 
+    Args:
+        short: report of the short-context model, with its sweep.
+        long: report of the long-context model, with its sweep.
+        rule: of the difference's interval, nats.
+
     The components that both sweeps have, in the order of the short model's.
+
+    >>> found = gainlens.ablated_verdicts(run.report("short"), run.report("long"), run.spec.rule)
+    >>> all(one.before == run.verdict.outcome for one in found)
+    True
     """
     others = {(effect.site, effect.how): effect for effect in long.interventions.sweep}
     pairs = [

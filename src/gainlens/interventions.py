@@ -197,6 +197,10 @@ def theta_dose(
 
     ValueError for a model without RoPE, for a base that is none, and where the rotary buffers do
     not turn with the base that was set.
+
+    >>> doses = gainlens.theta_dose(gainlens.baseline_of(loaded, prompts), [5e5])
+    >>> [(dose.theta, dose.own) for dose in doses]
+    [(10000.0, True), (500000.0, False)]
     """
     own = rope_from_config(baseline.config).theta
     if own is None:
