@@ -280,6 +280,7 @@ def burst(tensor, hook):
     raise RuntimeError("in mid-forward")
 
 
+@pytest.mark.fault("an error inside an ablation", "goes on to the user; no hook stays")
 def test_no_hook_survives_whatever_is_raised(model):
     before = hooks_of(model)
     with (
@@ -327,6 +328,7 @@ def test_what_a_hook_function_may_not_return(model, returned, sentence):
         ("blocks.1.hook_mlp_out[x]", r"is no site"),
     ],
 )
+@pytest.mark.fault("an ablation of a site that is not there", "refused: what is")
 def test_a_site_that_is_not_there_says_what_is(model, site, sentence):
     with pytest.raises(ValueError, match=sentence), ablate(model, {site: "zero"}):
         pass
@@ -376,6 +378,7 @@ def test_settings_that_cannot_be(loaded, options, sentence):
         pass
 
 
+@pytest.mark.fault("an ablation that touched no token", "refused on the way out")
 def test_nothing_ablated_is_an_error_on_the_way_out(model):
     prompts = prompts_of((5, 6))
     with (
@@ -388,6 +391,7 @@ def test_nothing_ablated_is_an_error_on_the_way_out(model):
 
 
 @pytest.mark.skipif(not HOOKED, reason="HookedTransformer was removed in TransformerLens 4.0")
+@pytest.mark.fault("an ablation whose site does not fire", "refused")
 def test_a_site_that_does_not_fire_is_an_error(loaded):
     with (
         pytest.raises(ValueError, match=r"blocks\.1\.attn\.hook_result: no activation passed"),

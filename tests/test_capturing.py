@@ -125,6 +125,9 @@ def hooks_of(model) -> int:
 
 
 @pytest.mark.parametrize("backend", BACK_ENDS)
+@pytest.mark.fault(
+    "an error in the middle of a forward pass", "goes on to the user; no hook stays on the model"
+)
 def test_no_hook_survives_an_error_in_mid_forward(loaded, backend):
     model = loaded[backend].model
     before = hooks_of(model)
@@ -156,6 +159,7 @@ def test_a_users_own_hook_is_seen_and_left_alone(loaded):
     assert (plain.column("mm")[2] > 0).all()
 
 
+@pytest.mark.fault("a hook that does not fire", "refused: the missing sites, and other back ends")
 def test_a_site_that_does_not_fire_is_named(loaded, monkeypatch):
     model = loaded["native"].model
     layer = model.model.layers[1]
@@ -169,11 +173,16 @@ def test_a_site_that_does_not_fire_is_named(loaded, monkeypatch):
         capture(model, prompts_of((5,)))
 
 
+@pytest.mark.fault("a site that is not there", "refused: the nearest that is")
 def test_an_unknown_site_names_the_nearest(loaded):
     with pytest.raises(ValueError, match=r"blocks\.1\.hook_mlp_out"):
         sites_of(loaded[TRANSFORMER_LENS].model).site("blocks.1.hook_mpl_out")
 
 
+@pytest.mark.fault(
+    "an activation that overflows in float16",
+    "refused: the first site, position and prompt; proposes bfloat16",
+)
 def test_float16_overflow_names_the_first_site_and_proposes_bfloat16(make_checkpoint):
     loaded = load(make_checkpoint(), dtype="float16")
     with torch.no_grad():

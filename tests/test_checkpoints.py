@@ -41,6 +41,9 @@ def test_half_precision_loads_and_says_so(make_checkpoint, dtype):
 
 
 @pytest.mark.parametrize("name", ["Llama-3.1-8B", "meta-llama-gemma-2-9b", "Llama-2-7b"])
+@pytest.mark.fault(
+    "a directory named like a model that it does not hold", "loads as what its config says"
+)
 def test_a_directory_loads_as_what_it_is_whatever_its_name(make_checkpoint, name):
     """TransformerLens alone would give Llama-3.1-8B's 32 blocks, or fail."""
     loaded = load(make_checkpoint(name=name))
@@ -50,6 +53,9 @@ def test_a_directory_loads_as_what_it_is_whatever_its_name(make_checkpoint, name
 
 
 @pytest.mark.skipif(not HOOKED, reason="TransformerLens 4 has no HookedTransformer")
+@pytest.mark.fault(
+    "a temporary folder by whose path TransformerLens guesses a shape", "refused: set TMPDIR"
+)
 def test_a_temporary_folder_that_names_a_family_is_refused(make_checkpoint, tmp_path, monkeypatch):
     trap = tmp_path / "Llama-3.1-8B"
     trap.mkdir()
@@ -80,6 +86,10 @@ def test_theta_and_scaling_reach_the_hooked_model(make_checkpoint):
         ),
     ],
 )  # fmt: skip
+@pytest.mark.fault(
+    "no config.json, one that is not JSON, no safetensors, only pickled weights, an adapter, zeros for weights",
+    "refused: which, and what to do",
+)
 def test_a_broken_directory_gets_one_sentence(make_checkpoint, break_it, sentence):
     folder = make_checkpoint()
     break_it(folder)
@@ -93,6 +103,10 @@ def edit_config(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+@pytest.mark.fault(
+    "a checkpoint without some tensors (Hugging Face fills them at random)",
+    "refused: how many, and the first",
+)
 def test_missing_tensors_stop_the_load(make_checkpoint):
     """Hugging Face would fill the fifth block at random with a warning."""
     folder = make_checkpoint()
@@ -101,6 +115,9 @@ def test_missing_tensors_stop_the_load(make_checkpoint):
         load(folder)
 
 
+@pytest.mark.fault(
+    "a checkpoint with tensors that the config knows nothing of", "refused: how many, and the first"
+)
 def test_unexpected_tensors_stop_the_load(make_checkpoint):
     folder = make_checkpoint()
     edit_config(folder, num_hidden_layers=3)
@@ -108,6 +125,7 @@ def test_unexpected_tensors_stop_the_load(make_checkpoint):
         load(folder)
 
 
+@pytest.mark.fault("a model that is no causal language model", "refused: what it is")
 def test_an_encoder_is_refused(make_checkpoint):
     folder = make_checkpoint()
     edit_config(folder, architectures=["LlamaModel"])
@@ -115,6 +133,7 @@ def test_an_encoder_is_refused(make_checkpoint):
         load(folder)
 
 
+@pytest.mark.fault("no such directory, or no way to the hub", "refused: what to give or download")
 def test_a_missing_directory_and_an_unreachable_hub_say_what_to_do():
     with pytest.raises(ValueError, match="there is no directory"):
         load("./nowhere/at/all")
@@ -123,6 +142,10 @@ def test_a_missing_directory_and_an_unreachable_hub_say_what_to_do():
 
 
 @pytest.mark.skipif(not HOOKED, reason="TransformerLens 4 has no HookedTransformer")
+@pytest.mark.fault(
+    "a conversion whose logits are not Hugging Face's",
+    "refused: the divergence, and --backend native",
+)
 def test_logits_that_differ_from_hugging_face_are_refused(make_checkpoint, monkeypatch):
     """TransformerLens' Llama has no biases; were it not known, the logits would show it."""
     monkeypatch.setattr("gainlens.front_ends.misfit", lambda config: None)
@@ -130,6 +153,10 @@ def test_logits_that_differ_from_hugging_face_are_refused(make_checkpoint, monke
         load(make_checkpoint(attention_bias=True), backend="hooked")
 
 
+@pytest.mark.fault(
+    "a block that scales what its components add",
+    "refused: the block, by how much, and what is allowed",
+)
 def test_a_block_that_is_not_additive_is_refused(make_checkpoint, monkeypatch):
     from transformers.models.llama import modeling_llama
 
@@ -144,6 +171,9 @@ def test_a_block_that_is_not_additive_is_refused(make_checkpoint, monkeypatch):
 
 
 @pytest.mark.skipif(HOOKED, reason="TransformerLens 3 has HookedTransformer")
+@pytest.mark.fault(
+    "--backend hooked on TransformerLens 4", "refused: bridge or native; auto takes bridge"
+)
 def test_hooked_is_refused_on_transformer_lens_4_and_auto_takes_bridge(make_checkpoint):
     with pytest.raises(ValueError, match="--backend bridge"):
         load(make_checkpoint(), backend="hooked")
@@ -159,6 +189,7 @@ def test_gemmas_final_norm_multiplies_by_one_plus_its_weight(make_checkpoint, ba
     assert torch.equal(unembedding(loaded.model)[1], 1 + stored)
 
 
+@pytest.mark.fault("a config without a context length", "refused: to add max_position_embeddings")
 def test_a_config_without_a_context_length_is_refused(tmp_path):
     """BLOOM has no positions, so nothing says what context it was made for."""
     from transformers import BloomConfig, BloomForCausalLM

@@ -222,6 +222,9 @@ def test_the_terminal_report_names_verdict_parts_and_dissent(pair, tmp_path, cap
         (["--no-interventions", "--sweep-heads"], "--sweep-heads exclude one another"),
     ],
 )
+@pytest.mark.fault(
+    "flags that do not go together, or are none", "one line, status 2, nothing written"
+)
 def test_a_mistake_is_one_line_and_status_two(flags, sentence, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run(compare_command, flags) == 2
@@ -232,6 +235,7 @@ def test_a_mistake_is_one_line_and_status_two(flags, sentence, tmp_path, capsys,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("a model directory that is empty", "one line, status 2, nothing written")
 def test_a_model_that_is_none_leaves_nothing_behind(pair, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -251,6 +255,7 @@ def test_a_site_that_is_none_is_refused_with_the_nearest(pair, tmp_path, capsys,
     assert not list(tmp_path.glob("runs/*/result.json"))
 
 
+@pytest.mark.fault("an empty prompt file", "one line, status 2")
 def test_an_empty_prompt_file_is_refused(pair, tmp_path, capsys):
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
@@ -258,6 +263,7 @@ def test_an_empty_prompt_file_is_refused(pair, tmp_path, capsys):
     assert "empty.txt" in capsys.readouterr().err
 
 
+@pytest.mark.fault("Ctrl-C", "status 130")
 def test_interruption_is_status_130(monkeypatch, capsys, pair):
     def interrupt(flags, quiet):
         raise KeyboardInterrupt
@@ -266,6 +272,7 @@ def test_interruption_is_status_130(monkeypatch, capsys, pair):
     assert run(compare_command, pair["models"]) == 130
 
 
+@pytest.mark.fault("--out that cannot be written", "refused before any work")
 def test_a_folder_that_cannot_be_written_is_refused_before_any_work(pair, tmp_path, capsys):
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -284,6 +291,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_any_work(pair, tmp_pa
         ("x/model", ["model", "model-2"], "model-3"),
     ],
 )
+@pytest.mark.fault("a model's name that is a path, or taken", "a key that is a safe file name")
 def test_keys_are_safe_and_distinct(source, taken, key):
     assert key_of(source, taken) == key
 

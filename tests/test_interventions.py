@@ -254,6 +254,7 @@ def test_no_hook_survives_a_sweep_that_fails(random_models, monkeypatch):
     assert hooks_of(baseline.model) == before
 
 
+@pytest.mark.fault("an ablation that leaves a stream of norm 0", "refused: block and position")
 def test_a_stream_that_vanishes_is_one_sentence(planted):
     baseline = planted(0.6)
     with (

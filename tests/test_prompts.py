@@ -66,6 +66,9 @@ def real() -> PreTrainedTokenizerFast:
     )
 
 
+@pytest.mark.fault(
+    "a BOS missing where the tokenizer adds one", "cannot be: the tokenizer's own encoding is taken"
+)
 def test_bos_stands_once_at_position_0_where_the_tokenizer_adds_it():
     encoded = run(user("abc", "de"))
     assert encoded.bos
@@ -74,6 +77,9 @@ def test_bos_stands_once_at_position_0_where_the_tokenizer_adds_it():
 
 
 @pytest.mark.parametrize("tokenizer", [Letters(bos_token_id=None, adds=0), Letters(adds=0)])
+@pytest.mark.fault(
+    "a tokenizer that adds no BOS", "caveat: none is invented, and the result says so"
+)
 def test_no_bos_is_invented_where_the_tokenizer_adds_none(tokenizer):
     """Qwen2 has no BOS token; GPT-2 has one and does not prepend it."""
     encoded = run(user("abc"), tokenizer)
@@ -83,22 +89,28 @@ def test_no_bos_is_invented_where_the_tokenizer_adds_none(tokenizer):
 
 @pytest.mark.parametrize("text", ["<s>abc", "abc<s>abc"])
 @pytest.mark.parametrize("adds", [0, 1])
+@pytest.mark.fault("a text that spells out the BOS token", "refused: the prompt and the count")
 def test_a_text_that_spells_out_bos_is_refused(text, adds):
     with pytest.raises(ValueError, match=r"prompt 'p0' spells out the BOS token.*remove it"):
         run(user(text), Letters(adds=adds))
 
 
+@pytest.mark.fault("a tokenizer that prepends BOS twice", "refused: remove one")
 def test_a_tokenizer_that_doubles_bos_is_refused():
     with pytest.raises(ValueError, match="prepends BOS twice"):
         run(user("abc"), Letters(adds=2))
 
 
+@pytest.mark.fault("a token id beyond the embedding", "refused: the id and the rows")
 def test_a_token_beyond_the_embedding_is_refused():
     assert lengths(run(user("ab"), vocab_size=4)) == [3]  # b is id 3, the last row
     with pytest.raises(ValueError, match=r"token id 3, .* has 3 rows.*do not belong together"):
         run(user("ab"), vocab_size=3)
 
 
+@pytest.mark.fault(
+    "a built-in prompt beyond the model's context", "caveat: cut, and the result counts how many"
+)
 def test_a_built_in_prompt_is_cut_to_the_context_and_counted():
     prompts = replace(user("a" * 9, "b" * 10), built_in=True)
     encoded = run(prompts, context=10)
@@ -108,6 +120,9 @@ def test_a_built_in_prompt_is_cut_to_the_context_and_counted():
     assert lengths(run(prompts, context=None)) == [10, 11]
 
 
+@pytest.mark.fault(
+    "a prompt beyond the model's context", "refused: --tokens or --allow-extrapolation"
+)
 def test_a_users_long_prompt_is_refused_unless_a_flag_allows_it():
     prompts = user("a" * 9, "b" * 10)
     sentence = r"'p1' has 11 tokens .* for 10: .* --tokens 10, .* --allow-extrapolation"
@@ -118,6 +133,9 @@ def test_a_users_long_prompt_is_refused_unless_a_flag_allows_it():
     assert lengths(run(prompts, context=11)) == [10, 11]
 
 
+@pytest.mark.fault(
+    "--tokens beyond the model's context", "refused: the largest, or --allow-extrapolation"
+)
 def test_tokens_beyond_the_context_need_leave():
     prompts = user("a" * 50)
     with pytest.raises(ValueError, match=r"--tokens 20 is beyond the 10 .*--allow-extrapolation"):
@@ -180,6 +198,10 @@ def ends(name: str) -> range:
 
 @pytest.mark.parametrize(
     ("text", "fault"), [("ÄÖÜ", "nothing but unknown tokens"), ("", "has 1 token in all")]
+)
+@pytest.mark.fault(
+    "a prompt of one token, or of unknown tokens alone",
+    "refused in a file; left out of a built-in set, and listed",
 )
 def test_what_cannot_be_measured_is_refused_in_a_file_and_left_out_of_a_built_in_set(text, fault):
     prompts = user("abc", text)

@@ -145,6 +145,9 @@ def rewrite(folder: Path, change) -> None:
          "column 'position' of tokens.parquet is not as result.json has it"),
     ],
 )  # fmt: skip
+@pytest.mark.fault(
+    "a run folder whose result.json lacks a key or has a wrong type", "refused: the place"
+)
 def test_a_broken_result_is_one_sentence(folder, change, sentence):
     rewrite(folder, change)
     with pytest.raises(ValueError, match=sentence) as caught:
@@ -153,6 +156,7 @@ def test_a_broken_result_is_one_sentence(folder, change, sentence):
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.fault("a folder that holds no run", "refused: what to give")
 def test_what_is_no_run_folder_is_one_sentence(folder, tmp_path):
     with pytest.raises(ValueError, match=r"no run folder: it has no result\.json; give the folder"):
         read_run(tmp_path / "nowhere")
@@ -165,6 +169,7 @@ def test_what_is_no_run_folder_is_one_sentence(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", [store.TOKENS, store.HEADS])
+@pytest.mark.fault("a run folder with a truncated or missing table", "refused: which")
 def test_a_missing_or_broken_table_is_one_sentence(folder, name):
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: len(whole) // 2])
@@ -177,6 +182,7 @@ def test_a_missing_or_broken_table_is_one_sentence(folder, name):
 
 
 @pytest.mark.parametrize("name", [store.TOKENS, store.HEADS])
+@pytest.mark.fault("a run folder with another run's table", "refused: not of one run")
 def test_tables_of_another_run_are_refused(folder, tmp_path_factory, name):
     other = write(tmp_path_factory.mktemp("other"), planted_run(prompts=23))
     (folder / name).write_bytes((other / name).read_bytes())
@@ -185,6 +191,7 @@ def test_tables_of_another_run_are_refused(folder, tmp_path_factory, name):
 
 
 @pytest.mark.parametrize("name", [store.TOKENS, store.HEADS])
+@pytest.mark.fault("a run folder whose rows were reordered", "refused: the column")
 def test_a_table_in_another_order_is_refused(folder, name):
     import pyarrow.parquet as pq
 

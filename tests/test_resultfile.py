@@ -49,6 +49,10 @@ from gainlens.resultfile import LARGEST_FILE
         (("anything", ), {"deep": [1.0, math.inf]}, r"anything.deep\[1\] is inf"),
     ],
 )  # fmt: skip
+@pytest.mark.fault(
+    "--rescore: wrong types, NaN, infinity, negative norms, escape codes, another schema",
+    "refused: the place in the document",
+)
 def test_what_is_wrong_is_refused_with_its_place(place, value, message):
     tree = document()
     replace(tree, place, value)
@@ -63,6 +67,7 @@ def assert_one_printable_line(problem: ValueError) -> None:
 
 
 @pytest.mark.parametrize("key", ["models", "hypothesis_test"])
+@pytest.mark.fault("--rescore: missing keys", "refused where needed, else null with a reason")
 def test_only_models_must_be_there(key):
     tree = document()
     del tree[key]
@@ -95,6 +100,9 @@ def test_only_models_must_be_there(key):
         (b"{}", "models is missing"),
     ],
 )
+@pytest.mark.fault(
+    "--rescore: empty, not JSON, UTF-16, nested 200,000 deep, a repeated key", "refused: which"
+)
 def test_files_that_are_no_result_are_refused(tmp_path, raw, message):
     path = tmp_path / "result.json"
     path.write_bytes(raw)
@@ -104,6 +112,7 @@ def test_files_that_are_no_result_are_refused(tmp_path, raw, message):
     assert_one_printable_line(caught.value)
 
 
+@pytest.mark.fault("--rescore: no file, a directory, a pipe", "refused: what to give")
 def test_no_file_a_directory_and_a_pipe_are_refused(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         rescore(tmp_path / "nothing.json")
@@ -116,6 +125,7 @@ def test_no_file_a_directory_and_a_pipe_are_refused(tmp_path):
         rescore(Path("nul\0byte"))
 
 
+@pytest.mark.fault("--rescore: a file beyond 32 MiB", "refused unread")
 def test_a_huge_file_is_refused_unread(tmp_path):
     path = tmp_path / "huge.json"
     with path.open("wb") as file:

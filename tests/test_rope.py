@@ -260,6 +260,7 @@ def test_wavelengths_beyond_the_context_and_the_bound():
     assert long.beyond_context == 0
 
 
+@pytest.mark.fault("theta in the config and in the buffers that disagree", "refused: both numbers")
 def test_disagreement_names_both_numbers():
     model = native("Mistral", {"rope_type": "default", "rope_theta": 5e5})
     told = model.config.to_dict()
@@ -282,6 +283,7 @@ def test_an_intervention_is_compared_with_what_was_asked_for():
 
 
 @pytest.mark.parametrize("scaling", [None, LLAMA3, YARN, {"rope_type": "linear", "factor": 4.0}])
+@pytest.mark.fault("one rotary frequency that was edited", "refused: the pair and its wavelength")
 def test_one_edited_frequency_is_caught(scaling):
     for pair in range(16):
         frequencies = scaled_frequencies(5e5, scaling, 32)
@@ -291,12 +293,14 @@ def test_one_edited_frequency_is_caught(scaling):
             measured_theta(frequencies, scaling)
 
 
+@pytest.mark.fault("a rope_scaling that the loader ignored", "refused: check rope_scaling")
 def test_scaling_that_the_loader_forgot_is_caught():
     for scaling in (LLAMA3, {"rope_type": "linear", "factor": 4.0}):
         with pytest.raises(ValueError, match="loader read the config's rope_scaling"):
             rope_report(hooked(5e5), {"rope_theta": 5e5, "rope_scaling": scaling})
 
 
+@pytest.mark.fault("blocks with different rotary buffers", "refused: which two")
 def test_an_edited_buffer_of_a_model_is_caught():
     model = native("Llama", {"rope_type": "default", "rope_theta": 1e4})
     model.model.rotary_emb.inv_freq[2] *= 3
@@ -320,6 +324,9 @@ def test_frequencies_without_a_base_are_refused():
             measured_theta(frequencies, None)
 
 
+@pytest.mark.fault(
+    "a rope_type that is unknown or lacks a setting", "refused: which, and what is known"
+)
 def test_unknown_or_incomplete_scaling_is_refused():
     with pytest.raises(ValueError, match=r"'spiral' is not known; known are default, linear"):
         rope_report(None, {"rope_theta": 1e4, "head_dim": 8, "rope_scaling": {"type": "spiral"}})

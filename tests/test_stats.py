@@ -81,6 +81,10 @@ def test_cells_together_equal_cells_alone_and_missing_prompts_are_left_out():
 
 @pytest.mark.parametrize("value", [0.0, np.log(1.25), 1e3])
 @pytest.mark.parametrize("jitter", [0.0, 1e-16])
+@pytest.mark.fault(
+    "equal values, whose standard error of 0 would read as certainty",
+    "caveat: no interval, with the reason",
+)
 def test_constant_values_have_no_interval(value, jitter):
     """A standard error of 0 would read as certainty."""
     values = value + jitter * np.arange(32)
@@ -91,6 +95,7 @@ def test_constant_values_have_no_interval(value, jitter):
         assert not found.known
 
 
+@pytest.mark.fault("too few distinct values to resample", "caveat: no interval, with the reason")
 def test_one_value_among_equals_has_no_interval_and_spread_values_do():
     """Six in ten half-sized resamples have no spread at all, so the tail cannot be seen."""
     values = np.zeros(16)
@@ -102,6 +107,7 @@ def test_one_value_among_equals_has_no_interval_and_spread_values_do():
 
 
 @pytest.mark.parametrize("n", [0, 1])
+@pytest.mark.fault("fewer than two values", "caveat: no interval, with the reason")
 def test_too_few_values_have_no_interval(n):
     values = np.full(n, 0.5)
     for found in (mean_interval(values), seed_interval(values)):

@@ -121,6 +121,10 @@ def test_jsonl_holds_objects_or_strings(tmp_path, name):
         ('{"text": "a", "id": "line-1"}', "two prompts with the id 'line-1'"),
     ],
 )
+@pytest.mark.fault(
+    "a JSONL line that is no prompt, nested 100,000 deep, or half a surrogate pair",
+    "refused: the line and what it lacks",
+)
 def test_a_bad_jsonl_line_is_named(tmp_path, line, match):
     with pytest.raises(ValueError, match=match):
         load_prompts(written(tmp_path, f'"good"\n{line}\n', "a.jsonl"))
@@ -137,11 +141,15 @@ def test_a_bad_jsonl_line_is_named(tmp_path, line, match):
         (b"ok\na\0b\n", "line 2 holds a NUL character"),
     ],
 )
+@pytest.mark.fault(
+    "a prompt file that is empty, UTF-16, not UTF-8, or holds NUL", "refused: byte and line"
+)
 def test_a_bad_file_is_refused_with_the_place(tmp_path, content, match):
     with pytest.raises(ValueError, match=match):
         load_prompts(written(tmp_path, content))
 
 
+@pytest.mark.fault("a line without end", "refused: the most that a line may have")
 def test_an_endless_line_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(gainlens.texts, "MAX_LINE_BYTES", 2**20)
     assert len(texts(written(tmp_path, b"short\n" + b"a" * (2**20 - 1) + b"\n"))) == 2
@@ -150,12 +158,14 @@ def test_an_endless_line_is_refused(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["mixd", "no/such.txt", "no.jsonl"])
+@pytest.mark.fault("no such prompt set or file", "refused: the sets that there are")
 def test_an_unknown_name_is_answered_with_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=rf"'{name}'.*no such file.*notebook, mixed, long"):
         load_prompts(name)
 
 
+@pytest.mark.fault("a directory or a .json for a prompt file", "refused: what to give")
 def test_what_is_no_prompt_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is a directory"):
         load_prompts(str(tmp_path))

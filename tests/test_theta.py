@@ -109,6 +109,7 @@ def test_the_base_is_measured_in_the_buffers_and_restored_to_the_bit(make, backe
 
 
 @pytest.mark.parametrize("backend", BACK_ENDS)
+@pytest.mark.fault("an error under another theta", "the model's own is restored")
 def test_restored_whatever_is_raised(make, backend):
     model = make(backend, plain(1e4))
     before = inverse_frequencies(model)
@@ -156,6 +157,7 @@ def test_layers_of_two_kinds_change_the_full_ones_alone():
 
 
 @pytest.mark.parametrize("theta", [0.0, 1.0, -5.0, float("nan"), float("inf")])
+@pytest.mark.fault("--theta that is no base", "refused")
 def test_a_base_that_is_none_is_refused(make, theta):
     with (
         pytest.raises(ValueError, match="finite number above 1"),
@@ -172,6 +174,7 @@ def test_scaling_can_only_be_taken_away(make):
         pass
 
 
+@pytest.mark.fault("--theta for a model without RoPE", "refused")
 def test_a_model_without_rope_is_refused():
     from transformers import GPT2Config, GPT2LMHeadModel
 

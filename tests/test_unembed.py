@@ -181,6 +181,7 @@ def test_a_transposed_view_is_read_like_a_copy():
     torch.testing.assert_close(unembed_gram(w_u.T).gram, unembed_gram(w_u.T.contiguous()).gram)
 
 
+@pytest.mark.fault("a W_U that is all zero, not finite or not in memory", "refused: which")
 def test_weights_without_a_spectrum_are_refused():
     weight = weight_of()
     weight[3, 4] = torch.nan
@@ -362,6 +363,7 @@ def test_the_report_says_whether_it_is_tied_and_its_subspaces_rank():
     assert [subspaces(unembed, rank)[0].shape[1] for rank in (1, D_MODEL)] == [1, D_MODEL]
 
 
+@pytest.mark.fault("a W_U that is tied to the embedding", "caveat: tied is true in the result")
 def test_a_head_of_its_own_is_tied_where_the_config_says_so(tmp_path):
     shards = {"model": {"lm_head.weight": HEAD, "model.embed_tokens.weight": EMBEDDING}}
     assert read_unembedding(save_checkpoint(tmp_path / "a", shards, tie_word_embeddings=True))[1]

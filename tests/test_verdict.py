@@ -111,6 +111,7 @@ def test_planted_classes_are_told_apart():
         assert after.log_gain.estimate == pytest.approx(-0.5)
 
 
+@pytest.mark.fault("position 0, the same number in every prompt", "caveat: one value, no interval")
 def test_position_zero_is_one_value_without_an_interval():
     found = cell(cells_of(planted(1.2, 2, first=-0.3)), "bos", "geomean", "all", False)
     assert found.behaviour == "CONTRACTS"
@@ -201,6 +202,10 @@ def test_a_pair_separated_under_every_reduction_is_robust():
     assert "robust: all" in verdict.headline
 
 
+@pytest.mark.fault(
+    "a difference that only numbers after the final norm show",
+    "caveat: listed as blind to the last block, without a veto",
+)
 def test_a_pair_that_only_the_notebooks_measure_separates():
     """Both last blocks contract; after the final norm one reads 1.2 and the other 0.7."""
     short, long = everywhere(0.8, 10, np.log(1.2)), everywhere(0.8, 11, np.log(0.7))
@@ -243,6 +248,7 @@ def test_undecided_cells_are_listed_and_have_no_veto():
     assert not any("massive" in name for name in verdict.undecided)
 
 
+@pytest.mark.fault("too few prompts for a verdict", "caveat: UNDETERMINED, with the numbers")
 def test_too_few_prompts_is_undetermined_with_the_reason():
     verdict = judge(pair(planted(1.25, 16, prompts=8), planted(0.6, 17, prompts=8)), RULE)
     assert verdict.outcome == "UNDETERMINED"
@@ -272,6 +278,7 @@ def with_theta(model, theta):
     return dataclasses.replace(model, rope=dataclasses.replace(model.rope, rope_theta=theta))
 
 
+@pytest.mark.fault("a long model without the larger theta and context", "caveat: the premise fails")
 def test_premise_needs_the_larger_theta_and_the_larger_context():
     short, long = pair(planted(1.2, 21), planted(1.2, 22))
     assert judge((short, long), RULE).premise is True
@@ -347,6 +354,9 @@ def test_reasons_say_which_block_erases_massive_tokens():
     assert "l has no massive token here" in text
 
 
+@pytest.mark.fault(
+    "models that differ in more than theta and context", "caveat: CONFOUNDED, with the list"
+)
 def test_confounded_models_are_named_so_in_the_headline():
     short, long = planted(1.25, 26), planted(0.6, 27)
     clean = judge(pair(short, long), RULE)
