@@ -192,18 +192,25 @@ def compare_command(**flags: Any) -> None:
 def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
     from gainlens import rendering, report, store
     from gainlens.quiet import chatter_silenced
+    from gainlens.staging import run_folder
 
     spec = spec_of(flags)
     out: Path = flags["out"] or Path("runs") / spec.name
     default_run = spec.name == "twins" and flags["out"] is None
     figures: Path = flags["figures"] or (Path("figures") if default_run else out / "figures")
     rendering.check_writable(out)
-    with chatter_silenced(), report.progress(quiet, len(spec.models)) as watch:
+    with (
+        run_folder(out),
+        chatter_silenced(),
+        report.progress(quiet, len(spec.models)) as watch,
+    ):
         from gainlens.pipeline import compare
+        from gainlens.resume import Partials
 
-        comparison = compare(spec, watch)
-        watch.phase("drawing figures, writing tables")
-        written = rendering.write_run(out, figures, comparison)
+        with Partials(out, spec, watch.tell) as keep:
+            comparison = compare(spec, watch, keep)
+            watch.phase("drawing figures, writing tables")
+            written = rendering.write_run(out, figures, comparison)
     if not quiet:
         report.print_comparison(comparison, written)
     return store.result_json(comparison)
@@ -212,11 +219,14 @@ def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
 def _rescore(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
     from gainlens import report, store
     from gainlens.rescoring import rescore, to_json
+    from gainlens.staging import run_folder
 
     score = rescore(file)
     document = {"rescore": to_json(score)}
-    path = (out or Path("runs") / f"rescore-{key_of(file.stem, [])}") / store.RESULT
-    store.write_json(path, document)
+    folder = out or Path("runs") / f"rescore-{key_of(file.stem, [])}"
+    path = folder / store.RESULT
+    with run_folder(folder):
+        store.write_json(path, document)
     if not quiet:
         report.print_rescore(score, path)
     return document

@@ -74,7 +74,21 @@ class Measured:
     decomposition: Decomposition
 
 
-def compare(spec: ComparisonSpec, watch: Watch | None = None) -> Comparison:
+class Keep(Protocol):
+    """Whoever keeps finished models for a comparison that is interrupted (resume.Partials)."""
+
+    def take(self, model: ModelSpec, prompts: EncodedPrompts) -> Measured | None:
+        """What was kept of a model."""
+        ...
+
+    def add(self, model: ModelSpec, prompts: EncodedPrompts, measured: Measured) -> Measured:
+        """Keep one that was measured; gives it as it was kept."""
+        ...
+
+
+def compare(
+    spec: ComparisonSpec, watch: Watch | None = None, keep: Keep | None = None
+) -> Comparison:
     """Measure every model of a comparison on the same texts and judge.
 
     One model is in memory at a time.
@@ -82,6 +96,7 @@ def compare(spec: ComparisonSpec, watch: Watch | None = None) -> Comparison:
     Args:
         spec: what to compare and how, fixed before the run.
         watch: told of every model and prompt that is done.
+        keep: asked for every model before it is measured, and given it afterwards.
 
     Raises ValueError with one sentence for whatever the user can mend.
     """
@@ -90,8 +105,13 @@ def compare(spec: ComparisonSpec, watch: Watch | None = None) -> Comparison:
     encoded = encode_for_all(spec)
     measured: dict[str, Measured] = {}
     for model in spec.models:
-        with watch.model(model.label or model.key, len(encoded[model.key].ids)):
-            measured[model.key] = measure(spec, model, encoded[model.key], watch)
+        prompts = encoded[model.key]
+        with watch.model(model.label or model.key, len(prompts.ids)):
+            found = keep.take(model, prompts) if keep else None
+            if found is None:
+                found = measure(spec, model, prompts, watch)
+                found = keep.add(model, prompts, found) if keep else found
+            measured[model.key] = found
         gc.collect()
     reports = tuple(item.report for item in measured.values())
     comparison = Comparison(
@@ -279,12 +299,15 @@ def _mean_or_nan(values: np.ndarray) -> float:
 
 
 def environment() -> dict[str, str]:
-    """Versions that the numbers depend on."""
+    """Versions and hardware that the numbers depend on, to the last bit."""
     packages = ("torch", "transformers", "transformer-lens", "numpy", "scipy")
     return {
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         **{package: version(package) for package in packages},
+        "threads": str(_THREADS),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
 
 

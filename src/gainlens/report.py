@@ -40,8 +40,9 @@ _PIPE_WIDTH = 120
 class ProgressWatch:
     """Progress of a comparison on standard error; silent where that is no terminal."""
 
-    def __init__(self, progress: Progress, models: int) -> None:
+    def __init__(self, progress: Progress, models: int, quiet: bool) -> None:
         self._progress = progress
+        self._quiet = quiet
         self._models = progress.add_task("models", total=models)
         self._prompts = progress.add_task("prompts", total=None, visible=False)
 
@@ -57,6 +58,11 @@ class ProgressWatch:
     def advance(self, prompts: int) -> None:
         """So many prompts more are done."""
         self._progress.advance(self._prompts, prompts)
+
+    def tell(self, sentence: str) -> None:
+        """A line that stays, also where standard error is no terminal."""
+        if not self._quiet:
+            self._progress.console.print(escape(sentence), highlight=False, soft_wrap=True)
 
     def phase(self, name: str) -> None:
         """What happens after the last model."""
@@ -78,7 +84,7 @@ def progress(quiet: bool, models: int) -> Generator[ProgressWatch]:
         disable=quiet or not console.is_terminal,
     )
     with bars:
-        yield ProgressWatch(bars, models)
+        yield ProgressWatch(bars, models, quiet)
 
 
 def _console() -> Console:
