@@ -188,5 +188,5 @@ def test_every_term_of_the_glossary_is_explained_in_the_method():
     assert not set(GLOSSARY) - explained - PLACES
 
 
-PLACES = {"layer", "rank", "wavelengths"}
-"""Axes, and what other terms explain."""
+PLACES = {"layer", "rank"}
+"""Axes: what they count is said with what stands along them."""
