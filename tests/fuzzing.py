@@ -6,6 +6,7 @@ most of it still parses and the mistake reaches the checks behind the parser; ev
 JSON one time in four, is changed as bytes.
 """
 
+import copy
 import json
 import random
 import traceback
@@ -233,7 +234,7 @@ def _mutated_tree(tree: Any, rng: random.Random) -> Any:
         return rng.choice((-tree, tree + 1, tree * 2, str(tree), [tree]))
     if rng.random() < 0.03:
         return json.loads("[" * 400 + "]" * 400)
-    return rng.choice(ODD)
+    return copy.deepcopy(rng.choice(ODD))  # what is changed further must not be shared
 
 
 def _mutated_bytes(data: bytes, rng: random.Random) -> bytes:

@@ -87,7 +87,7 @@ def test_theta_and_scaling_reach_the_hooked_model(make_checkpoint):
     ],
 )  # fmt: skip
 @pytest.mark.fault(
-    "no config.json, one that is not JSON, no safetensors, only pickled weights, an adapter, zeros for weights",
+    "no config.json, one that is not JSON, no safetensors, pickled weights alone, an adapter",
     "refused: which, and what to do",
 )
 def test_a_broken_directory_gets_one_sentence(make_checkpoint, break_it, sentence):

@@ -72,7 +72,7 @@ def load(
             source, config, dtype, revision, trust_remote_code, attention_of(backend, device, dtype)
         )
         hf_model = hf_model.to(device).eval()
-        tokens = torch.tensor([tokenizer(CHECK_PROMPT).input_ids], device=device)
+        tokens = _check_tokens(given, tokenizer, config).to(device)
         wanted = None if backend == "native" else logits_of(hf_model, tokens)
         model = FRONT_ENDS[backend](hf_model, tokenizer, config, dtype, device)
         additivity = check_additivity(model, tokens, dtype)
@@ -135,6 +135,18 @@ def _default_dtype(config: Any, device: str) -> str:
         return "float32"
     own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
     return own if own in UNIT_ROUNDOFF else "float32"
+
+
+def _check_tokens(source: str, tokenizer: Any, config: Any) -> Tensor:
+    """The short prompt of the checks, [1, position]."""
+    tokens = torch.tensor([tokenizer(CHECK_PROMPT).input_ids])
+    if int(tokens.max()) >= config.vocab_size:
+        raise ValueError(
+            f"the tokenizer of {source} gives token id {int(tokens.max())}, and the model's "
+            f"embedding has {config.vocab_size} rows: they do not belong together; take the "
+            "tokenizer that was saved with the weights"
+        )
+    return tokens
 
 
 def _read_training(source: str) -> Mapping[str, Any] | None:

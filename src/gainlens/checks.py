@@ -37,6 +37,12 @@ def check_additivity(model: nn.Module, tokens: Tensor, dtype: str) -> float:
             f"no activation passed at {silent[0]} of this {_name(model, sites)}, so its blocks "
             f"cannot be taken apart; {_elsewhere(sites)}"
         )
+    if worst.broken is not None:
+        raise ValueError(
+            f"{worst.broken} of this {_name(model, sites)} is not finite on a short prompt: "
+            "float16 overflows beyond 65,504, so measure in bfloat16 or float32 (--dtype "
+            "bfloat16); in those the weights themselves are broken"
+        )
     if not worst.value <= limit:
         raise ValueError(
             f"block {worst.layer} of this {_name(model, sites)} is not additive: |x+a+m-y| is "
@@ -75,11 +81,15 @@ class _Worst:
     def __init__(self) -> None:
         self.value, self.layer = 0.0, 0
         self.fired: set[str] = set()
+        self.broken: str | None = None
+        """the first site, in the order of computation, that is not finite"""
         self._open: dict[str, Tensor] = {}
 
     def read(self, layer: int, name: str, tensor: Tensor) -> None:
         self._open[name] = tensor.float()
         self.fired.add(f"blocks.{layer}.{name}")
+        if self.broken is None and not bool(tensor.isfinite().all()):
+            self.broken = f"blocks.{layer}.{name}"
         if name == BLOCK_SITES[-1]:
             if len(self._open) == len(BLOCK_SITES):
                 self._close(layer)

@@ -64,7 +64,19 @@ def _sentence(source: str, error: Exception) -> str:
             "Face hub cannot be reached: give a directory, or download it first with "
             f"`hf download {source}`"
         )
+    if _wants_code(error):
+        return _OWN_CODE.format(source=source)
     return f"{source} cannot be read as a Hugging Face checkpoint: {_first_line(error)}"
+
+
+_OWN_CODE = (
+    "{source} comes with code of its own, which is not run unless asked for: read it, then give "
+    "--trust-remote-code"
+)
+
+
+def _wants_code(error: Exception) -> bool:
+    return "trust_remote_code" in str(error)
 
 
 def _first_line(error: Exception) -> str:
@@ -176,4 +188,5 @@ def read_tokenizer(source: str, revision: str | None, trust_remote_code: bool) -
             source, revision=revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # any reader's error becomes one sentence
-        raise ValueError(f"{source} has no tokenizer that loads: {_first_line(error)}") from error
+        why = f"{source} has no tokenizer that loads: {_first_line(error)}"
+        raise ValueError(_OWN_CODE.format(source=source) if _wants_code(error) else why) from error
