@@ -28,16 +28,38 @@ from gainlens.spec import (
     parse_ablation,
 )
 
-EXAMPLES = """\b
-Examples:
-  compare.py                                     the shipped twins, offline, on a laptop
-  compare.py --preset llama --device cuda        the notebook's own models
-  compare.py --short DIR --long NAME             any two models, local or from the hub
-  compare.py --prompts mine.jsonl --tokens 256   your own texts, exact lengths
-  compare.py --sweep 8 --theta 1e3 --theta 5e6   which components and which theta it hangs on
-  compare.py --ablate blocks.-1.hook_mlp_out=zero   before and after, side by side
-  compare.py --rescore result.json               what an old result can and cannot say
-"""
+EXAMPLES = (
+    ("", "the shipped twins, offline, on a laptop"),
+    ("--preset llama --device cuda", "the notebook's own models"),
+    ("--short DIR --long NAME", "any two models, local or from the hub"),
+    ("--prompts mine.jsonl --tokens 256", "your own texts, exact lengths"),
+    ("--sweep 8 --theta 1e3 --theta 5e6", "which components, which theta it hangs on"),
+    ("--ablate blocks.-1.hook_mlp_out=zero", "before and after, side by side"),
+    ("--rescore result.json", "what an old result can and cannot say"),
+)
+
+
+class Taught(click.Command):
+    """A command whose help leads with examples, under the name that it was called by."""
+
+    def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
+        kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        super().__init__(*args, **kwargs)
+        self._examples = examples
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What it does, examples, then the usage and every option."""
+        self.format_help_text(ctx, formatter)
+        if self._examples:
+            with formatter.section("Examples"):
+                calls = [
+                    (f"{ctx.command_path} {flags}".strip(), what) for flags, what in self._examples
+                ]
+                formatter.write_dl(calls, col_max=60)
+        formatter.write_paragraph()
+        self.format_usage(ctx, formatter)
+        self.format_options(ctx, formatter)
+        self.format_epilog(ctx, formatter)
 
 
 def _estimand(text: str) -> dict[str, str]:
@@ -172,7 +194,7 @@ def _with_options(function: Any) -> Any:
     return function
 
 
-@click.command(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("compare", cls=Taught, examples=EXAMPLES)
 @_with_options
 def compare_command(**flags: Any) -> None:
     """Does the residual stream of a long-context model contract where a short-context one expands?
@@ -182,7 +204,7 @@ def compare_command(**flags: Any) -> None:
     """
     quiet = flags["quiet"] or flags["as_json"]
     if flags["rescore"]:
-        document = _rescore(flags["rescore"], flags["out"], quiet)
+        document = rescore_file(flags["rescore"], flags["out"], quiet)
     else:
         document = _compare(flags, quiet)
     if flags["as_json"]:
@@ -216,7 +238,8 @@ def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
     return store.result_json(comparison)
 
 
-def _rescore(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
+def rescore_file(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
+    """What an old result can say, written to DIR/result.json and, unless quiet, to the terminal."""
     from gainlens import report, store
     from gainlens.rescoring import rescore, to_json
     from gainlens.staging import run_folder
@@ -235,7 +258,14 @@ def _rescore(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
 def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit status, a user's mistake as one line on standard error."""
     try:
-        command.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        status = command.main(
+            args=None if arguments is None else list(arguments), standalone_mode=False
+        )
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except click.ClickException as error:
         return _mistake(error.format_message())
     except ValidationError as error:
@@ -245,7 +275,7 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return 130
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def _mistake(sentence: str) -> int:
@@ -253,8 +283,8 @@ def _mistake(sentence: str) -> int:
     return 2
 
 
-def main() -> None:
-    """scripts/compare.py."""
+def main(command: click.Command = compare_command) -> None:
+    """Run a command from the shell; scripts/compare.py runs this one."""
     # Threads that wait by spinning take ten times the time on a machine that does something else.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    sys.exit(run(compare_command))
+    sys.exit(run(command))

@@ -87,7 +87,7 @@ def progress(quiet: bool, models: int) -> Generator[ProgressWatch]:
         yield ProgressWatch(bars, models, quiet)
 
 
-def _console() -> Console:
+def console_of() -> Console:
     """Standard output; 110 columns where it is no terminal, so that a log keeps its tables."""
     console = Console()
     return console if console.is_terminal else Console(width=_PIPE_WIDTH)
@@ -95,7 +95,7 @@ def _console() -> Console:
 
 def print_comparison(comparison: Comparison, written: Sequence[Path]) -> None:
     """The verdict first, then the tables it rests on, then where everything is."""
-    console = _console()
+    console = console_of()
     verdict = comparison.verdict
     console.print(
         Panel(
@@ -257,7 +257,7 @@ def _sentences(title: str, sentences: Sequence[str]) -> Group:
 
 def print_rescore(score: Rescore, path: Path) -> None:
     """What an old result can and cannot say, as tables."""
-    console = _console()
+    console = console_of()
     for content in rescore_tables(score):
         table = _table(escape(content.title), "", "value", "what it means")
         table.columns[1].justify = table.columns[2].justify = "left"
