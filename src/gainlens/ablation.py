@@ -79,10 +79,11 @@ def ablate(
     another shape, and where a replacement is not finite (with the site); on exit, where the model
     was run and nothing was replaced at some site.
 
-    >>> with gainlens.ablate(loaded.model, {"blocks.-1.hook_mlp_out": "zero"}):
-    ...     silenced = gainlens.capture(loaded.model, prompts)
-    >>> float(silenced.column("mm")[-1].max())
-    0.0
+    Examples:
+        >>> with gainlens.ablate(loaded.model, {"blocks.-1.hook_mlp_out": "zero"}):
+        ...     silenced = gainlens.capture(loaded.model, prompts)
+        >>> float(silenced.column("mm")[-1].max())
+        0.0
     """
     found = sites_of(model)
     rows = Rows(reference)

@@ -162,10 +162,11 @@ def capture(
     a prompt or memory runs out (with the setting to change); RuntimeError where a site did not
     fire.
 
-    >>> captured.gram.shape  # column layer token; squared L2 norms
-    (9, 8, 35)
-    >>> bool((captured.column("yy") > 0).all())
-    True
+    Examples:
+        >>> captured.gram.shape  # column layer token; squared L2 norms
+        (9, 8, 35)
+        >>> bool((captured.column("yy") > 0).all())
+        True
     """
     sites = sites_of(model)
     pieces: dict[int, _Piece] = {}

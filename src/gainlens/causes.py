@@ -32,9 +32,10 @@ def ablated_verdicts(
 
     The components that both sweeps have, in the order of the short model's.
 
-    >>> found = gainlens.ablated_verdicts(run.report("short"), run.report("long"), run.spec.rule)
-    >>> all(one.before == run.verdict.outcome for one in found)
-    True
+    Examples:
+        >>> found = gainlens.ablated_verdicts(run.report("short"), run.report("long"), run.spec.rule)
+        >>> all(one.before == run.verdict.outcome for one in found)
+        True
     """
     others = {(effect.site, effect.how): effect for effect in long.interventions.sweep}
     pairs = [

@@ -57,10 +57,11 @@ def load(
     roundoff, every site fires, and the logits equal Hugging Face's.  Raises ValueError with one
     sentence where the checkpoint cannot be had, is no causal language model or fails the check.
 
-    >>> loaded.checkpoint.num_layers, loaded.checkpoint.d_model, loaded.checkpoint.context
-    (8, 128, 512)
-    >>> loaded.checkpoint.additivity < 1e-6
-    True
+    Examples:
+        >>> loaded.checkpoint.num_layers, loaded.checkpoint.d_model, loaded.checkpoint.context
+        (8, 128, 512)
+        >>> loaded.checkpoint.additivity < 1e-6
+        True
     """
     given, source = str(source), resolve(str(source))
     config = read_config(source, revision, trust_remote_code)

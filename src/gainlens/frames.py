@@ -56,10 +56,11 @@ def to_frame(records: Any) -> "pd.DataFrame":
     left out of such a row.
     Raises ValueError for what is no record.
 
-    >>> len(gainlens.to_frame(tokens)) == tokens.log_gain.size
-    True
-    >>> gainlens.to_frame(run.reports)["role"].tolist()[:2]
-    ['short', 'long']
+    Examples:
+        >>> len(gainlens.to_frame(tokens)) == tokens.log_gain.size
+        True
+        >>> gainlens.to_frame(run.reports)["role"].tolist()[:2]
+        ['short', 'long']
     """
     import pandas as pd
 

@@ -51,12 +51,13 @@ def head_split(capture: Capture) -> Float64[np.ndarray, "layer head token"]:
     attention's bias b_O (GPT-2, GPT-NeoX) and of whatever was put in attn_out's place.  ValueError
     where the capture was made without heads.
 
-    >>> with_heads = gainlens.capture(loaded.model, prompts, heads=True)
-    >>> parts = gainlens.head_split(with_heads)
-    >>> parts.shape  # layer head token; nats
-    (8, 4, 35)
-    >>> bool(abs(parts.sum(axis=1) - tokens.attention).max() < 1e-5)
-    True
+    Examples:
+        >>> with_heads = gainlens.capture(loaded.model, prompts, heads=True)
+        >>> parts = gainlens.head_split(with_heads)
+        >>> parts.shape  # layer head token; nats
+        (8, 4, 35)
+        >>> bool(abs(parts.sum(axis=1) - tokens.attention).max() < 1e-5)
+        True
     """
     if capture.heads is None:
         raise ValueError("this capture has no heads: make it with capture(..., heads=True)")
@@ -120,12 +121,13 @@ def decompose(
 
     Raises ValueError where a stream has norm 0 or is not finite: such a token has no gain.
 
-    >>> tokens = gainlens.decompose(captured)
-    >>> tokens.log_gain.shape  # layer token; nats
-    (8, 35)
-    >>> parts = tokens.attention + tokens.mlp + tokens.remainder
-    >>> bool(abs(parts - tokens.log_gain).max() < 1e-12)
-    True
+    Examples:
+        >>> tokens = gainlens.decompose(captured)
+        >>> tokens.log_gain.shape  # layer token; nats
+        (8, 35)
+        >>> parts = tokens.attention + tokens.mlp + tokens.remainder
+        >>> bool(abs(parts - tokens.log_gain).max() < 1e-12)
+        True
     """
     xx, yy = capture.column("xx"), capture.column("yy")
     bad = ~(np.isfinite(capture.gram).all(axis=0) & (xx > 0) & (yy > 0))
@@ -164,8 +166,9 @@ def cosines(capture: Capture) -> dict[str, Float64[np.ndarray, "layer token"]]:
 
     Under attention, mlp and block, [layer, token] each; NaN for a component that writes nothing.
 
-    >>> sorted(gainlens.cosines(captured))
-    ['attention', 'block', 'mlp']
+    Examples:
+        >>> sorted(gainlens.cosines(captured))
+        ['attention', 'block', 'mlp']
     """
     xx, xa, xm = (capture.column(name) for name in ("xx", "xa", "xm"))
     with np.errstate(invalid="ignore", divide="ignore"):  # a component that writes nothing: NaN
@@ -244,8 +247,9 @@ def reduce_gains(
         reduction: how they become one number: geomean, median, ratio_of_means, frobenius or
             last_token.
 
-    >>> gainlens.reduce_gains(captured, tokens, "ordinary", "geomean").log_gain.shape
-    (8, 2)
+    Examples:
+        >>> gainlens.reduce_gains(captured, tokens, "ordinary", "geomean").log_gain.shape
+        (8, 2)
 
     NaN where a prompt has no token of the class.  Under every reduction attention + mlp +
     remainder is the log gain: `median` and `last_token` take the parts of the tokens that they

@@ -59,9 +59,10 @@ def sweep_last_blocks(
     From the last block back, attention before the MLP before the heads.  ValueError where `blocks`
     is less than 1, or where the stream vanishes under an ablation.
 
-    >>> baseline = gainlens.baseline_of(loaded, prompts)
-    >>> [effect.site for effect in gainlens.sweep_last_blocks(baseline, hows=("zero",))]
-    ['blocks.-1.hook_attn_out', 'blocks.-1.hook_mlp_out']
+    Examples:
+        >>> baseline = gainlens.baseline_of(loaded, prompts)
+        >>> [effect.site for effect in gainlens.sweep_last_blocks(baseline, hows=("zero",))]
+        ['blocks.-1.hook_attn_out', 'blocks.-1.hook_mlp_out']
     """
     return _sweep(baseline, blocks, hows, heads, progress)[1]
 
@@ -198,9 +199,10 @@ def theta_dose(
     ValueError for a model without RoPE, for a base that is none, and where the rotary buffers do
     not turn with the base that was set.
 
-    >>> doses = gainlens.theta_dose(gainlens.baseline_of(loaded, prompts), [5e5])
-    >>> [(dose.theta, dose.own) for dose in doses]
-    [(10000.0, True), (500000.0, False)]
+    Examples:
+        >>> doses = gainlens.theta_dose(gainlens.baseline_of(loaded, prompts), [5e5])
+        >>> [(dose.theta, dose.own) for dose in doses]
+        [(10000.0, True), (500000.0, False)]
     """
     own = rope_from_config(baseline.config).theta
     if own is None:

@@ -61,9 +61,10 @@ def baseline_of(
     Raises ValueError where the model cannot be captured, or makes its logits in a way that is not
     known: then it has no loss here, and no intervention can be judged by it.
 
-    >>> baseline = gainlens.baseline_of(loaded, prompts)
-    >>> baseline.decomposition.log_gain.shape
-    (8, 35)
+    Examples:
+        >>> baseline = gainlens.baseline_of(loaded, prompts)
+        >>> baseline.decomposition.log_gain.shape
+        (8, 35)
     """
     rule = rule or Rule()
     captured = captured or capture(loaded.model, prompts)

@@ -104,8 +104,9 @@ def loss(
 
     Raises ValueError where the model post-processes its logits.
 
-    >>> gainlens.loss(loaded.model, prompts).shape
-    (2,)
+    Examples:
+        >>> gainlens.loss(loaded.model, prompts).shape
+        (2,)
     """
     sites = sites_of(model)
     readout = Readout(model, sites)

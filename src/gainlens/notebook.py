@@ -45,10 +45,11 @@ def notebook_residual(capture: Capture) -> NotebookResidual:
     final norm, stand beside: their product is the notebook's last_gain.
     Raises ValueError where a norm is not finite.
 
-    >>> sentence = gainlens.encode_for(loaded, gainlens.load_prompts("notebook"))
-    >>> residual = gainlens.notebook_residual(gainlens.capture(loaded.model, sentence))
-    >>> round(residual.last_gain, 2), round(residual.true_last_gain, 2)
-    (0.69, 1.13)
+    Examples:
+        >>> sentence = gainlens.encode_for(loaded, gainlens.load_prompts("notebook"))
+        >>> residual = gainlens.notebook_residual(gainlens.capture(loaded.model, sentence))
+        >>> round(residual.last_gain, 2), round(residual.true_last_gain, 2)
+        (0.69, 1.13)
     """
     assert capture.num_prompts == 1, "the notebook has one sentence"
     entering = np.sqrt(capture.column("xx")).mean(axis=1)

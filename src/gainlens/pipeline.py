@@ -162,8 +162,9 @@ def encode_for(
 
     Raises ValueError where a text does not fit the model's context.
 
-    >>> [len(ids) for ids in gainlens.encode_for(loaded, ["x = 1", "Hello, world."]).tokens]
-    [4, 8]
+    Examples:
+        >>> [len(ids) for ids in gainlens.encode_for(loaded, ["x = 1", "Hello, world."]).tokens]
+        [4, 8]
     """
     if not isinstance(texts, PromptSet):
         own = tuple(Prompt(f"text-{number}", text) for number, text in enumerate(texts))

@@ -53,9 +53,10 @@ def read_run(folder: str | Path) -> Comparison:
 
     Raises ValueError, with one sentence, where the folder holds no run or a file is broken.
 
-    >>> run = gainlens.read_run("runs/twins")
-    >>> run.verdict.outcome in ("CONFIRMED", "REJECTED", "UNEXPECTED", "INVERTED", "UNDETERMINED")
-    True
+    Examples:
+        >>> run = gainlens.read_run("runs/twins")
+        >>> run.verdict.outcome in ("CONFIRMED", "REJECTED", "UNEXPECTED", "INVERTED", "UNDETERMINED")
+        True
     """
     folder = Path(folder)
     while True:

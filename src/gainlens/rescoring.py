@@ -60,9 +60,10 @@ def rescore(source: Mapping[str, Any] | Path) -> Rescore:
 
     Raises ValueError with one sentence where it cannot be read (resultfile.read_result).
 
-    >>> from pathlib import Path
-    >>> gainlens.rescore(Path("runs/twins/result.json")).ours
-    True
+    Examples:
+        >>> from pathlib import Path
+        >>> gainlens.rescore(Path("runs/twins/result.json")).ours
+        True
     """
     file = read_result(source)
     models = tuple(score_model(key, model) for key, model in file.models.items())

@@ -145,9 +145,10 @@ def rope_report(model: HasModules | None, config: Any) -> RopeReport:
     Wavelengths are 2 pi / frequency after scaling, in tokens: measured where the model has rotary
     buffers, else computed from the config.  Raises ValueError where the buffers fit no theta.
 
-    >>> report = gainlens.rope_report(loaded.model, loaded.checkpoint.config)
-    >>> round(report.measured_theta), report.rope_theta
-    (10000, 10000.0)
+    Examples:
+        >>> report = gainlens.rope_report(loaded.model, loaded.checkpoint.config)
+        >>> round(report.measured_theta), report.rope_theta
+        (10000, 10000.0)
     """
     theta, scaling, context = rope_from_config(config)
     inv_freq = None if model is None else inverse_frequencies(model)

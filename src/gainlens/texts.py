@@ -60,8 +60,9 @@ def load_prompts(source: str) -> PromptSet:
 
     Raises ValueError where the file is not that.
 
-    >>> gainlens.load_prompts("notebook").prompts[0].text
-    'The quick brown fox jumps over the lazy dog.'
+    Examples:
+        >>> gainlens.load_prompts("notebook").prompts[0].text
+        'The quick brown fox jumps over the lazy dog.'
     """
     if source == "notebook":
         return PromptSet(source, True, (Prompt("notebook", NOTEBOOK_SENTENCE),))

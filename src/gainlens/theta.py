@@ -27,10 +27,11 @@ def rope_theta(model: nn.Module, theta: float) -> Generator[None]:
         model: whose rotary tables are made anew for as long as the context is open.
         theta: the base, 10,000 in Llama 2 and 500,000 in Llama 3.
 
-    >>> with gainlens.rope_theta(loaded.model, 500_000):
-    ...     swapped = gainlens.capture(loaded.model, prompts)
-    >>> bool((swapped.gram != captured.gram).any())
-    True
+    Examples:
+        >>> with gainlens.rope_theta(loaded.model, 500_000):
+        ...     swapped = gainlens.capture(loaded.model, prompts)
+        >>> bool((swapped.gram != captured.gram).any())
+        True
 
     Raises ValueError for a base that is not a finite number above 1, and for a model without RoPE.
     """

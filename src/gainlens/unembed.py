@@ -82,10 +82,11 @@ def unembed_gram(weight: Float[Tensor, "d_vocab d_model"]) -> UnembedGram:
 
     Raises ValueError where the weights are not loaded, not finite, or all zero.
 
-    >>> import torch
-    >>> gram = gainlens.unembed_gram(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
-    >>> round(gainlens.unembed_report(gram, None, tied=False).spectral_norm, 6)
-    3.0
+    Examples:
+        >>> import torch
+        >>> gram = gainlens.unembed_gram(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
+        >>> round(gainlens.unembed_report(gram, None, tied=False).spectral_norm, 6)
+        3.0
     """
     if weight.is_meta:
         raise ValueError(

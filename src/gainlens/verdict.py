@@ -228,9 +228,10 @@ def judge(
 
     Robust: decided, and no cell before the final norm decides otherwise.
 
-    >>> verdict = gainlens.judge(run.reports, run.spec.rule)
-    >>> verdict.outcome == run.verdict.outcome
-    True
+    Examples:
+        >>> verdict = gainlens.judge(run.reports, run.spec.rule)
+        >>> verdict.outcome == run.verdict.outcome
+        True
     """
     short, long = (next(r for r in reports if r.role == role) for role in ("short", "long"))
     cells = primary_cell(short.cells, rule), primary_cell(long.cells, rule)
