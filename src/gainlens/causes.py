@@ -33,7 +33,8 @@ def ablated_verdicts(
     The components that both sweeps have, in the order of the short model's.
 
     Examples:
-        >>> found = gainlens.ablated_verdicts(run.report("short"), run.report("long"), run.spec.rule)
+        >>> short, long = run.report("short"), run.report("long")
+        >>> found = gainlens.ablated_verdicts(short, long, run.spec.rule)
         >>> all(one.before == run.verdict.outcome for one in found)
         True
     """

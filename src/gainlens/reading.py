@@ -55,8 +55,8 @@ def read_run(folder: str | Path) -> Comparison:
 
     Examples:
         >>> run = gainlens.read_run("runs/twins")
-        >>> run.verdict.outcome in ("CONFIRMED", "REJECTED", "UNEXPECTED", "INVERTED", "UNDETERMINED")
-        True
+        >>> run.report("short").role
+        'short'
     """
     folder = Path(folder)
     while True:
