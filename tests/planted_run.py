@@ -128,7 +128,12 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
 
 
 def planted_run(
-    *, depth: int = 3, prompts: int = 24, lengths: tuple[int, int] = (6, 14), models: int = 3
+    *,
+    depth: int = 3,
+    prompts: int = 24,
+    lengths: tuple[int, int] = (6, 14),
+    models: int = 3,
+    seed: int = 0,
 ) -> Comparison:
     """A short model that expands (1.2), a long one that contracts (0.8) and that lacks all that a
     capture may lack, and references; the first prompt's text is HOSTILE."""
@@ -144,10 +149,11 @@ def planted_run(
     names = ["alpha", "beta <img src=x onerror=alert(2)>", *(f"m{i}" for i in range(models - 2))]
     captures = {
         name: stream(
-            encoded.tokens, (1.1,) * (depth - 1) + (0.8 if role == "long" else 1.2,), seed,
+            encoded.tokens, (1.1,) * (depth - 1) + (0.8 if role == "long" else 1.2,),
+            seed + number,
             whole=role != "long",
         )
-        for seed, (name, role) in enumerate(zip(names, roles, strict=True))
+        for number, (name, role) in enumerate(zip(names, roles, strict=True))
     }  # fmt: skip
     reports = tuple(
         model_report(name, role, captures[name], encoded)
