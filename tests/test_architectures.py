@@ -14,12 +14,12 @@ from conftest import BACK_ENDS, HOOKED, TRANSFORMER_LENS
 from test_capturing import prompts_of
 
 from gainlens.capturing import capture
-from gainlens.checkpoints import attention_of, load, unembedding
+from gainlens.checkpoints import attention_of, load, takes_mean_off, unembedding
 from gainlens.checks import UNIT_ROUNDOFF, scale_control
 from gainlens.front_ends import choose_backend
 from gainlens.gain import decompose
 from gainlens.sites import BLOCK_SITES, reading, sites_of
-from gainlens.unembed import read_final_norm, read_unembedding
+from gainlens.unembed import read_final_norm, read_unembedding, unembed_gram, unembed_report
 
 LENGTHS = (12, 30, 12, 1, 7)
 
@@ -123,6 +123,24 @@ def test_scale_and_unembedding(loaded_of, folder_of, case, backend):
     assert torch.equal(weight, stored)
     assert torch.equal(ln_weight, read_final_norm(folder_of(case)))
     assert tied == stored_tied == (case == "gpt2-tied")
+
+
+@pytest.mark.parametrize(("case", "backend"), CASES)
+def test_the_folded_spectrum_is_that_of_what_reaches_the_logits(loaded_of, case, backend):
+    """The Jacobian of logits by the stream over its norm, but for the radial direction that every
+    norm takes off: W_U diag(w), and for LayerNorm the mean off."""
+    model = loaded_of(case, backend).model
+    weight, ln_weight, tied = unembedding(model)
+    layer_norm = case.startswith(("gpt2", "neox"))
+    assert takes_mean_off(model) == layer_norm
+    folded = weight.double() * ln_weight.double()
+    if layer_norm:
+        folded = folded - folded.mean(1, keepdim=True)
+    report = unembed_report(unembed_gram(weight), ln_weight, tied=tied, mean_off=layer_norm)
+    want = torch.linalg.svdvals(folded.detach()).numpy()
+    # a singular value of 0 is the root of rounding in the Gram matrix
+    np.testing.assert_allclose(report.folded_spectrum, want, rtol=1e-6, atol=1e-6 * want[0])
+    assert (want[-1] < 1e-6 * want[0]) == layer_norm
 
 
 @pytest.mark.parametrize("case", ARCHITECTURES)

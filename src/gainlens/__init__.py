@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from gainlens.gain import cosines as cosines
     from gainlens.gain import decompose as decompose
     from gainlens.gain import head_split as head_split
-    from gainlens.gain import head_split as head_split
     from gainlens.gain import reduce_gains as reduce_gains
     from gainlens.interventions import sweep_last_blocks as sweep_last_blocks
     from gainlens.interventions import theta_dose as theta_dose
@@ -68,7 +67,6 @@ _HOME = {
     "decompose": "gain",
     "encode": "prompts",
     "encode_for": "pipeline",
-    "head_split": "gain",
     "head_split": "gain",
     "judge": "verdict",
     "load": "checkpoints",

@@ -131,6 +131,16 @@ def unembedding(model: nn.Module) -> tuple[Tensor, Tensor | None, bool]:
     return head, ln_weight, tied
 
 
+def takes_mean_off(model: nn.Module) -> bool:
+    """Whether the final norm takes the mean off the stream (GPT-2's LayerNorm; no RMSNorm does)."""
+    sites = sites_of(model)
+    norm = getattr(sites.final_norm, "original_component", sites.final_norm)
+    ramp = torch.linspace(-1, 1, sites.d_model).to(sites.device, next(model.parameters()).dtype)
+    with torch.no_grad():
+        plain, raised = (norm(stream[None, None]) for stream in (ramp, ramp + 1))
+    return bool((plain - raised).abs().max() < 0.1 * plain.abs().max())
+
+
 def _default_dtype(config: Any, device: str) -> str:
     if device == "cpu":
         return "float32"

@@ -16,7 +16,7 @@ import torch
 from gainlens.ablation import check_sites
 from gainlens.attribution import shipped_curves
 from gainlens.capturing import capture
-from gainlens.checkpoints import LoadedModel, load, unembedding
+from gainlens.checkpoints import LoadedModel, load, takes_mean_off, unembedding
 from gainlens.checks import scale_control
 from gainlens.controls import bos_effects, massive_effects
 from gainlens.front_ends import choose_backend
@@ -220,7 +220,9 @@ def measure(
         residual=notebook_residual(
             capture(loaded.model, encode_for(loaded, load_prompts("notebook")))
         ),
-        unembed=unembed_report(spectrum, ln_weight, tied=tied),
+        unembed=unembed_report(
+            spectrum, ln_weight, tied=tied, mean_off=takes_mean_off(loaded.model)
+        ),
         rope=rope,
         layers=block_gains(gains, rule),
         cells=cells,

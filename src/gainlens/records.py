@@ -210,7 +210,7 @@ class UnembedReport:
     centred_spectrum: Float64[np.ndarray, " rank"]
     """of W_U minus its mean row (what softmax can see)"""
     folded_spectrum: Float64[np.ndarray, " rank"]
-    """of W_U with ln_final's weight folded in"""
+    """of W_U with ln_final's weight folded in, and for a LayerNorm the mean that it takes off"""
     subspace_rank: int
     """k of the visible and the null subspace"""
     tied: bool

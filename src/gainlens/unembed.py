@@ -129,7 +129,11 @@ def _check_energy(energy: float, d_vocab: int, d_model: int) -> None:
 
 
 def unembed_report(
-    unembed: UnembedGram, ln_weight: Float[Tensor, " d_model"] | None, *, tied: bool
+    unembed: UnembedGram,
+    ln_weight: Float[Tensor, " d_model"] | None,
+    *,
+    tied: bool,
+    mean_off: bool = False,
 ) -> UnembedReport:
     """All singular values of W_U, raw, centred and with ln_final's weight folded in.
 
@@ -137,6 +141,8 @@ def unembed_report(
         unembed: from `unembed_gram`.
         ln_weight: what ln_final multiplies by (Gemma: 1 + weight), None for a norm without weights.
         tied: whether lm_head is the embedding's own matrix.
+        mean_off: whether ln_final takes the mean off the stream before (LayerNorm), so that no
+            logit sees the direction of all ones.
 
     Norms and singular values are L2 norms of the weights as they stand.  The Frobenius
     norm is summed in float64: torch.linalg.norm of a float32 matrix adds up in float32, and on CPU
@@ -144,10 +150,7 @@ def unembed_report(
     """
     d_vocab, d_model = unembed.d_vocab, unembed.d_model
     raw, centred = _eigenvalues(unembed.gram), _eigenvalues(unembed.centred)
-    folded = raw
-    if ln_weight is not None:
-        scale = ln_weight.detach().to(unembed.gram)
-        folded = _eigenvalues(scale[:, None] * unembed.gram * scale)
+    folded = _eigenvalues(_folded(unembed.gram, ln_weight, mean_off))
     rank = min(d_vocab, d_model)
     spectrum = np.sqrt(raw[:rank])
     mean_energy = d_vocab * float(unembed.mean_row.square().sum())
@@ -171,6 +174,16 @@ def unembed_report(
         subspace_rank=subspace_rank(d_model),
         tied=tied,
     )
+
+
+def _folded(gram: Tensor, ln_weight: Tensor | None, mean_off: bool) -> Tensor:
+    """Of W_U as it acts on the normalised stream: times the norm's weight, and off its mean."""
+    if ln_weight is not None:
+        scale = ln_weight.detach().to(gram)
+        gram = scale[:, None] * gram * scale
+    if mean_off:
+        gram = gram - gram.mean(0) - gram.mean(1, keepdim=True) + gram.mean()
+    return gram
 
 
 def subspace_rank(d_model: int) -> int:
