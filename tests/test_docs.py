@@ -4,6 +4,7 @@ import ast
 import doctest
 import inspect
 import re
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import gainlens
 from gainlens import figures, records, store
 from gainlens.axes import GLOSSARY
 from gainlens.columns import DEFINITIONS
+from gainlens.command import gainlens_command
 
 sybil = pytest.importorskip("sybil")
 from sybil.document import Document  # noqa: E402
@@ -75,6 +77,27 @@ def examples(run_folder, one_load, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_a_pages_python_runs(page, examples):
     examples(page)
+
+
+def shell_commands() -> list[str]:
+    """Every call of gainlens in a shell block, `$n` of a loop filled in."""
+    blocks = [
+        block
+        for page in sorted(DOCS.rglob("*.md"))
+        for block in re.findall(r"```sh\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+    ]
+    lines = [line.strip().replace("$n", "64") for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line.startswith("gainlens ")]
+
+
+@pytest.mark.parametrize("line", shell_commands())
+def test_a_command_is_one_that_there_is(line):
+    """Parsed, not run; a flag or word that does not exist is an error of click's."""
+    name, *rest = shlex.split(line)[1:]
+    context = gainlens_command.make_context("gainlens", [name])
+    found, command, _ = gainlens_command.resolve_command(context, [name])
+    assert command is not None
+    command.make_context(found, rest, parent=context)
 
 
 @pytest.mark.slow

@@ -19,14 +19,16 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
-from gainlens import cli
 from gainlens.columns import DEFINITIONS
+from gainlens.command import gainlens_command
 from gainlens.spec import PRESETS
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "long_context.ipynb"
 CALIBRATION = ROOT / "src" / "gainlens" / "data" / "calibration.csv"
 FIGURES = ROOT / "figures"
+HELP_WIDTH = 80
+"""Characters: what a page holds beside its menu, and a terminal at its smallest."""
 
 _REQUEST = re.compile(r"^\{\{ *(\w+)(?:: *(.+?))? *\}\}$", re.MULTILINE)
 _ELSEWHERE = re.compile(
@@ -95,14 +97,9 @@ def _readme(heading: str) -> str:
 
 def _commands(_: str | None) -> str:
     """What every command prints for --help, to the letter."""
-    programs = [("scripts/compare.py", cli.compare_command)]
-    programs += [
-        ("gainlens", found) for found in vars(cli).values() if isinstance(found, click.Group)
-    ]
     return "\n\n".join(
         f"## {words}\n\n```text\n{context.command.get_help(context)}\n```"
-        for name, program in programs
-        for words, context in walk(name, program, None)
+        for words, context in walk("gainlens", gainlens_command, None)
     )
 
 
@@ -110,7 +107,8 @@ def walk(
     name: str, command: click.Command, parent: click.Context | None
 ) -> Iterator[tuple[str, click.Context]]:
     """A command and all below it, each under the words that call it."""
-    context = click.Context(command, parent=parent, info_name=name, terminal_width=96)
+    settings = {"terminal_width": HELP_WIDTH, **command.context_settings}
+    context = click.Context(command, parent=parent, info_name=name, **settings)
     yield context.command_path, context
     if isinstance(command, click.Group):
         for word in command.list_commands(context):
