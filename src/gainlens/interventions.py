@@ -31,6 +31,7 @@ from gainlens.sites import ModelSites, reading, sites_of, writing
 from gainlens.spec import Ablation, ComparisonSpec, SweepHow
 from gainlens.theta import rope_theta
 from gainlens.verdict import block_gains
+from gainlens.world import gathered, world
 
 Tables = Sequence[tuple[Address, Mean | Donors]]
 COMPONENT_SITES: Final = ("hook_attn_out", "hook_mlp_out")
@@ -150,7 +151,8 @@ def _run_sweep(
     tables = [table for planned in plans for table in planned.tables]
     layers = [layer_of(address) for planned in plans for address, _ in planned.makers]
     first = min(layers)
-    if tables and not _can_keep(baseline, sites, sites.num_layers - first):
+    apart = world().size > 1  # a mean is over all prompts, and each process passes only some
+    if tables and (apart or not _can_keep(baseline, sites, sites.num_layers - first)):
         from_reference(baseline.model, sites, tables, baseline.prompts)
         tables = []
     meter = Meter(sites, Readout(baseline.model, sites))
@@ -167,7 +169,8 @@ def _run_sweep(
             found[place].update(zip(run.index, meter.take(run.batch), strict=True))
         if progress is not None:
             progress(len(run.index))
-    return [last_values([tokens[i] for i in sorted(tokens)], baseline) for tokens in found]
+    whole = [gathered(tokens) for tokens in found]
+    return [last_values([tokens[i] for i in sorted(tokens)], baseline) for tokens in whole]
 
 
 def layer_of(address: Address) -> int:

@@ -22,6 +22,7 @@ from gainlens.sites import ModelSites, Reader, Site, reading, sites_of
 from gainlens.spec import Rule
 from gainlens.stats import mean_intervals
 from gainlens.texts import load_prompts
+from gainlens.world import gathered
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,7 @@ def measure_last(
         found.update(zip(batch.index, meter.take(batch), strict=True))
         if progress is not None:
             progress(len(batch.index))
+    found = gathered(found)
     return last_values([found[i] for i in range(len(found))], baseline, skip)
 
 

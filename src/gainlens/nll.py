@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from gainlens.batching import BATCH_TOKENS, batches
 from gainlens.records import EncodedPrompts
 from gainlens.sites import ModelSites, reading, sites_of
+from gainlens.world import gathered
 
 CHUNK_LOGITS = {"cpu": 1 << 19, "cuda": 1 << 26}
 """Logits held at once, elements.  2 MiB in float32 stay in a CPU's cache: measured twice as fast as
@@ -111,7 +112,7 @@ def loss(
     sites = sites_of(model)
     readout = Readout(model, sites)
     readout.check(prompts)
-    found = np.full(len(prompts.tokens), np.nan)
+    means: dict[int, float] = {}
     last = sites.site(f"blocks.{sites.num_layers - 1}.hook_resid_post")
     for batch in batches(model, prompts, sites.device, batch_tokens):
         streams: list[Tensor] = []
@@ -120,5 +121,8 @@ def loss(
             losses = readout.losses(readout.normed(streams[0]), batch.tokens, batch.lengths)
         for index, length, row in zip(batch.index, batch.lengths.tolist(), losses, strict=True):
             if length > 1:
-                found[index] = float(row[: length - 1].double().mean())
+                means[index] = float(row[: length - 1].double().mean())
+    found = np.full(len(prompts.tokens), np.nan)
+    for index, mean in gathered(means).items():
+        found[index] = mean
     return found

@@ -217,6 +217,6 @@ def from_reference(
     """One pass over the reference prompts that fills every table."""
     if not tables:
         return
-    for batch in batches(model, reference, sites.device):
+    for batch in batches(model, reference, sites.device, all_of_them=True):
         with torch.no_grad(), reading(table_readers(tables, batch)):
             sites.run(batch.tokens)
