@@ -11,16 +11,14 @@ from typing import Any
 
 import pytest
 from planted_run import planted_run
+from sybil.document import Document
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 import gainlens
 from gainlens import figures, records, store
 from gainlens.axes import GLOSSARY
 from gainlens.columns import DEFINITIONS
 from gainlens.command import gainlens_command
-
-sybil = pytest.importorskip("sybil")
-from sybil.document import Document  # noqa: E402
-from sybil.parsers.markdown import PythonCodeBlockParser  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -6,13 +6,12 @@ import re
 import zipfile
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 from planted_run import planted_run
 
 from gainlens import store
-
-nbformat = pytest.importorskip("nbformat")
-nbclient = pytest.importorskip("nbclient")
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "long_context.ipynb"
 COLAB = """
