@@ -8,10 +8,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from gainlens.checks import UNIT_ROUNDOFF, check_additivity, check_logits, logits_of
+from gainlens.checks import check_additivity, check_logits, logits_of
 from gainlens.front_ends import FRONT_ENDS, choose_backend
 from gainlens.hub import read_config, read_tokenizer, read_weights, resolve
 from gainlens.limits import enough_memory
+from gainlens.placement import (
+    Placement,
+    default_dtype,
+    forget_folder,
+    place,
+    spread_options,
+    weight_of,
+)
 from gainlens.records import Checkpoint
 from gainlens.shards import json_object
 from gainlens.sites import kind_of, sites_of
@@ -49,7 +57,8 @@ def load(
         backend: hooked (HookedTransformer), bridge (TransformerBridge), native (Hugging Face), or
             auto (`choose_backend`).
         dtype: float32, bfloat16 or float16; None is float32 on CPU, else the checkpoint's own.
-        device: torch's name of it: cpu, cuda, cuda:1.
+        device: torch's name of it: cpu, cuda, cuda:1; or auto, which is this process's GPU where
+            there is one and the weights fit, else all GPUs, main memory and disk together.
         revision: branch, tag or commit of a hub model.
         trust_remote_code: run code that comes with the checkpoint; else such a one is refused.
 
@@ -65,14 +74,21 @@ def load(
     """
     given, source = str(source), resolve(str(source))
     config = read_config(source, revision, trust_remote_code)
-    backend = choose_backend(config) if backend == "auto" else backend
-    dtype = dtype or _default_dtype(config, device)
+    placement = place(config, dtype, device)
+    backend = _backend(config, backend, placement)
+    device = placement.device
+    dtype = default_dtype(config, device, dtype)
     tokenizer = read_tokenizer(source, revision, trust_remote_code)
     with enough_memory("loading the model", backend):
+        attention = attention_of(backend, device, dtype)
+        spread = spread_options() if placement.spread else None
         hf_model = read_weights(
-            source, config, dtype, revision, trust_remote_code, attention_of(backend, device, dtype)
-        )
-        hf_model = hf_model.to(device).eval()
+            source, config, dtype, revision, trust_remote_code, attention, spread
+        ).eval()
+        if spread is None:
+            hf_model.to(device)
+        else:
+            forget_folder(hf_model, spread["offload_folder"])
         tokens = _check_tokens(given, tokenizer, config).to(device)
         wanted = None if backend == "native" else logits_of(hf_model, tokens)
         model = FRONT_ENDS[backend](hf_model, tokenizer, config, dtype, device)
@@ -100,6 +116,17 @@ def load(
     )
 
 
+def _backend(config: Any, backend: str, placement: Placement) -> str:
+    if backend == "auto":
+        return "native" if placement.spread else choose_backend(config)
+    if placement.spread and backend != "native":
+        raise ValueError(
+            f"this model does not fit {placement.device}, and only --backend native lays one over "
+            f"several devices, main memory and disk; {backend} was asked for"
+        )
+    return backend
+
+
 def attention_of(backend: str, device: str, dtype: str) -> str | None:
     """Hugging Face's attn_implementation: flash attention for native where it is installed and can
     run; None is their own choice, SDPA, or eager where a model forbids it (Gemma 2's soft cap)."""
@@ -119,10 +146,11 @@ def unembedding(model: nn.Module) -> tuple[Tensor, Tensor | None, bool]:
         tied = hooked.W_E.shape == hooked.W_U.T.shape and torch.equal(hooked.W_E, hooked.W_U.T)
         return hooked.W_U.T, ln_weight, tied
     hf: Any = getattr(model, "original_model", model)
-    head = hf.get_output_embeddings().weight
-    tied = bool(torch.equal(head, hf.get_input_embeddings().weight))
+    head = weight_of(hf.get_output_embeddings())
+    embedding = weight_of(hf.get_input_embeddings())
+    tied = head.shape == embedding.shape and bool(torch.equal(head, embedding.to(head.device)))
     norm = sites_of(model).final_norm
-    ln_weight = getattr(norm, "weight", None)
+    ln_weight = weight_of(norm) if hasattr(norm, "weight") else None
     if (
         ln_weight is not None
         and "Gemma" in type(getattr(norm, "original_component", norm)).__name__
@@ -139,13 +167,6 @@ def takes_mean_off(model: nn.Module) -> bool:
     with torch.no_grad():
         plain, raised = (norm(stream[None, None]) for stream in (ramp, ramp + 1))
     return bool((plain - raised).abs().max() < 0.1 * plain.abs().max())
-
-
-def _default_dtype(config: Any, device: str) -> str:
-    if device == "cpu":
-        return "float32"
-    own = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    return own if own in UNIT_ROUNDOFF else "float32"
 
 
 def _check_tokens(source: str, tokenizer: Any, config: Any) -> Tensor:

@@ -1,12 +1,14 @@
 """A hub name or a directory -> config, weights and tokenizer, or one sentence that says why not."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gainlens.limits import ran_out
+from gainlens.resultfile import shown
 from gainlens.shards import INDEX, tensor_files
 from gainlens.spec import TWIN_PREFIX
 
@@ -80,7 +82,7 @@ def _wants_code(error: Exception) -> bool:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return shown((str(error).strip().splitlines() or [type(error).__name__])[0], 400)
 
 
 def _check_directory(source: str) -> None:
@@ -124,8 +126,8 @@ def read_config(source: str, revision: str | None, trust_remote_code: bool) -> A
     named = str(architectures[0]) if isinstance(architectures, list) else "none named"
     if not named.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
         raise ValueError(
-            f"{source} is a {named}, not a causal language model: gainlens measures decoders with "
-            "an unembedding"
+            f"{source} is a {shown(named)}, not a causal language model: gainlens measures "
+            "decoders with an unembedding"
         )
     if getattr(config, "max_position_embeddings", None) is None:
         raise ValueError(
@@ -144,10 +146,12 @@ def read_weights(
     revision: str | None,
     trust_remote_code: bool,
     attention: str | None = None,
+    spread: Mapping[str, Any] | None = None,
 ) -> Any:
     """A Hugging Face causal LM with every tensor of the checkpoint in its place, on the CPU.
 
-    attention: Hugging Face's attn_implementation; None is its own choice.
+    attention: Hugging Face's attn_implementation; None is its own choice.  spread: where else the
+    weights go (`placement.spread_options`).
     """
     from transformers import AutoModelForCausalLM
 
@@ -162,6 +166,7 @@ def read_weights(
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
             attn_implementation=attention,
+            **(spread or {}),
         )
     except Exception as error:  # any reader's error becomes one sentence
         if ran_out(error):

@@ -26,6 +26,7 @@ from gainlens.interventions import intervene
 from gainlens.last_block import baseline_of
 from gainlens.lifecycle import massive_lifecycle
 from gainlens.notebook import hypothesis_test, notebook_residual, side_of
+from gainlens.placement import place
 from gainlens.prompts import encode
 from gainlens.records import (
     Capture,
@@ -189,7 +190,7 @@ def measure(
         name=model.key,
         backend=_backend(spec, model, prompts),
         dtype=spec.dtype,
-        device=_device(spec),
+        device=spec.device,
         revision=spec.revision,
         trust_remote_code=spec.trust_remote_code,
     )
@@ -318,13 +319,9 @@ def _backend(spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts) ->
     if spec.backend != "auto":
         return spec.backend
     config = read_config(resolve(model.hf_name), spec.revision, spec.trust_remote_code)
+    if place(config, spec.dtype, spec.device).spread:
+        return "native"
     return choose_backend(config, max(len(tokens) for tokens in prompts.tokens))
-
-
-def _device(spec: ComparisonSpec) -> str:
-    if spec.device != "auto":
-        return spec.device
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 _SMALL_MODEL = 512

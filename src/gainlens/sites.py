@@ -29,6 +29,7 @@ from gainlens.decoders import (
     with_first,
 )
 from gainlens.limits import Run, attention_fits, guarded, no_longer_than
+from gainlens.placement import device_of
 
 Kind = Literal["hooked", "bridge", "native"]
 Reader = Callable[[Tensor], None]
@@ -281,7 +282,7 @@ def _native_sites(model: Any) -> ModelSites:
         blocks=tuple(block.whole for block in decoder.blocks),
         final_norm=decoder.final_norm,
         unembed=model.get_output_embeddings(),
-        device=embedding.weight.device,
+        device=device_of(embedding),
         run=guarded(lambda tokens: base(tokens, use_cache=False), "native", *checks),
         logits=guarded(lambda tokens: model(tokens, use_cache=False).logits, "native", *checks),
         attention_out=lambda layer: projected(
