@@ -41,10 +41,11 @@ def fuzz(name: str, tally: Path) -> None:
     import atheris
 
     sys.path.insert(0, str(ROOT / "tests"))
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     with atheris.instrument_imports(include=["gainlens"]):
         import fuzzing
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
-    target = fuzzing.targets(folder)[name]
+
+        target = fuzzing.targets(folder)[name]  # here, because targets import what they need
     corpus = folder / "corpus"
     corpus.mkdir()
     for number, seed in enumerate(target.seeds):

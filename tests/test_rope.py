@@ -512,3 +512,36 @@ def test_sentences_name_the_pairs_wavelength_and_the_bases():
 
 def test_a_small_base_is_measured_too():
     assert measured_theta(scaled_frequencies(2.0, None, 16), None) == pytest.approx(2.0)
+
+
+LLAMA3_RAW = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+              "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
+
+
+@pytest.mark.fault(
+    "numbers of RoPE in config.json that are none, or none that can be", "refused: which"
+)
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"rope_theta": "many"}, "rope_theta = 'many': a number above 0"),
+        ({"rope_theta": 10**400}, "rope_theta = 1000"),
+        ({"rope_theta": -1e4}, "rope_theta = -10000.0"),
+        ({"rope_theta": math.nan}, "rope_theta = nan"),
+        ({"rope_theta": True}, "rope_theta = True"),
+        ({"max_position_embeddings": [4096]}, r"max_position_embeddings = \[4096\]"),
+        ({"head_dim": 10**30}, "head_dim = 1000"),
+        ({"head_dim": "8"}, "head_dim = '8'"),
+        ({"rotary_dim": -8}, "rotary_dim = -8"),
+        ({"partial_rotary_factor": 2.0}, "partial_rotary_factor = 2.0: .* up to 1 is needed"),
+        ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor = 0"),
+        ({"rope_scaling": {**LLAMA3_RAW, "factor": "x\n"}}, r"factor = 'x\\n'"),
+        ({"rope_scaling": {**LLAMA3_RAW, "high_freq_factor": 1.0}}, "second must be the larger"),
+        ({"rope_scaling": {"type": "su", "short_factor": [1.0, 2.0]}}, "2 values of short_factor"),
+        ({"rope_scaling": {"type": "su", "short_factor": {}}}, r"short_factor = \{\}"),
+    ],
+)
+def test_a_config_of_impossible_numbers_is_refused(config, sentence):
+    with pytest.raises(ValueError, match=sentence) as caught:
+        rope_report(None, {"rope_theta": 1e4, "head_dim": 8, **config})
+    assert "\n" not in str(caught.value)

@@ -34,7 +34,7 @@ from gainlens.records import (
     UnembedReport,
     Verdict,
 )
-from gainlens.resultfile import SCHEMA
+from gainlens.resultfile import SCHEMA, shown
 from gainlens.spec import ComparisonSpec, Rule
 from gainlens.staging import current
 from gainlens.store import HEADS, RESULT, TOKENS
@@ -89,8 +89,8 @@ def _read(folder: Path) -> Comparison:
         raise ValueError(f"'{folder}' is no whole run: {problem}") from None
     except ValidationError as problem:
         error = problem.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in ("spec", *error["loc"]))
-        raise ValueError(f"'{path}' is broken: {place}: {error['msg']}") from None
+        place = ".".join(shown(str(part)) for part in ("spec", *error["loc"]))
+        raise ValueError(f"'{path}' is broken: {place}: {shown(error['msg'], 200)}") from None
     except ValueError as problem:
         raise ValueError(f"'{path}' is broken: {problem}") from None
 
@@ -115,8 +115,8 @@ def _document(folder: Path, path: Path) -> dict[str, Any]:
         ) from None
     if schema != SCHEMA:
         raise ValueError(
-            f"'{path}' has schema {schema}, this gainlens reads schema {SCHEMA}: read it with the "
-            "gainlens that wrote it, or a newer one"
+            f"'{path}' has schema {shown(str(schema))}, this gainlens reads schema {SCHEMA}: read "
+            "it with the gainlens that wrote it, or a newer one"
         )
     return document
 

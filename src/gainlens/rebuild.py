@@ -72,7 +72,7 @@ def _tuple(inner: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
 def _plain(kind: Any, value: Any, place: str) -> Any:
     if kind is float and value is None:
         return float("nan")
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**1023:  # beyond, float() overflows
         return float(value)
     wanted = Mapping if kind is Mapping else kind
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):

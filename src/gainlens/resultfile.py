@@ -138,7 +138,7 @@ def read_result(source: Mapping[str, Any] | Path) -> ResultFile:
     if isinstance(source, Mapping):
         name, document = "the mapping", dict(source)
     else:
-        name = f"'{_shown(str(source), 200)}'"
+        name = f"'{shown(str(source), 200)}'"
         document = _parse(name, _read(name, source))
     _refuse_non_finite(name, document)
     head = _validated(name, (), _Document, document)
@@ -206,7 +206,7 @@ def _parse(name: str, raw: bytes) -> object:
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply to be a result file") from None
     except ValueError as problem:  # not JSON, a repeated key, a number of thousands of digits
-        raise ValueError(f"{name} is not JSON: {_shown(str(problem), 160)}") from None
+        raise ValueError(f"{name} is not JSON: {shown(str(problem), 160)}") from None
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -214,7 +214,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {json.dumps(_shown(twice))} stands twice in one object")
+        raise ValueError(f"the key {json.dumps(shown(twice))} stands twice in one object")
     return found
 
 
@@ -270,12 +270,12 @@ def _place(keys: tuple[Any, ...]) -> str:
         if isinstance(key, str) and key.isidentifier() and key.isascii() and len(key) < 60:
             text += f".{key}"
         else:
-            text += f"[{key if isinstance(key, int) else json.dumps(_shown(str(key)))}]"
+            text += f"[{key if isinstance(key, int) else json.dumps(shown(str(key)))}]"
     cut = "…" if len(keys) > _LONGEST_PLACE else ""
     return (text.lstrip(".") or "the document") + cut
 
 
-def _shown(text: str, limit: int = 60) -> str:
+def shown(text: str, limit: int = 60) -> str:
     """Foreign text that is safe in a one-line message: printable, and cut."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"
     return "".join(sign if sign.isprintable() else "?" for sign in cut)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from gainlens.records import RopeReport
-from gainlens.rope_frequencies import rope_type, scaled_frequencies
+from gainlens.rope_frequencies import positive, rope_type, scaled_frequencies
 
 TOLERANCE = 0.01
 """Relative, of theta and of each frequency.  bfloat16 buffers are off by up to 2^-8; the bases
@@ -25,6 +25,8 @@ _CODED_THETA = 10_000.0
 _TABLE_ROWS = 2048
 """Positions read from a cos/sin table: more add nothing to the accuracy."""
 _LARGEST_LOG_THETA = 40.0
+_LARGEST_SIZE = 1e6
+"""Dimensions of a head or a stream, beyond which a config is broken."""
 
 
 class RopeConfig(NamedTuple):
@@ -55,7 +57,7 @@ def rope_from_config(config: Any) -> RopeConfig:
     """
     fields = _fields(config)
     limits = ("max_position_embeddings", "n_positions", "max_seq_len")
-    context = next((int(fields[name]) for name in limits if fields.get(name)), None)
+    context = next((int(positive(name, fields[name])) for name in limits if fields.get(name)), None)
     parameters = _parameters(fields)
     theta = parameters.pop("rope_theta", None)
     if theta is None:
@@ -67,7 +69,7 @@ def rope_from_config(config: Any) -> RopeConfig:
         if original:
             parameters.setdefault("original_max_position_embeddings", original)
     plain = kind == "default" and not parameters.keys() - {"rope_type", "type"}
-    return RopeConfig(float(theta), None if plain else parameters, context)
+    return RopeConfig(positive("rope_theta", theta), None if plain else parameters, context)
 
 
 def inverse_frequencies(model: HasModules) -> Float64[np.ndarray, " rank"] | None:
@@ -219,13 +221,19 @@ def _parameters(fields: Mapping[str, Any]) -> dict[str, Any]:
 def _rotary_dim(fields: Mapping[str, Any]) -> int | None:
     """Rotated dimensions of a head; None where the config does not say."""
     if fields.get("rotary_dim"):
-        return int(fields["rotary_dim"])
-    head = fields.get("qk_rope_head_dim") or fields.get("head_dim")
+        return _size(fields, "rotary_dim")
+    head = next(
+        (_size(fields, key) for key in ("qk_rope_head_dim", "head_dim") if fields.get(key)), 0
+    )
     if not head and fields.get("hidden_size") and fields.get("num_attention_heads"):
-        head = fields["hidden_size"] // fields["num_attention_heads"]
+        head = _size(fields, "hidden_size") // _size(fields, "num_attention_heads")
     share = _parameters(fields).get("partial_rotary_factor")
     share = share or fields.get("partial_rotary_factor") or fields.get("rotary_pct") or 1.0
-    return int(head * share) if head else None
+    return int(head * positive("partial_rotary_factor", share, 1.0)) if head else None
+
+
+def _size(fields: Mapping[str, Any], name: str) -> int:
+    return int(positive(name, fields[name], _LARGEST_SIZE))
 
 
 def _buffers(model: HasModules) -> Iterator[tuple[str, Float64[np.ndarray, " rank"]]]:

@@ -17,6 +17,16 @@ def rope_type(scaling: Mapping[str, Any]) -> str:
     return scaling.get("rope_type") or scaling.get("type") or "default"
 
 
+def positive(name: str, value: object, most: float = 1e30) -> float:
+    """A number of a config that is above 0; ValueError, naming it, for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise ValueError(
+            f"the config gives {name} = {repr(value)[:60]}: a number above 0 and up to {most:g} is "
+            "needed; correct config.json"
+        )
+    return float(value)
+
+
 def scaled_frequencies(
     theta: float, scaling: Mapping[str, Any] | None, rotary_dim: int
 ) -> Float64[np.ndarray, " rank"]:
@@ -32,9 +42,9 @@ def scaled_frequencies(
         if kind in ("default", "dynamic", "mrope"):
             return plain
         if kind == "linear":
-            return plain / scaling["factor"]
+            return plain / positive("factor", scaling["factor"])
         if kind in ("longrope", "su"):
-            return plain / np.asarray(scaling["short_factor"], dtype=np.float64)
+            return plain / _factors(scaling["short_factor"], len(plain))
         if kind == "llama3":
             return plain * _llama3_factor(plain, scaling)
         if kind == "yarn":
@@ -49,26 +59,47 @@ def scaled_frequencies(
     )
 
 
+def _setting(scaling: Mapping[str, Any], name: str) -> float:
+    return positive(name, scaling[name])
+
+
+def _factors(values: object, pairs: int) -> Float64[np.ndarray, " rank"]:
+    given = values if isinstance(values, list | tuple) else [values]
+    if len(given) not in (1, pairs):
+        raise ValueError(
+            f"the config gives {len(given)} values of short_factor and the model turns {pairs} "
+            "pairs of dimensions: as many are needed; correct config.json"
+        )
+    return np.array([positive("short_factor", value) for value in given])
+
+
 def _llama3_factor(plain: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
     """1 for pairs that turn often within the original context, 1/factor for those that do not."""
-    turns = scaling["original_max_position_embeddings"] * plain / (2 * np.pi)
-    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    turns = _setting(scaling, "original_max_position_embeddings") * plain / (2 * np.pi)
+    low, high = _setting(scaling, "low_freq_factor"), _setting(scaling, "high_freq_factor")
+    if not low < high:
+        raise ValueError(
+            f"the config gives low_freq_factor = {low:g} and high_freq_factor = {high:g}: the "
+            "second must be the larger; correct config.json"
+        )
     keep = np.clip((turns - low) / (high - low), 0, 1)
-    return keep + (1 - keep) / scaling["factor"]
+    return keep + (1 - keep) / _setting(scaling, "factor")
 
 
 def _yarn_factor(theta: float, rotary_dim: int, scaling: Mapping[str, Any]) -> np.ndarray:
     """Peng et al. 2023 (arXiv 2309.00071), section 3.2: a ramp over the index of the pair."""
 
+    original = _setting(scaling, "original_max_position_embeddings")
+
     def pair_with(turns: float) -> float:
-        span = scaling["original_max_position_embeddings"] / (turns * 2 * np.pi)
+        span = original / (turns * 2 * np.pi)
         return rotary_dim * math.log(span) / (2 * math.log(theta))
 
-    low = pair_with(float(scaling.get("beta_fast") or 32))
-    high = pair_with(float(scaling.get("beta_slow") or 1))
+    low = pair_with(positive("beta_fast", scaling.get("beta_fast") or 32))
+    high = pair_with(positive("beta_slow", scaling.get("beta_slow") or 1))
     if scaling.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rotary_dim - 1)
     ramp = (np.arange(rotary_dim // 2) - low) / ((high - low) or 0.001)
     keep = 1 - np.clip(ramp, 0, 1)
-    return keep + (1 - keep) / scaling["factor"]
+    return keep + (1 - keep) / _setting(scaling, "factor")

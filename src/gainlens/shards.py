@@ -57,7 +57,9 @@ def tensor_files(directory: Path) -> dict[str, Path]:
 
 
 def _is_file_name(shard: object) -> bool:
-    return isinstance(shard, str) and Path(shard).name == shard and shard.endswith(".safetensors")
+    if not isinstance(shard, str) or not shard.isprintable() or len(shard) > 200:
+        return False
+    return Path(shard).name == shard and shard.endswith(".safetensors")
 
 
 def read_tensor(shard: Path, name: str) -> Any:
