@@ -32,6 +32,7 @@ TESTS = {
     "gain": "test_gain.py",
     "stats": "test_stats.py",
     "verdict": "test_verdict.py",
+    "outcomes": "test_verdict.py",
     "unembed": "test_unembed.py",
     "rope": "test_rope.py",
     "rope_frequencies": "test_rope.py",

@@ -1,5 +1,7 @@
 """The algebra of gain.py against vectors, and its identities."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gainlens.axes import CLASS_SELECTIONS, GRAM_COLUMNS, REDUCTIONS, SPLITS
-from gainlens.gain import cosines, decompose, log_mean, massive_tokens, reduce_gains, reduce_norms
+from gainlens.gain import (
+    cosines,
+    decompose,
+    head_split,
+    log_mean,
+    massive_tokens,
+    reduce_gains,
+    reduce_norms,
+)
 from gainlens.gram import CHUNK_ELEMENTS, gram_columns, top_components
 from gainlens.records import Capture
 
@@ -330,3 +340,23 @@ def test_split_of_a_ratio_of_sums_against_its_definition(vectors, reduction):
     for split, expected in {"path": path, "shapley": shapley, "logmean": logmean}.items():
         np.testing.assert_allclose(found[split].attention[:, 0], expected, rtol=1e-9)
         assert (found[split].selection, found[split].reduction) == ("all", reduction)
+
+
+def test_heads_of_an_attention_have_parts_that_sum_to_its_own(vectors):
+    """Attention's write cut into heads of 0.5, 0.3 and 0.2 of it and something of their own."""
+    x, a, m = vectors
+    own = np.random.default_rng(3).normal(size=(2, *a.shape))
+    heads = np.stack([0.5 * a + own[0], 0.3 * a + own[1], 0.2 * a - own[0] - own[1]], axis=1)
+    y = x + a + m
+    columns = [(heads * other[:, None]).sum(-1) for other in (x, y)] + [(heads**2).sum(-1)]
+    plain = capture_of(x, a, m)
+    capture = dataclasses.replace(plain, heads=np.stack(columns, axis=2))
+    parts = head_split(capture)
+    attention = decompose(capture).attention
+    np.testing.assert_allclose(parts.sum(axis=1), attention, atol=1e-13)
+    size = [(v * v).sum(-1) for v in (x, y)]
+    mean = (size[1] - size[0]) / np.log(size[1] / size[0])
+    onto = (heads[:, 0] * (x + y)).sum(-1) / mean / 2
+    np.testing.assert_allclose(parts[:, 0], onto, atol=1e-13)
+    with pytest.raises(ValueError, match=r"^this capture has no heads: make it with capture\(.*"):
+        head_split(plain)

@@ -356,7 +356,7 @@ LONGROPE = {
         LONGROPE,
     ],
 )
-@pytest.mark.parametrize("theta", [1e4, 5e5])
+@pytest.mark.parametrize("theta", [4.0, 1e4, 5e5])
 def test_frequencies_of_every_scaling_are_those_of_transformers(scaling, theta):
     """Pair by pair in a head of 128, where the ramps have pairs on them."""
     from transformers import LlamaConfig
@@ -412,6 +412,7 @@ def test_a_config_whose_types_of_layer_are_unknown_takes_the_first():
         ({"head_dim": 128, "qk_rope_head_dim": 16}, 8),
         ({"head_dim": 16, "partial_rotary_factor": 0.5}, 4),
         ({"head_dim": 16, "rotary_pct": 0.25}, 2),
+        ({"hidden_size": 110, "num_attention_heads": 6, "rotary_pct": 0.9}, 8),
         ({"head_dim": 16, "partial_rotary_factor": 0.5, "rotary_pct": 0.25}, 4),
         ({"rotary_dim": 12, "head_dim": 16}, 6),
         ({"hidden_size": 96}, 0),

@@ -372,6 +372,10 @@ def test_a_head_of_its_own_is_tied_where_the_config_says_so(tmp_path):
 
 def test_sentences_are_whole(tmp_path):
     empty = save_checkpoint(tmp_path / "empty", {"model": {"other": NORM}})
+    untied = {"model": {"model.embed_tokens.weight": EMBEDDING}}
+    folder = save_checkpoint(tmp_path / "untied", untied, tie_word_embeddings=False)
+    with pytest.raises(ValueError, match="embed_out.weight, and its config says that it is not "):
+        read_unembedding(folder)
     sentences = {
         "holds no unembedding: none of lm_head.weight, embed_out.weight, and no embedding; "
         "give the directory of a causal language model": lambda: read_unembedding(empty),
