@@ -1,5 +1,6 @@
 """Loading: any Llama-family directory as what it is, on each back end, or one sentence."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 from conftest import BACK_ENDS, HOOKED, LLAMA3_SCALING, TRANSFORMER_LENS
 
-from gainlens.checkpoints import load, unembedding
+from gainlens.checkpoints import load, shares_weights, unembedding
 
 FAMILY = {
     "llama": ("Llama", {}),
@@ -256,3 +257,16 @@ def test_hooked_shares_hugging_faces_tensors(make_checkpoint, monkeypatch):
     assert len(large_ones) == 4 * 7 + 2
     for name, weight in large_ones.items():
         assert weight.untyped_storage().data_ptr() in own, name
+
+
+@pytest.mark.parametrize("backend", BACK_ENDS)
+def test_the_hugging_face_model_of_the_same_tensors_stays_at_hand(make_checkpoint, backend):
+    loaded = load(make_checkpoint(), backend=backend)
+    assert loaded.hf_model is not None
+    assert unembedding(loaded.model)[0].data_ptr() == loaded.hf_model.lm_head.weight.data_ptr()
+
+
+def test_a_second_copy_of_the_weights_is_let_go(make_checkpoint):
+    hf_model = load(make_checkpoint(), backend="native").model
+    assert shares_weights(hf_model, hf_model)
+    assert not shares_weights(copy.deepcopy(hf_model), hf_model)

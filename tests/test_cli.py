@@ -183,7 +183,7 @@ def test_without_interventions_none_is_made(pair, tmp_path):
     result = json.loads((tmp_path / "o" / "result.json").read_text("utf-8"))
     for model in result["models"].values():
         done = model["interventions"]
-        assert done == {"sweep": [], "theta_dose": [], "notes": [], "ablated": None}
+        assert done == {"sweep": [], "theta_dose": [], "notes": [], "ablated": None, "controls": []}
     assert not (tmp_path / "o" / "figures" / "theta_dose.svg").exists()
 
 

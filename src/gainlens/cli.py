@@ -27,6 +27,7 @@ from gainlens.spec import (
     SweepHow,
     parse_ablation,
 )
+from gainlens.world import joined, started
 
 EXAMPLES = (
     ("", "the shipped twins, offline, on a laptop"),
@@ -203,12 +204,27 @@ def compare_command(**flags: Any) -> None:
     and says what can be said of the claim, and how far to trust it.
     """
     quiet = flags["quiet"] or flags["as_json"]
+    if not started().first:
+        if not flags["rescore"]:
+            _help_compare(flags)
+        return
     if flags["rescore"]:
         document = rescore_file(flags["rescore"], flags["out"], quiet)
     else:
         document = _compare(flags, quiet)
     if flags["as_json"]:
         click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _help_compare(flags: dict[str, Any]) -> None:
+    """What every process but the first does: its share of the prompts; the first one writes."""
+    from gainlens.quiet import chatter_silenced
+
+    spec = spec_of(flags)
+    with chatter_silenced(), joined():
+        from gainlens.pipeline import compare
+
+        compare(spec)
 
 
 def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
@@ -225,6 +241,7 @@ def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
         run_folder(out),
         chatter_silenced(),
         report.progress(quiet, len(spec.models)) as watch,
+        joined(),
     ):
         from gainlens.pipeline import compare
         from gainlens.resume import Partials
@@ -279,7 +296,8 @@ def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
 
 
 def _mistake(sentence: str) -> int:
-    click.echo(f"error: {' '.join(sentence.split())}", err=True)
+    who = "error" if started().first else f"error in process {started().rank}"
+    click.echo(f"{who}: {' '.join(sentence.split())}", err=True)
     return 2
 
 

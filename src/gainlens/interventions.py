@@ -231,7 +231,6 @@ def ablated_model(
     baseline: Baseline,
     ablations: Sequence[Ablation],
     *,
-    before: LastValues | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> AblatedModel:
     """The whole gain curve, the last block and the loss under ablations, applied together.
@@ -240,7 +239,7 @@ def ablated_model(
     as it is.  ValueError as `ablate` raises it.
     """
     rule = baseline.rule
-    before = before or measure_last(baseline, progress=progress)
+    before = measure_last(baseline)
     wanted: dict[str, How] = {ablation.site: ablation.how for ablation in ablations}
     with ablate(baseline.model, wanted, reference=baseline.prompts, seed=rule.seed):
         under = capture(baseline.model, baseline.prompts, progress=progress)
@@ -258,20 +257,24 @@ def intervene(
     baseline: Baseline,
     spec: ComparisonSpec,
     thetas: Sequence[float],
+    *,
     progress: Callable[[int], None] | None = None,
 ) -> Interventions:
-    """Every intervention of a comparison on one model.
+    """The standing interventions of a comparison on one model: sweep and thetas.
 
-    thetas: those of the pair, or those asked for.
+    Args:
+        baseline: from `baseline_of`.
+        spec: what is wanted.
+        thetas: those of the pair, or those asked for.
+        progress: called with the number of prompts done since the last call.
 
     A theta that nobody asked for and that this model does not allow becomes a note; what was asked
     for and cannot be is a ValueError.
     """
+    before: LastValues | None = None
     sweep: tuple[AblationEffect, ...] = ()
     if spec.sweep:
         before, sweep = _sweep(baseline, spec.sweep, spec.sweep_how, spec.sweep_heads, progress)
-    else:
-        before = measure_last(baseline, progress=progress)
     doses: tuple[ThetaDose, ...] = ()
     notes: tuple[str, ...] = ()
     if thetas:
@@ -281,7 +284,4 @@ def intervene(
             if spec.theta:
                 raise
             notes = (f"theta was not swapped: {problem}",)
-    ablated = None
-    if spec.ablate:
-        ablated = ablated_model(baseline, spec.ablate, before=before, progress=progress)
-    return Interventions(sweep, doses, notes, ablated)
+    return Interventions(sweep, doses, notes)
