@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from gainlens.axes import GRAM_COLUMNS
-from gainlens.batching import BATCH_TOKENS, batches
+from gainlens.batching import BATCH_TOKENS, Batch, batches
+from gainlens.collecting import Collector
 from gainlens.decoders import AttentionOut
-from gainlens.gram import BlockNumbers, block_numbers, token_slices
+from gainlens.gram import block_numbers, token_slices
 from gainlens.heads import UNEXPLAINED, HeadNumbers, project_heads
 from gainlens.records import Capture, EncodedPrompts
 from gainlens.sites import BLOCK_SITES, ModelSites, Reader, Site, reading, sites_of
@@ -26,21 +27,33 @@ Subspaces = tuple[Tensor, Tensor]
 
 
 class _Pass:
-    """Readers for one forward pass over a right-padded batch; holds one block's tensors."""
+    """Readers for forward passes over right-padded batches; holds one block's tensors."""
 
-    def __init__(self, sites: ModelSites, subspaces: Subspaces | None, heads: bool) -> None:
+    def __init__(
+        self, sites: ModelSites, collector: Collector, subspaces: Subspaces | None, heads: bool
+    ) -> None:
         self._sites = sites
+        self._collector = collector
         self._subspaces = subspaces
         self._wants_heads = heads
         self._open: dict[str, Tensor] = {}
-        self.numbers: dict[int, BlockNumbers] = {}
+        self._lengths = torch.empty(0)
         self.patterns: dict[int, Tensor] = {}
         self.heads: dict[int, HeadNumbers] = {}
         self._z: tuple[Tensor, AttentionOut] | None = None
         self.normed: Tensor | None = None
         self.shares: Tensor | None = None
 
-    def readers(self, lengths: Tensor, patterns: bool) -> list[tuple[Site, Reader]]:
+    def begin(self, lengths: Tensor) -> None:
+        """Before each batch: nothing of the last one stays."""
+        self._lengths = lengths
+        self._open.clear()
+        self._collector.drop()
+        self.patterns.clear()
+        self.heads.clear()
+        self._z = self.normed = self.shares = None
+
+    def readers(self, patterns: bool) -> list[tuple[Site, Reader]]:
         """One reader a site; attention patterns [batch, head, query, key] and what each head reads
         out [batch, token, head, d_head] only where asked for."""
         found: list[tuple[Site, Reader]] = []
@@ -50,7 +63,7 @@ class _Pass:
                 found.append((site, partial(self._take, layer, name)))
             pattern = self._sites.sites.get(f"blocks.{layer}.attn.hook_pattern")
             if patterns and pattern is not None:
-                found.append((pattern, partial(self._take_pattern, layer, lengths)))
+                found.append((pattern, partial(self._take_pattern, layer)))
             if self._wants_heads:
                 z = self._sites.site(f"blocks.{layer}.attn.hook_z")
                 out = self._sites.attention_out(layer)
@@ -64,7 +77,7 @@ class _Pass:
         if len(self._open) < len(BLOCK_SITES) - 1:
             raise RuntimeError(self._silent(layer))
         x, a, m = (self._open[site] for site in BLOCK_SITES[:3])
-        self.numbers[layer] = block_numbers(x, a, m, tensor)
+        self._collector.put(layer, block_numbers(x, a, m, tensor))
         if layer == self._sites.num_layers - 1:
             self.normed = _normed(self._sites.final_norm, tensor)
             self.shares = None if self._subspaces is None else _shares(a, m, self._subspaces)
@@ -77,8 +90,9 @@ class _Pass:
     def _take_z(self, out: AttentionOut, z: Tensor) -> None:
         self._z = z, out
 
-    def _take_pattern(self, layer: int, lengths: Tensor, pattern: Tensor) -> None:
+    def _take_pattern(self, layer: int, pattern: Tensor) -> None:
         """Attention on position 0, mean over the prompt's own later queries: [batch, head]."""
+        lengths = self._lengths
         on_first = pattern[..., 1:, 0].float()
         query = torch.arange(1, pattern.shape[-2], device=pattern.device)
         real = (query[None, :] < lengths[:, None].to(pattern.device))[:, None, :]
@@ -95,7 +109,7 @@ class _Pass:
 
     def check(self) -> None:
         """Every block must have been seen, with its heads where they were asked for."""
-        missing = [layer for layer in range(self._sites.num_layers) if layer not in self.numbers]
+        missing = sorted(set(range(self._sites.num_layers)) - self._collector.layers)
         if missing:
             raise RuntimeError(self._silent(missing[0]))
         if self._wants_heads:
@@ -169,26 +183,27 @@ def capture(
         True
     """
     sites = sites_of(model)
+    lengths = [len(tokens) for tokens in prompts.tokens]
+    collector = Collector(lengths, sites.num_layers, sites.d_model)
+    one_pass = _Pass(sites, collector, subspaces, heads)
     pieces: dict[int, _Piece] = {}
-    for batch in batches(model, prompts, sites.device, batch_tokens):
-        one_pass = _Pass(sites, subspaces, heads)
-        readers = one_pass.readers(batch.lengths, patterns)
-        with torch.no_grad(), reading(readers):
+    with torch.no_grad(), reading(one_pass.readers(patterns)):
+        for batch in batches(model, prompts, sites.device, batch_tokens):
+            one_pass.begin(batch.lengths)
             sites.run(batch.tokens)
-        one_pass.check()
-        pieces.update(zip(batch.index, _pieces(one_pass, batch.lengths), strict=True))
-        if progress is not None:
-            progress(len(batch.index))
-    return _assemble(prompts, [pieces[index] for index in range(len(prompts.tokens))])
+            one_pass.check()
+            if not collector.finish(batch.index, batch.lengths.tolist()):
+                _refuse_non_finite(prompts, collector, batch)
+            pieces.update(zip(batch.index, _pieces(one_pass, batch.lengths), strict=True))
+            if progress is not None:
+                progress(len(batch.index))
+    return _assemble(prompts, collector, [pieces[index] for index in range(len(lengths))])
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """One prompt's numbers, on the CPU, in float32."""
+    """One prompt's other numbers, on the CPU, in float32."""
 
-    gram: np.ndarray
-    top_value: np.ndarray
-    top_index: np.ndarray
     normed: np.ndarray
     shares: np.ndarray | None
     sink: np.ndarray | None
@@ -197,23 +212,16 @@ class _Piece:
 
 def _pieces(one_pass: _Pass, lengths: Tensor) -> list[_Piece]:
     """Per prompt, padding cut off; one transfer a kind of number and batch."""
-    layers = sorted(one_pass.numbers)
-    numbers = [one_pass.numbers[layer] for layer in layers]
-    gram = _together([block.gram.movedim(-1, 0) for block in numbers])
-    value = _together([block.top_value for block in numbers])
-    index = _together([block.top_index for block in numbers])
     assert one_pass.normed is not None
-    normed = one_pass.normed.cpu().numpy()
-    shares = None if one_pass.shares is None else one_pass.shares.cpu().numpy()
-    patterns = [one_pass.patterns[layer] for layer in layers if one_pass.patterns]
+    normed, shares = one_pass.normed, one_pass.shares
+    patterns = [one_pass.patterns[layer] for layer in sorted(one_pass.patterns)]
+    per_head = [one_pass.heads[layer].columns.movedim(1, -1) for layer in sorted(one_pass.heads)]
+    normed = normed.cpu().numpy()
+    shares = None if shares is None else shares.cpu().numpy()
     sink = _together(patterns) if patterns else None
-    per_head = [one_pass.heads[layer].columns.movedim(1, -1) for layer in layers if one_pass.heads]
     heads = _together(per_head) if per_head else None
     return [
         _Piece(
-            gram=gram[:, :, row, :length].swapaxes(0, 1),
-            top_value=value[:, row, :length],
-            top_index=index[:, row, :length],
             normed=normed[row, :length],
             shares=None if shares is None else shares[:, :, row, :length],
             sink=None if sink is None else sink[:, row],
@@ -233,9 +241,7 @@ def _together(per_layer: list[Tensor]) -> np.ndarray:
     )
 
 
-def _assemble(prompts: EncodedPrompts, pieces: list[_Piece]) -> Capture:
-    for name, piece in zip(prompts.ids, pieces, strict=True):
-        _refuse_non_finite(name, piece.gram)
+def _assemble(prompts: EncodedPrompts, collector: Collector, pieces: list[_Piece]) -> Capture:
     lengths = [len(tokens) for tokens in prompts.tokens]
     shares = [piece.shares for piece in pieces if piece.shares is not None]
     both = np.concatenate(shares, axis=-1, dtype=np.float64) if shares else None
@@ -245,9 +251,9 @@ def _assemble(prompts: EncodedPrompts, pieces: list[_Piece]) -> Capture:
         prompt=np.repeat(np.arange(len(lengths)), lengths),
         position=np.concatenate([np.arange(length) for length in lengths]),
         token_id=np.concatenate(prompts.tokens),
-        gram=np.concatenate([piece.gram for piece in pieces], axis=2, dtype=np.float64),
-        top_value=np.concatenate([piece.top_value for piece in pieces], axis=1, dtype=np.float64),
-        top_index=np.concatenate([piece.top_index for piece in pieces], axis=1, dtype=np.int64),
+        gram=collector.gram,
+        top_value=collector.top_value,
+        top_index=collector.top_index,
         normed=np.concatenate([piece.normed for piece in pieces], dtype=np.float64),
         visible=None if both is None else both[0],
         null=None if both is None else both[1],
@@ -264,16 +270,17 @@ _SITE_OF_COLUMN = {
 }
 
 
-def _refuse_non_finite(prompt: str, gram: np.ndarray) -> None:
+def _refuse_non_finite(prompts: EncodedPrompts, collector: Collector, batch: Batch) -> None:
     """The first site, in the order of computation, whose activation is not finite."""
-    if np.isfinite(gram).all():
-        return
-    for layer in range(gram.shape[1]):
-        for column, site in _SITE_OF_COLUMN.items():
-            bad = ~np.isfinite(gram[GRAM_COLUMNS.index(column), layer])
-            if bad.any():
-                raise ValueError(
-                    f"blocks.{layer}.{site} is not finite at position {int(np.argmax(bad))} of "
-                    f"prompt {prompt!r}: float16 overflows beyond 65,504, so measure in bfloat16 "
-                    "or float32 (--dtype bfloat16); in those the weights themselves are broken"
-                )
+    for prompt in sorted(batch.index):
+        gram = collector.gram_of(prompt)
+        for layer in range(gram.shape[1]):
+            for column, site in _SITE_OF_COLUMN.items():
+                bad = ~np.isfinite(gram[GRAM_COLUMNS.index(column), layer])
+                if bad.any():
+                    raise ValueError(
+                        f"blocks.{layer}.{site} is not finite at position {int(np.argmax(bad))} of "
+                        f"prompt {prompts.ids[prompt]!r}: float16 overflows beyond 65,504, so "
+                        "measure in bfloat16 or float32 (--dtype bfloat16); in those the weights "
+                        "themselves are broken"
+                    )

@@ -6,12 +6,13 @@ Everything else that gainlens says of a block is algebra on these numbers (gain.
 """
 
 import warnings
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
 from gainlens.axes import GRAM_COLUMNS, TOP_COMPONENTS
@@ -20,16 +21,30 @@ CHUNK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 24}
 """Elements worked on at a time.  Products of 512 KiB in float32 stay in a CPU's cache: measured; a
 GPU wants few launches, and 64 MiB are nothing beside one activation of a long prompt."""
 
+_COLUMNS = len(GRAM_COLUMNS)
 
-class BlockNumbers(NamedTuple):
-    """What a block leaves behind of every token."""
 
-    gram: Float[Tensor, "*batch token column"]
-    """in the order of axes.GRAM_COLUMNS, float32; squared L2 norm"""
-    top_value: Float[Tensor, "*batch token rank"]
-    """the largest |components| of resid_post with their sign, largest first, float32"""
-    top_index: Int[Tensor, "*batch token rank"]
-    """their dimensions in d_model"""
+@dataclass(frozen=True)
+class BlockNumbers:
+    """What a block leaves behind of every token, in one tensor: one transfer takes it all."""
+
+    packed: Float32[Tensor, "number *batch token"]
+    """columns, then top values, then their dimensions (float32 holds integers to 2^24)"""
+
+    @property
+    def gram(self) -> Float32[Tensor, "*batch token column"]:
+        """In the order of axes.GRAM_COLUMNS; squared L2 norm."""
+        return self.packed[:_COLUMNS].movedim(0, -1)
+
+    @property
+    def top_value(self) -> Float32[Tensor, "*batch token rank"]:
+        """The largest |components| of resid_post with their sign, largest first."""
+        return self.packed[_COLUMNS : (_COLUMNS + len(self.packed)) // 2].movedim(0, -1)
+
+    @property
+    def top_index(self) -> Float32[Tensor, "*batch token rank"]:
+        """Their dimensions in d_model, whole numbers."""
+        return self.packed[(_COLUMNS + len(self.packed)) // 2 :].movedim(0, -1)
 
 
 def block_numbers(
@@ -45,16 +60,12 @@ def block_numbers(
     """
     x, a, m = (tensor.to(y.device) for tensor in (x, a, m))
     if kernel_name(y.device.type) != "triton":
-        return BlockNumbers(gram_columns(x, a, m, y), *top_components(y))
+        parts = (gram_columns(x, a, m, y), *top_components(y))
+        return BlockNumbers(torch.cat([part.movedim(-1, 0) for part in parts]))
     *batch, d_model = y.shape
     rows = (tensor.reshape(-1, d_model) for tensor in (x, a, m, y))
-    rank = min(TOP_COMPONENTS, d_model)
-    gram, value, index = _fused()(*rows, len(GRAM_COLUMNS), rank)
-    return BlockNumbers(
-        gram.reshape(len(gram), *batch).movedim(0, -1),
-        value.reshape(*batch, rank),
-        index.reshape(*batch, rank),
-    )
+    packed = _fused()(*rows, _COLUMNS, min(TOP_COMPONENTS, d_model))
+    return BlockNumbers(packed.reshape(len(packed), *batch))
 
 
 def kernel_name(device_type: str) -> str:
