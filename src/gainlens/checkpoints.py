@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gainlens.checks import check_additivity, check_logits, logits_of
+from gainlens.digest import weights_digest
 from gainlens.front_ends import FRONT_ENDS, choose_backend
 from gainlens.hub import read_config, read_tokenizer, read_weights, resolve
 from gainlens.limits import enough_memory
@@ -115,6 +116,7 @@ def load(
             training=_read_training(source),
             additivity=additivity,
             logits_kl=None if wanted is None else check_logits(model, wanted, tokens, dtype),
+            weights=weights_digest(source),
         ),
         hf_model=hf_model if shares_weights(model, hf_model) else None,
     )

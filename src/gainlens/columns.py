@@ -78,6 +78,7 @@ _RECORDS: Final[dict[str, Term]] = {
     "name": Term("model", "name", "key of the model within the comparison"),
     "hf_name": Term("checkpoint", "name", "hub name or directory as given"),
     "revision": Term("revision", "commit hash", "of a hub model"),
+    "weights": Term("weights", "sha256", "names the weights of a local directory"),
     "architecture": Term("architecture", "name", "class of the Hugging Face model"),
     "num_layers": Term("blocks", "blocks", "transformer blocks"),
     "num_heads": Term("heads", "heads", "attention heads of a block"),

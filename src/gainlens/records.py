@@ -77,6 +77,9 @@ class Checkpoint:
     logits_kl: float | None
     """largest KL divergence over tokens from the Hugging Face model's logits, nats; None when the
     Hugging Face model is itself what is measured (native)"""
+    weights: str | None = None
+    """sha256 that names a directory's weights (digest.py); None for a hub model, whose commit does,
+    and in results from before it was taken"""
 
 
 @dataclass(frozen=True)
