@@ -216,13 +216,12 @@ def _hooked_out(block: Any) -> AttentionOut:
 
 def _bridge_sites(model: Any) -> ModelSites:
     """HookPoints of a bridge go by canonical names; TransformerLens' old names are aliases."""
-    hook_dict: dict[str, nn.Module] = model.hook_dict
     hf_model = model.original_model
     heads = model.cfg.n_heads
     weight = next(model.parameters())
     sites = {
         name: Site(name, module, "output", heads if name.endswith(_HEADS_APART) else None)
-        for name, module in hook_dict.items()
+        for name, module in model.hook_dict.items()
     }
     checks = (
         no_longer_than(learned_positions(hf_model), _LEARNED),
@@ -261,14 +260,11 @@ _ONLY_TRANSFORMER_LENS = re.compile(
 
 def _native_sites(model: Any) -> ModelSites:
     base, config, decoder = model.base_model, model.config.get_text_config(), decoder_of(model)
-    found: list[Site] = []
+    embedding = model.get_input_embeddings()
+    norm = decoder.final_norm
+    found = [Site("hook_embed", embedding, "output"), Site("ln_final", norm, "output")]
     for index, block in enumerate(decoder.blocks):
         found += _native_block(f"blocks.{index}", block, config.num_attention_heads)
-    embedding = model.get_input_embeddings()
-    found += [
-        Site("hook_embed", embedding, "output"),
-        Site("ln_final", decoder.final_norm, "output"),
-    ]
     checks = [no_longer_than(decoder.positions, _LEARNED)]
     if config._attn_implementation == "eager":
         checks.append(attention_fits("native", config.num_attention_heads, embedding.weight))
@@ -280,7 +276,7 @@ def _native_sites(model: Any) -> ModelSites:
         d_model=config.hidden_size,
         embedding=embedding,
         blocks=tuple(block.whole for block in decoder.blocks),
-        final_norm=decoder.final_norm,
+        final_norm=norm,
         unembed=model.get_output_embeddings(),
         device=device_of(embedding),
         run=guarded(lambda tokens: base(tokens, use_cache=False), "native", *checks),
