@@ -374,7 +374,7 @@ def test_sentences_are_whole(tmp_path):
     empty = save_checkpoint(tmp_path / "empty", {"model": {"other": NORM}})
     untied = {"model": {"model.embed_tokens.weight": EMBEDDING}}
     folder = save_checkpoint(tmp_path / "untied", untied, tie_word_embeddings=False)
-    with pytest.raises(ValueError, match="embed_out.weight, and its config says that it is not "):
+    with pytest.raises(ValueError, match=r"embed_out\.weight, and its config says that it is not "):
         read_unembedding(folder)
     sentences = {
         "holds no unembedding: none of lm_head.weight, embed_out.weight, and no embedding; "
