@@ -79,6 +79,10 @@ def test_one_process_cannot_hold_it_twice(tmp_path):
         pass
 
 
+@pytest.mark.fault(
+    "the run that holds a folder is killed",
+    "the next run has the folder at once",
+)
 def test_the_lock_ends_with_a_killed_process(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -151,6 +155,10 @@ def test_a_place_that_takes_no_folder_is_one_sentence(place):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.fault(
+    "a file system without locks",
+    "refused: two runs could mix in it",
+)
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     import fcntl
 

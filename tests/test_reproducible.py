@@ -105,6 +105,10 @@ def test_a_rerun_says_what_differs_and_why(base, tmp_path, monkeypatch):
     assert not found.same
 
 
+@pytest.mark.fault(
+    "a rerun, and the prompt file has changed",
+    "refused: the hash then and now",
+)
 def test_a_rerun_of_other_prompts_is_refused(base, tmp_path, monkeypatch):
     monkeypatch.chdir(base)
     whole = (base / "prompts.txt").read_text("utf-8")

@@ -94,6 +94,10 @@ def found(folders):
     return [holds(trial / "run", folders) for trial in folders["trials"]]
 
 
+@pytest.mark.fault(
+    "the writer dies at any file system operation",
+    "a reader finds the run before or the run after, whole",
+)
 def test_a_death_at_any_step_leaves_the_run_before_or_the_run_after(folders, found):
     assert len(found) > 20
     assert found == sorted(found, reverse=True)  # all old, then all new: there is one moment
@@ -183,6 +187,10 @@ def test_figures_that_have_no_place_are_refused_before_the_run_changes(tmp_path)
     assert not list((tmp_path / "run").iterdir())
 
 
+@pytest.mark.fault(
+    "a run is replaced while it is read",
+    "it is read again",
+)
 @pytest.mark.parametrize("overtaken", [store.TOKENS, store.HEADS])
 def test_a_reader_that_is_overtaken_reads_again(folders, tmp_path, monkeypatch, overtaken):
     """The run is replaced after result.json was read and before a table is."""
@@ -202,6 +210,10 @@ def test_a_reader_that_is_overtaken_reads_again(folders, tmp_path, monkeypatch, 
     assert holds(tmp_path / "run", folders) == "new"
 
 
+@pytest.mark.fault(
+    "result.json and tokens.parquet of two runs in one folder",
+    "refused by read_run: they are not of one run",
+)
 @pytest.mark.parametrize("name", [store.TOKENS, RESULT])
 def test_files_of_two_runs_of_one_shape_are_refused(folders, tmp_path, name):
     shutil.copytree(folders["old"], tmp_path / "run")
