@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of all that reads foreign bytes: every input taken, or one sentence.
 
     pip install atheris==3.0.0                     # Linux, Python 3.11 to 3.13
-    nice -n 15 python scripts/fuzz.py              # 120,000 inputs, about 15 minutes on one core
+    nice -n 15 python scripts/fuzz.py              # 120,000 inputs, about 10 minutes on one core
     nice -n 15 python scripts/fuzz.py config run   # some readers; the others' counts are kept
 
 atheris, because it drives libFuzzer by the coverage of the Python code under test.  Readers, first
