@@ -21,6 +21,7 @@ from gainlens.heads import UNEXPLAINED, HeadNumbers, project_heads
 from gainlens.records import Capture, EncodedPrompts
 from gainlens.sites import BLOCK_SITES, ModelSites, Reader, Site, reading, sites_of
 from gainlens.unembed import visible_share
+from gainlens.world import gathered
 
 Subspaces = tuple[Tensor, Tensor]
 """Orthonormal bases [d_model, k] of W_U's top and bottom right singular subspace."""
@@ -197,6 +198,8 @@ def capture(
             pieces.update(zip(batch.index, _pieces(one_pass, batch.lengths), strict=True))
             if progress is not None:
                 progress(len(batch.index))
+    collector.exchange(pieces)
+    pieces = gathered(pieces)
     return _assemble(prompts, collector, [pieces[index] for index in range(len(lengths))])
 
 

@@ -4,7 +4,7 @@ On CUDA each block's numbers are on their way to main memory while the next bloc
 put in their place there while the last ones do: a copy at the end would cost a few per cent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gainlens.axes import GRAM_COLUMNS, TOP_COMPONENTS
 from gainlens.gram import BlockNumbers
+from gainlens.world import gathered
 
 
 class Collector:
@@ -56,9 +57,22 @@ class Collector:
         self.drop()
         return finite
 
+    def exchange(self, own: Iterable[int]) -> None:
+        """Where processes work together: give the others one's own prompts, and take theirs."""
+        mine = {prompt: self._part(prompt) for prompt in own}
+        for prompt, parts in gathered(mine).items():
+            if prompt not in mine:
+                for place, part in zip(self._part(prompt), parts, strict=True):
+                    place[...] = part
+
+    def _part(self, prompt: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Views of one prompt's place in each array."""
+        place = slice(self._starts[prompt], self._starts[prompt + 1])
+        return self.gram[:, :, place], self.top_value[:, place], self.top_index[:, place]
+
     def gram_of(self, prompt: int) -> np.ndarray:
         """One prompt's columns [column, layer, token]."""
-        return self.gram[:, :, self._starts[prompt] : self._starts[prompt + 1]]
+        return self._part(prompt)[0]
 
 
 def to_main_memory(tensor: Tensor) -> Callable[[], Tensor]:
