@@ -90,6 +90,10 @@ def seed_of(folder: Path, whole: dict[int, dict]) -> int:
     "the folder holds the old result or the new one; the next run goes on and ends the same",
 )
 @pytest.mark.slow
+@pytest.mark.fault(
+    "SIGKILL at any moment",
+    "the old result or the new one; the next run ends with the same numbers",
+)
 def test_killed_at_twenty_random_moments(server, flags, tmp_path, capsys):
     whole = {}
     for seed, arguments in flags.items():

@@ -66,6 +66,9 @@ def holder(tmp_path):
     process.communicate()
 
 
+@pytest.mark.fault(
+    "two runs into one folder", "the second is refused: who holds it, and since when"
+)
 def test_the_second_is_told_who_holds_the_folder_and_since_when(holder, tmp_path):
     pattern = rf"run is being written by process {holder.pid} on \S+ since 20\d\d-.* UTC: wait"
     with pytest.raises(ValueError, match=pattern) as caught, locked(tmp_path / "run"):
@@ -83,6 +86,7 @@ def test_one_process_cannot_hold_it_twice(tmp_path):
     "the run that holds a folder is killed",
     "the next run has the folder at once",
 )
+@pytest.mark.fault("a lock whose holder was killed", "it is free again")
 def test_the_lock_ends_with_a_killed_process(holder, tmp_path):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -137,6 +141,7 @@ def test_what_was_there_or_was_written_stays(tmp_path):
     assert {path.name for path in tmp_path.rglob("*")} == {"empty", "a", "b", "result.json"}
 
 
+@pytest.mark.fault("a lock file that is a link to elsewhere", "what it points to is not written")
 def test_a_lock_file_is_never_written_through_a_link(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / LOCK).symlink_to(tmp_path / "precious")
@@ -146,6 +151,7 @@ def test_a_lock_file_is_never_written_through_a_link(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["/proc/nowhere/run", "/dev/null/run"])
+@pytest.mark.fault("a place in which no folder can be made", "refused in one sentence")
 def test_a_place_that_takes_no_folder_is_one_sentence(place):
     with (
         pytest.raises(ValueError, match=r"cannot write into .*; give --out another") as caught,
@@ -159,6 +165,7 @@ def test_a_place_that_takes_no_folder_is_one_sentence(place):
     "a file system without locks",
     "refused: two runs could mix in it",
 )
+@pytest.mark.fault("a file system without locks", "refused")
 def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     import fcntl
 

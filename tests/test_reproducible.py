@@ -81,6 +81,7 @@ def test_a_rerun_finds_every_number_the_same(base, monkeypatch):
     assert (base / "again" / "result.json") in [base / path for path in found.written]
 
 
+@pytest.mark.fault("a rerun whose numbers differ", "said: what differs, and why")
 def test_a_rerun_says_what_differs_and_why(base, tmp_path, monkeypatch):
     monkeypatch.chdir(base)
     document = result(base / "1")
@@ -109,6 +110,7 @@ def test_a_rerun_says_what_differs_and_why(base, tmp_path, monkeypatch):
     "a rerun, and the prompt file has changed",
     "refused: the hash then and now",
 )
+@pytest.mark.fault("a rerun whose prompts are others now", "refused")
 def test_a_rerun_of_other_prompts_is_refused(base, tmp_path, monkeypatch):
     monkeypatch.chdir(base)
     whole = (base / "prompts.txt").read_text("utf-8")
@@ -121,6 +123,7 @@ def test_a_rerun_of_other_prompts_is_refused(base, tmp_path, monkeypatch):
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.fault("a rerun into the run's own folder", "refused")
 def test_a_rerun_into_the_run_itself_is_refused(base):
     before = (base / "1" / "result.json").read_bytes()
     with pytest.raises(ValueError, match="would replace the run that it is compared with"):

@@ -128,6 +128,9 @@ def one_kept(spec, tmp_path_factory):
 )
 @pytest.mark.parametrize("file", ["report.json", "tokens.parquet", "heads.parquet", "sums.json"])
 @pytest.mark.parametrize("how", ["whole", "truncated", "empty", "one byte", "gone"])
+@pytest.mark.fault(
+    "a kept model of an interrupted run that is damaged", "not believed; measured again"
+)
 def test_what_is_damaged_is_not_believed(spec, one_kept, tmp_path, file, how):
     shutil.copytree(one_kept, tmp_path, dirs_exist_ok=True)
     (place,) = kept(tmp_path)
@@ -175,6 +178,10 @@ def fingerprint(spec, folder=Path("nowhere"), key="short"):
     return Partials(folder, spec, print).fingerprint(model, encoded[key])
 
 
+@pytest.mark.fault(
+    "an interrupted run that goes on under other settings, weights or versions",
+    "nothing of it is taken up",
+)
 def test_the_fingerprint_knows_everything_that_numbers_depend_on(spec, tmp_path, monkeypatch):
     own = fingerprint(spec)
     assert fingerprint(spec) == own
@@ -205,6 +212,9 @@ def test_the_fingerprint_knows_everything_that_numbers_depend_on(spec, tmp_path,
     "weights replaced by others of the same size and time",
     "nothing that was kept of the old ones is taken up",
 )
+@pytest.mark.fault(
+    "weights replaced by others of the same size and time", "noticed: nothing kept is taken up"
+)
 def test_weights_of_the_same_size_and_time_are_other_weights(spec, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(spec.models[0].hf_name, folder)
@@ -224,6 +234,7 @@ def test_weights_of_the_same_size_and_time_are_other_weights(spec, tmp_path):
     "a checkpoint is written while it is measured",
     "refused: the numbers may be of neither state",
 )
+@pytest.mark.fault("a checkpoint that changes while it is measured", "refused: of neither state")
 def test_a_checkpoint_that_changes_under_the_measurement_is_an_error(spec, tmp_path, monkeypatch):
     copied = tmp_path / "model"
     shutil.copytree(spec.models[0].hf_name, copied)
@@ -258,6 +269,9 @@ def test_a_fault_of_the_machine_keeps_what_is_done(spec, tmp_path, measured):
     assert len(kept(tmp_path)) == 2
 
 
+@pytest.mark.fault(
+    "Ctrl-C in the middle of a comparison", "finished models are kept, and the user is told"
+)
 def test_an_interruption_says_that_work_is_kept(spec, tmp_path, measured):
     measured.stop_at = ("long", KeyboardInterrupt())
     told = []
@@ -291,6 +305,7 @@ def test_every_bit_of_a_measurement_comes_back(tmp_path, key):
         same(measured, again)
 
 
+@pytest.mark.fault("a full disk between two models", "one sentence; nothing half written")
 def test_a_full_disk_is_one_sentence_and_nothing_half_written(
     spec, tmp_path, measured, monkeypatch
 ):

@@ -98,6 +98,9 @@ def found(folders):
     "the writer dies at any file system operation",
     "a reader finds the run before or the run after, whole",
 )
+@pytest.mark.fault(
+    "a death at any step of writing a run", "the run before or the run after stands, whole"
+)
 def test_a_death_at_any_step_leaves_the_run_before_or_the_run_after(folders, found):
     assert len(found) > 20
     assert found == sorted(found, reverse=True)  # all old, then all new: there is one moment
@@ -164,6 +167,7 @@ def test_figures_on_another_file_system_are_copied(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("step", ["written", "flushed"])
+@pytest.mark.fault("a full disk while a run is written", "one sentence; the old run stays")
 def test_a_full_disk_is_one_sentence_and_the_old_run_stays(tmp_path, monkeypatch, step):
     publish(tmp_path, tmp_path / "figures", draw)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -180,6 +184,7 @@ def test_a_full_disk_is_one_sentence_and_the_old_run_stays(tmp_path, monkeypatch
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.fault("figures that have no place", "refused before the run changes")
 def test_figures_that_have_no_place_are_refused_before_the_run_changes(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"cannot write .*file"):
@@ -215,6 +220,7 @@ def test_a_reader_that_is_overtaken_reads_again(folders, tmp_path, monkeypatch, 
     "refused by read_run: they are not of one run",
 )
 @pytest.mark.parametrize("name", [store.TOKENS, RESULT])
+@pytest.mark.fault("a run folder with files of two runs of one shape", "refused")
 def test_files_of_two_runs_of_one_shape_are_refused(folders, tmp_path, name):
     shutil.copytree(folders["old"], tmp_path / "run")
     shutil.copyfile(folders["new"] / name, tmp_path / "run" / name)
