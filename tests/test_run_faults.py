@@ -11,6 +11,7 @@ from test_planted import TEXTS
 
 from gainlens import rendering, resume
 from gainlens.cli import compare_command, run
+from gainlens.command import gainlens_command
 from gainlens.lock import LOCK, locked
 from gainlens.reading import read_run
 
@@ -145,3 +146,16 @@ def test_rescoring_into_a_folder_that_is_held(finished, tmp_path, capsys):
     with locked(tmp_path):
         assert run(compare_command, ["--rescore", str(result), "--out", str(tmp_path)]) == 2
         assert "is being written by process" in sentence(capsys)
+
+
+@fault("a page drawn again while another run writes the folder", "refused likewise")
+def test_reporting_on_a_folder_that_is_held(finished, capsys):
+    with locked(finished):
+        assert run(gainlens_command, ["report", str(finished)]) == 2
+        assert "is being written by process" in sentence(capsys)
+
+
+def test_a_report_of_no_run_makes_no_folder(tmp_path, capsys):
+    assert run(gainlens_command, ["report", str(tmp_path / "nowhere")]) == 2
+    assert "is no run folder" in sentence(capsys)
+    assert list(tmp_path.iterdir()) == []

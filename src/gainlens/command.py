@@ -59,9 +59,12 @@ def report(folder: Path, figures: Path | None, quiet: bool) -> None:
     from gainlens import rendering
     from gainlens.reading import read_run
     from gainlens.report import print_comparison
+    from gainlens.staging import run_folder
 
-    comparison = read_run(folder)
-    written = rendering.write_run(folder, figures or folder / "figures", comparison)
+    read_run(folder)  # no lock, and no folder, where there is no run
+    with run_folder(folder):
+        comparison = read_run(folder)
+        written = rendering.write_run(folder, figures or folder / "figures", comparison)
     if not quiet:
         print_comparison(comparison, written)
 

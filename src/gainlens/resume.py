@@ -25,6 +25,7 @@ from gainlens.records import EncodedPrompts
 from gainlens.spec import ComparisonSpec, ModelSpec
 from gainlens.store import HEADS, TOKENS, plain, write_heads_of, write_tokens_of
 from gainlens.tables import Shape, read_capture, read_table
+from gainlens.world import world
 
 PARTIAL: Final = ".partial"
 _REPORT, _SUMS, _NEW = "report.json", "sums.json", "new"
@@ -85,6 +86,7 @@ class Partials:
                     "models": [weights_stamp(each.hf_name, spec) for each in spec.models],
                     "code": _code_stamp(),
                     "environment": environment(),
+                    "processes": world().size,
                 },
                 sort_keys=True,
             ).encode()
