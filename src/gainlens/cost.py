@@ -49,7 +49,7 @@ class Cost:
     """memory above the weights while an MLP runs: embeddings, x, x + a, the normed stream and three
     d_mlp wide; blocks of Llama's kind, an attention that is linear in memory"""
     captured_peak_bytes: int
-    """the same while a capture runs: a, and the numbers of all blocks"""
+    """the same while a capture runs: a as well.  The numbers lie in main memory"""
     kept_bytes: int
     """what the Capture holds in the end, float64, in main memory"""
 
@@ -112,7 +112,7 @@ def cost(config: Any, tokens: int, bytes_per_number: int = 2) -> Cost:
         activation_bytes=stream * layers * per_token,
         capture_bytes=stream * layers * 4 * d + numbers,
         peak_bytes=peak,
-        captured_peak_bytes=peak + stream * d + numbers,
+        captured_peak_bytes=peak + stream * d,
         kept_bytes=tokens * (layers * (8 * columns + 16 * rank) + 4 * 8),
     )
 

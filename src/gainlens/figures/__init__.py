@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gainlens.figures.bench import bench_figure, bench_memory, bench_times
     from gainlens.figures.blocks import gain_curve, split
     from gainlens.figures.causes import attribution, training_curves, training_figure
     from gainlens.figures.forest import verdict_forest
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from gainlens.figures.weights import rope_wavelengths, unembed_spectrum
 
 _HOME = {
+    "bench_figure": "bench",
+    "bench_memory": "bench",
+    "bench_times": "bench",
     "gain_curve": "blocks",
     "split": "blocks",
     "attribution": "causes",
@@ -50,6 +54,9 @@ __all__ = [
     "ClassNorms",
     "ablation_heatmap",
     "attribution",
+    "bench_figure",
+    "bench_memory",
+    "bench_times",
     "class_norms",
     "gain_by_position",
     "gain_curve",

@@ -1,0 +1,1 @@
+"""What scripts/bench.py runs: shapes of models, methods, and how each is measured."""

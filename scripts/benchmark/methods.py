@@ -1,0 +1,98 @@
+"""The ways to get at residual streams that are measured, each one call on a model and tokens.
+
+None makes logits: a gain needs none, and 131,072 tokens of a large vocabulary fit no device.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gainlens.capturing import capture
+from gainlens.records import EncodedPrompts
+from gainlens.sites import kind_of
+
+_SITES = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way, on the back ends that have it."""
+
+    name: str
+    backends: tuple[str, ...]
+    run: Callable[[Any, Tensor], object]
+    """model and token ids [1, position] -> whatever it keeps"""
+    package: str | None = None
+    """needed beside gainlens' own dependencies"""
+
+    @property
+    def installed(self) -> bool:
+        return self.package is None or find_spec(self.package) is not None
+
+
+def _plain(model: Any, tokens: Tensor) -> None:
+    """The model's own forward pass, without logits."""
+    if kind_of(model) == "hooked":
+        model(tokens, return_type=None)
+    else:
+        getattr(model, "original_model", model).base_model(tokens, use_cache=False)
+
+
+def _notebook(model: Any, tokens: Tensor) -> list[float]:
+    """output_hidden_states=True and mean norms, as the notebook does."""
+    states = model.base_model(tokens, use_cache=False, output_hidden_states=True).hidden_states
+    return [float(state.float().norm(dim=-1).mean()) for state in states]
+
+
+def _nnsight(model: Any, tokens: Tensor) -> list[Tensor]:
+    """The streams and writes of every block, saved."""
+    from nnsight import NNsight
+
+    traced: Any = NNsight(model.base_model)
+    saved: Any = []
+    with traced.trace(tokens, use_cache=False):
+        saved = []
+        for layer in traced.layers:
+            saved.append(layer.input.save())
+            saved.append(layer.self_attn.output[0].save())
+            saved.append(layer.mlp.output.save())
+            saved.append(layer.output.save())
+        saved.save()
+    return list(saved)
+
+
+def _cache_all(model: Any, tokens: Tensor) -> object:
+    return model.run_with_cache(tokens, return_type=None)
+
+
+def _cache_sites(model: Any, tokens: Tensor) -> object:
+    """The streams and writes of every block, and the final norm."""
+    wanted = {f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in _SITES}
+    wanted.add("ln_final.hook_normalized")
+    return model.run_with_cache(tokens, return_type=None, names_filter=lambda name: name in wanted)
+
+
+def _gainlens(model: Any, tokens: Tensor) -> object:
+    ids = tokens[0].cpu().numpy()
+    return capture(model, EncodedPrompts("bench", "", ("prompt",), (ids,), True, 0, ()))
+
+
+_LENS = ("hooked", "bridge")
+METHODS = (
+    Method("plain", ("native", *_LENS), _plain),
+    Method("gainlens", ("native", *_LENS), _gainlens),
+    Method("notebook", ("native",), _notebook),
+    Method("nnsight", ("native",), _nnsight, package="nnsight"),
+    Method("run_with_cache, five sites", _LENS, _cache_sites),
+    Method("run_with_cache, all", _LENS, _cache_all),
+)
+
+
+def tokens_of(length: int, vocabulary: int, device: str) -> Tensor:
+    """Token ids [1, length], the same for every method."""
+    generator = torch.Generator().manual_seed(length)
+    return torch.randint(0, vocabulary, (1, length), generator=generator).to(device)
