@@ -6,9 +6,9 @@
 
 mutmut, because it forks each mutant from a process that has torch and the tests imported: 0.2 s a
 mutant, where a fresh process a mutant takes 4 s.  It mutates the bodies of functions, not the
-constants of a module.  Every module is mutated in a copy of the tree, against its own test file
-alone.  Writes scripts/mutants.json (counts and survivors) and docs/mutants.md, where each survivor
-stands with the reason that scripts/mutants.toml gives for letting it live.
+constants of a module.  Every module is mutated in a copy of the tree, against the tests of that
+module alone.  Writes scripts/mutants.json (counts and survivors) and docs/mutants.md, where each
+survivor stands with the reason that scripts/mutants.toml gives for letting it live.
 """
 
 import ast
@@ -29,22 +29,22 @@ RESULTS, REASONS, PAGE = (
     ROOT / name for name in ("scripts/mutants.json", "scripts/mutants.toml", "docs/mutants.md")
 )
 TESTS = {
-    "gain": "test_gain.py",
-    "stats": "test_stats.py",
-    "verdict": "test_verdict.py",
-    "outcomes": "test_verdict.py",
-    "unembed": "test_unembed.py",
-    "rope": "test_rope.py",
-    "rope_frequencies": "test_rope.py",
+    "gain": ["test_gain.py"],
+    "stats": ["test_stats.py"],
+    "verdict": ["test_verdict.py", "test_causes.py"],
+    "outcomes": ["test_verdict.py"],
+    "unembed": ["test_unembed.py"],
+    "rope": ["test_rope.py"],
+    "rope_frequencies": ["test_rope.py"],
 }
-"""Module -> the test file that must kill its mutants."""
+"""Module -> the test files that must kill its mutants."""
 LIVE = ("survived", "suspicious", "no tests")
 NOT_LOOKED_AT = "not looked at"
 CONFIGURATION = """
 [tool.mutmut]
 source_paths = ["src"]
 only_mutate = ["src/gainlens/{module}.py"]
-pytest_add_cli_args_test_selection = ["tests/{test}"]
+pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-x", "-p", "no:cacheprovider"]
 use_git_change_detection = false
 timeout_multiplier = 10.0
@@ -60,7 +60,9 @@ def measure(module: str) -> dict[str, Any]:
             shutil.copytree(ROOT / part, folder / part)
         for name in ("README.md", "constraints.txt"):
             shutil.copy(ROOT / name, folder)
-        configuration = CONFIGURATION.format(module=module, test=TESTS[module])
+        configuration = CONFIGURATION.format(
+            module=module, tests=[f"tests/{name}" for name in TESTS[module]]
+        )
         (folder / "pyproject.toml").write_text(
             (ROOT / "pyproject.toml").read_text("utf-8") + configuration, "utf-8"
         )

@@ -350,6 +350,7 @@ LONGROPE = {
         {**YARN_128, "truncate": False},
         {**YARN_128, "original_max_position_embeddings": 64},  # no pair turns 32 times: low is 0
         {**YARN_128, "original_max_position_embeddings": 16},
+        {**YARN_128, "original_max_position_embeddings": 128},  # theta 4: a ramp over all pairs
         {**YARN_128, "original_max_position_embeddings": 10**9},  # every pair turns often
         {**YARN_128, "beta_fast": 1.0, "truncate": False},  # a ramp of no width
         {**LLAMA3, "original_max_position_embeddings": 8192},
@@ -540,6 +541,13 @@ LLAMA3_RAW = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
         ({"rope_scaling": {**LLAMA3_RAW, "high_freq_factor": 1.0}}, "second must be the larger"),
         ({"rope_scaling": {"type": "su", "short_factor": [1.0, 2.0]}}, "2 values of short_factor"),
         ({"rope_scaling": {"type": "su", "short_factor": {}}}, r"short_factor = \{\}"),
+        ({"rope_scaling": {**YARN, "beta_fast": "x"}}, "gives beta_fast = 'x'"),
+        ({"rope_scaling": {**YARN, "beta_slow": -1}}, "gives beta_slow = -1"),
+        (
+            {"rope_scaling": {"type": "su", "short_factor": [1.0] * 9}},
+            "9 values of short_factor and the model turns 4 pairs of dimensions: as many are",
+        ),
+        ({"rope_scaling": {**LLAMA3_RAW, "low_freq_factor": 5.0}}, "= 4: the second must be"),
     ],
 )
 def test_a_config_of_impossible_numbers_is_refused(config, sentence):

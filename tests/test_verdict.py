@@ -490,3 +490,17 @@ def test_verdict_carries_what_attribution_and_pairing_said():
     assert isinstance(verdict.attribution, tuple)
     other = dataclasses.replace(long, prompts=dataclasses.replace(long.prompts, sha256="other"))
     assert "unpaired: the prompts differ" in judge((short, other), RULE).reasons[1]
+
+
+def test_the_training_curves_reach_the_attribution(monkeypatch):
+    given = []
+
+    def record(reports, rule, curves):
+        given.append((tuple(report.role for report in reports), rule, curves))
+        return (), "a note"
+
+    monkeypatch.setattr("gainlens.verdict.attribute", record)
+    curves = {"seed": np.zeros(1)}
+    verdict = judge(pair(planted(1.25, 44), planted(0.6, 45)), RULE, curves)
+    assert given == [(("short", "long"), RULE, curves)]
+    assert (verdict.attribution, verdict.attribution_note) == ((), "a note")
