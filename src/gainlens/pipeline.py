@@ -77,6 +77,7 @@ class Measured:
     decomposition: Decomposition
 
 
+@runtime_checkable
 class Keep(Protocol):
     """Whoever keeps finished models for a comparison that is interrupted (resume.Partials)."""
 
