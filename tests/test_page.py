@@ -20,7 +20,7 @@ from planted_run import HOSTILE, HOSTILE_TOKEN, planted_run
 from gainlens import cli, store
 from gainlens.axes import CLASS_SELECTIONS, GLOSSARY, REDUCTIONS, SPLITS
 from gainlens.columns import DEFINITIONS
-from gainlens.frames import columns_of, define, run_tables, to_frame, write_tables
+from gainlens.frames import TABLES, columns_of, define, run_tables, to_frame, write_tables
 from gainlens.gain import decompose, reduce_gains
 from gainlens.page import page_html, script_json
 from gainlens.page.drawn import LONGEST_MAP, MAP_CELLS, MAP_PROMPTS, page_data, shown_prompts
@@ -28,6 +28,7 @@ from gainlens.page.svg import inline_svg
 from gainlens.provenance import command_of
 from gainlens.reading import read_run
 from gainlens.records import Capture, Comparison, Interval, Interventions
+from gainlens.rendering import write_run
 from gainlens.spec import PRESETS, ComparisonSpec, Rule
 from gainlens.verdict import judge
 
@@ -204,19 +205,21 @@ def test_tables_show_what_interventions_changed(run, page):
     assert f"the outcome under it: {run.verdict.ablated_outcome}" in table("ablated")
 
 
-def test_a_run_without_interventions_has_no_empty_tables(run):
-    bare = replace(
+def without_interventions(run: Comparison) -> Comparison:
+    reports = tuple(replace(report, interventions=Interventions()) for report in run.reports)
+    fields = {"ablate": (), "theta": (), "sweep": 0, "controls": False}
+    return replace(
         run,
-        reports=tuple(replace(report, interventions=Interventions()) for report in run.reports),
-        verdict=judge(
-            [replace(report, interventions=Interventions()) for report in run.reports],
-            run.spec.rule,
-        ),
-        spec=run.spec.model_copy(update={"ablate": (), "theta": (), "sweep": 0, "controls": False}),
+        reports=reports,
+        verdict=judge(reports, run.spec.rule),
+        spec=run.spec.model_copy(update=fields),
     )
-    html = page_html(bare, {"headline": SVG})
+
+
+def test_a_run_without_interventions_has_no_empty_tables(run):
+    page = page_html(without_interventions(run), {"headline": SVG})
     for name in ("sweep", "theta-dose", "ablated", "components", "token-controls"):
-        assert f'id="table-{name}"' not in html
+        assert f'id="table-{name}"' not in page
 
 
 def test_a_figure_may_stand_beside_another():
@@ -437,6 +440,23 @@ def test_tables_are_written_whole_and_every_column_is_in_the_glossary(run, tmp_p
         assert set(frame.columns) <= set(glossary["column"])
     before = [path.read_bytes() for path in written]
     assert [path.read_bytes() for path in write_tables(tmp_path, planted_run())] == before
+
+
+def test_what_this_run_has_not_is_not_left_from_the_last(run, tmp_path):
+    folder = tmp_path / "run"
+    write_run(folder, folder / "figures", run)
+    (folder / "figures" / "mine.png").write_bytes(b"")
+    assert (folder / "sweep.csv").exists()
+    write_run(folder, folder / "figures", without_interventions(run))
+    for name in ("sweep.csv", "theta_dose.csv", "controls.csv"):
+        assert not (folder / name).exists()
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    assert {"headline.svg", "mine.png"} <= figures
+    assert not {"ablation_zero.svg", "theta_dose.png"} & figures
+
+
+def test_every_table_has_its_name_in_the_list(run):
+    assert tuple(run_tables(run)) == TABLES
 
 
 def test_the_token_tables_columns_are_defined_too(run, tmp_path):

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GLOSSARY_FILE: Final = "columns.csv"
+TABLES: Final = ("models", "layers", "cells", "sweep", "theta_dose", "controls")
+"""Names of the summary tables, those that a run may lack among them."""
 _INTERVAL: Final = ("low", "high", "n", "status")
 _OTHER_NAMES: Final = {
     (ModelReport, "name"): "model",

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from gainlens import figures
 from gainlens.attribution import shipped_curves
-from gainlens.frames import write_tables
-from gainlens.page import PAGE, page_html
+from gainlens.frames import TABLES, write_tables
+from gainlens.page import FIGURES, PAGE, page_html
 from gainlens.records import Comparison
 from gainlens.spec import REFERENCE_ROWS
 from gainlens.staging import publish
@@ -27,6 +27,7 @@ from gainlens.store import (
 )
 
 HEADLINE = "headline"
+_FORMATS = ("png", "svg")
 
 
 def check_writable(folder: Path) -> None:
@@ -72,9 +73,16 @@ def drawings(comparison: Comparison) -> dict[str, Callable[[], Axes | Figure]]:
 def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list[Path]:
     """Write everything of one run; the folder holds the run before or this one, never a mixture.
 
-    Returns what was written.  ValueError, with one sentence, where it cannot be.
+    Figures and tables of an earlier run that this one has not are removed.  Returns what was
+    written.  ValueError, with one sentence, where it cannot be.
     """
-    return publish(folder, figure_folder, partial(_write, comparison))
+    written = publish(folder, figure_folder, partial(_write, comparison))
+    kept = {path.absolute() for path in written}
+    ours = [figure_folder / f"{name}.{kind}" for name in FIGURES for kind in _FORMATS]
+    for path in [*ours, *(folder / f"{name}.csv" for name in TABLES)]:
+        if path.absolute() not in kept:
+            path.unlink(missing_ok=True)
+    return written
 
 
 def _write(comparison: Comparison, folder: Path, figure_folder: Path) -> None:
@@ -82,7 +90,7 @@ def _write(comparison: Comparison, folder: Path, figure_folder: Path) -> None:
     with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter, drawing does
         tokens = beside.submit(write_tokens, folder / TOKENS, comparison)
         for name, draw in drawings(comparison).items():
-            for path in figures.save(draw(), figure_folder, name, formats=("png", "svg")):
+            for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
                 if path.suffix == ".svg":
                     vector[name] = path.read_text("utf-8")
         html = page_html(comparison, vector)
