@@ -90,7 +90,8 @@ def machine_name(device: str) -> str:
     """The GPU's own name, or the CPU's cores."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _version(name: str) -> str | None:
