@@ -74,6 +74,16 @@ def test_models_lists_every_preset_and_what_is_known(capsys):
     assert "last_gain 0.923" in printed
 
 
+def test_weights_stand_side_by_side(capsys):
+    twins = [model.hf_name for model in PRESETS["twins"][:2]]
+    assert run(gainlens_command, ["weights", *twins]) == 0
+    printed = capsys.readouterr().out
+    for text in (*twins, "4,096 x 128", "50.16", "42.11", "500,000"):
+        assert text in printed
+    assert run(gainlens_command, ["weights", "./nowhere"]) == 2
+    assert "there is no directory" in capsys.readouterr().err
+
+
 def test_report_rebuilds_page_figures_and_tables_without_torch(tmp_path):
     figures = tmp_path / "run" / "figures"
     rendering.write_run(tmp_path / "run", figures, planted_run())

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from gainlens.unembed import unembed_gram as unembed_gram
     from gainlens.unembed import unembed_report as unembed_report
     from gainlens.verdict import judge as judge
+    from gainlens.weights import weights_report as weights_report
 
 _HOME = {
     "ComparisonSpec": "spec",
@@ -86,6 +87,7 @@ _HOME = {
     "to_frame": "frames",
     "unembed_gram": "unembed",
     "unembed_report": "unembed",
+    "weights_report": "weights",
 }
 """Public names and the module that each lives in."""
 

@@ -1,5 +1,6 @@
 """The presets and what is known of each model, before anything is measured."""
 
+from collections.abc import Mapping
 from math import exp
 from typing import Final
 
@@ -7,8 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from gainlens.attribution import GAIN_COLUMN, SHIPPED_CURVES, read_curves
+from gainlens.columns import DEFINITIONS
+from gainlens.records import RopeReport, UnembedReport
 from gainlens.report import console_of
 from gainlens.spec import PRESETS, REFERENCE_ROWS, TWIN_PREFIX, ModelSpec
+from gainlens.wording import plain
 
 _SHIPPED_SEED: Final = 0
 _PUBLISHED: Final = {
@@ -45,6 +49,34 @@ def _of_twin(model: ModelSpec) -> str:
     loss = curves[f"loss_{model.context_length}"][last]
     gain = exp(curves[GAIN_COLUMN][last])
     return f"held-out loss {loss:.2f} nats a token, last block {gain:.2f} on held-out text"
+
+
+_WEIGHTS: Final = (
+    ("spectral_norm", ",.4g"), ("sigma_per_sqrt_vocab", ".4g"), ("edge_ratio", ".4g"),
+    ("stable_rank", ",.4g"), ("effective_rank", ",.4g"), ("mean_row_cosine", ".3f"),
+)  # fmt: skip
+_ROPE: Final = (
+    ("rope_theta", ",.0f"), ("max_position", ",.0f"), ("beyond_context", ".0%"),
+    ("theta_bound", ",.0f"),
+)  # fmt: skip
+
+
+def print_weights(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> None:
+    """W_U and RoPE of several models, a column each."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for model in found:
+        table.add_column(escape(model), justify="right")
+    table.add_row(
+        "W_U", *(f"{unembed.shape[0]:,} x {unembed.shape[1]:,}" for unembed, _ in found.values())
+    )
+    for name, form in _WEIGHTS:
+        values = (plain(getattr(unembed, name), form) for unembed, _ in found.values())
+        table.add_row(DEFINITIONS[name].label, *values)
+    for name, form in _ROPE:
+        values = (plain(getattr(rope, name), form) for _, rope in found.values())
+        table.add_row(DEFINITIONS[name].label, *values)
+    console_of().print(table)
 
 
 def print_models() -> None:

@@ -12,6 +12,7 @@ EXAMPLES = (
     ("compare", "the shipped twins: verdict, figures, report.html in runs/twins"),
     ("compare --short DIR --long NAME", "any two models, local or from the hub"),
     ("models", "the presets, and what is known of each model"),
+    ("weights DIR NAME", "W_U and RoPE alone, of any size, without a GPU"),
     ("report runs/twins", "page and figures again, from what was measured"),
     ("rerun runs/twins", "the same comparison again: is every number the same?"),
     ("rescore result.json", "what an old result can and cannot say"),
@@ -67,6 +68,20 @@ def report(folder: Path, figures: Path | None, quiet: bool) -> None:
         written = rendering.write_run(folder, figures or folder / "figures", comparison)
     if not quiet:
         print_comparison(comparison, written)
+
+
+@gainlens_command.command(cls=Taught, examples=[("DIR meta-llama/Llama-3.1-70B", "side by side")])
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--revision", metavar="R", help="Branch, tag or commit of hub models.")
+def weights(models: tuple[str, ...], revision: str | None) -> None:
+    """Compare W_U and RoPE alone: of each model one shard is read, and no GPU is needed."""
+    from gainlens.catalogue import print_weights
+    from gainlens.quiet import chatter_silenced
+    from gainlens.weights import weights_report
+
+    with chatter_silenced():
+        found = {model: weights_report(model, revision=revision) for model in models}
+    print_weights(found)
 
 
 @gainlens_command.command(cls=Taught, examples=[("runs/twins", "into runs/twins-rerun")])

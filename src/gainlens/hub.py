@@ -1,7 +1,7 @@
 """A hub name or a directory -> config, weights and tokenizer, or one sentence that says why not."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 
 from gainlens.limits import ran_out
 from gainlens.resultfile import shown
-from gainlens.shards import INDEX, tensor_files
+from gainlens.shards import INDEX, SINGLE, tensor_files
 from gainlens.spec import TWIN_PREFIX
 
 TWINS = Path(__file__).parent / "twins"
@@ -85,7 +85,7 @@ def _first_line(error: Exception) -> str:
     return shown((str(error).strip().splitlines() or [type(error).__name__])[0], 400)
 
 
-def _check_directory(source: str) -> None:
+def check_directory(source: str) -> None:
     """What a local directory must and must not hold."""
     path = Path(source)
     if not path.is_dir():
@@ -112,10 +112,27 @@ def _check_directory(source: str) -> None:
         tensor_files(path)
 
 
+def fetch_some(source: str, revision: str | None, choose: Callable[[Path], set[str]]) -> Path:
+    """A hub model's config, index, and of its weights only the files that are chosen by the index.
+
+    choose: called with the folder that holds the index; returns file names.
+    """
+    from huggingface_hub import snapshot_download
+
+    def fetch(*names: str) -> Path:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(names)))
+
+    try:
+        folder = fetch("config.json", INDEX)
+        return fetch(*(choose(folder) if (folder / INDEX).is_file() else {SINGLE}))
+    except Exception as error:  # any reader's error becomes one sentence
+        raise ValueError(_sentence(source, error)) from error
+
+
 def read_config(source: str, revision: str | None, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
-    _check_directory(source)
+    check_directory(source)
     try:
         config = AutoConfig.from_pretrained(
             source, revision=revision, trust_remote_code=trust_remote_code

@@ -14,6 +14,7 @@ still nearer than the float32 SVD up to r of 30 or so.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -282,6 +283,20 @@ def read_final_norm(directory: Path) -> Float[Tensor, " d_model"] | None:
     return weight
 
 
+def unembedding_files(directory: Path) -> set[str]:
+    """Names of the shards that `read_unembedding` and `read_final_norm` read, by the index."""
+    files = tensor_files(directory)
+    found = (_first_name(files, names) for names in (_HEADS, _EMBEDDINGS, _FINAL_NORMS))
+    head, embedding, norm = found
+    return {files[name].name for name in (head or embedding, norm) if name is not None}
+
+
+def _first_name(names: Iterable[str], suffixes: tuple[str, ...]) -> str | None:
+    """The first tensor whose name is one of the suffixes, or ends with a dot and one of them."""
+    ends = tuple(f".{suffix}" for suffix in suffixes)
+    return next((name for name in names if f".{name}".endswith(ends)), None)
+
+
 def _config(directory: Path) -> dict[str, object]:
     path = directory / "config.json"
     if not path.is_file():
@@ -290,8 +305,6 @@ def _config(directory: Path) -> dict[str, object]:
 
 
 def _read_first(directory: Path, suffixes: tuple[str, ...]) -> Tensor | None:
-    """The first tensor whose name is one of the suffixes, or ends with a dot and one of them."""
-    for name, shard in tensor_files(directory).items():
-        if f".{name}".endswith(tuple(f".{suffix}" for suffix in suffixes)):
-            return read_tensor(shard, name)
-    return None
+    files = tensor_files(directory)
+    name = _first_name(files, suffixes)
+    return None if name is None else read_tensor(files[name], name)

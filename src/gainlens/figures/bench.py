@@ -39,6 +39,12 @@ def bench_times(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
     """Time over the native plain forward pass against prompt length; rows of one machine and model.
 
     The ratio is of medians of one run; what did not fit is a cross at the panel's upper edge.
+
+    Args:
+        rows: of the bench table.
+        ax: axes to draw on; a new figure where not given.
+
+    Raises ValueError where there are no rows, or rows of several machines or models.
     """
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 3.2)
     _draw(panel, _one_machine(rows), lambda row: row.times_native_plain)
@@ -49,7 +55,14 @@ def bench_times(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
 
 @styled
 def bench_memory(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
-    """Peak memory above the weights in GB (1e9 bytes) against prompt length, as bench_times."""
+    """Peak memory above the weights in GB (1e9 bytes) against prompt length, as bench_times.
+
+    Args:
+        rows: of the bench table.
+        ax: axes to draw on; a new figure where not given.
+
+    Raises ValueError where there are no rows, or rows of several machines or models.
+    """
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 3.2)
     _draw(panel, _one_machine(rows), lambda row: row.memory_bytes and row.memory_bytes / 1e9)
     panel.set_ylabel("peak memory above weights (GB)")
@@ -58,7 +71,10 @@ def bench_memory(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
 
 @styled
 def bench_figure(rows: Sequence[BenchRow]) -> Figure:
-    """Time and memory side by side, one line of panels a machine and model, in the rows' order."""
+    """Time and memory side by side, one line of panels a machine and model, in the rows' order.
+
+    rows: of the bench table.  Raises ValueError where there are none.
+    """
     groups: dict[tuple[str, str, str], list[BenchRow]] = {}
     for row in rows:
         groups.setdefault((row.machine, row.model, row.dtype), []).append(row)
