@@ -73,3 +73,17 @@ def test_the_constraints_pin_what_pyproject_asks_for():
     wanted += PYPROJECT["project"]["optional-dependencies"]["test"]
     names = {requirement.split(">")[0].split("[")[0].strip() for requirement in wanted}
     assert names <= pinned
+
+
+def test_shapes_and_dtypes_are_checked_while_tests_run():
+    """By jaxtyping and beartype, from pyproject's addopts; in use nothing is checked."""
+    import numpy as np
+    from beartype.roar import BeartypeException
+    from jaxtyping import TypeCheckError
+
+    from gainlens.gain import log_mean
+
+    with pytest.raises((BeartypeException, TypeCheckError)):
+        log_mean(np.ones(3, dtype=np.float32), np.ones(3, dtype=np.float32))
+    with pytest.raises((BeartypeException, TypeCheckError)):
+        log_mean(np.ones(3), np.ones(4))
