@@ -1,14 +1,16 @@
 """Mutation testing of the numerical core: which wrong formulas would the tests let through?
 
-    pip install -c constraints.txt -e ".[dev]"
-    nice -n 15 python scripts/mutants.py            # all modules, about 15 minutes on one core
+    pip install -c constraints.txt -e ".[test]" mutmut==3.8.1
+    nice -n 15 python scripts/mutants.py            # all modules, 15 minutes on an idle core
     nice -n 15 python scripts/mutants.py gain rope  # some of them; the others' results are kept
+    python scripts/mutants.py page                  # none: the page alone, under other reasons
 
 mutmut, because it forks each mutant from a process that has torch and the tests imported: 0.2 s a
 mutant, where a fresh process a mutant takes 4 s.  It mutates the bodies of functions, not the
 constants of a module.  Every module is mutated in a copy of the tree, against the tests of that
-module alone.  Writes scripts/mutants.json (counts and survivors) and docs/mutants.md, where each
-survivor stands with the reason that scripts/mutants.toml gives for letting it live.
+module alone, and with the run-time checks of types off: numbers must tell.  Writes
+scripts/mutants.json (counts and survivors) and docs/mutants.md, where each survivor stands with the
+reason that scripts/mutants.toml gives for letting it live.
 """
 
 import ast
@@ -45,7 +47,7 @@ CONFIGURATION = """
 source_paths = ["src"]
 only_mutate = ["src/gainlens/{module}.py"]
 pytest_add_cli_args_test_selection = {tests}
-pytest_add_cli_args = ["-x", "-p", "no:cacheprovider"]
+pytest_add_cli_args = ["-x", "-p", "no:cacheprovider", "-o", "addopts=-q"]
 use_git_change_detection = false
 timeout_multiplier = 10.0
 timeout_constant = 20.0
@@ -160,13 +162,13 @@ def reason_of(module: str, survivor: dict[str, Any], reasons: list[dict[str, str
 
 
 def main(modules: list[str]) -> None:
-    unknown = set(modules) - set(TESTS)
+    unknown = set(modules) - {*TESTS, "page"}
     if unknown:
         raise SystemExit(
             f"no such module: {', '.join(sorted(unknown))}; there are {', '.join(TESTS)}"
         )
     results = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
-    for module in modules or list(TESTS):
+    for module in [name for name in modules if name != "page"] if modules else TESTS:
         print(module, flush=True)
         results[module] = measure(module)
         RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
