@@ -28,7 +28,7 @@ def rope_theta(model: nn.Module, theta: float) -> Generator[None]:
         theta: the base, 10,000 in Llama 2 and 500,000 in Llama 3.
 
     Examples:
-        >>> with gainlens.rope_theta(loaded.model, 500_000):
+        >>> with gainlens.rope_theta(loaded.model, 5e5):
         ...     swapped = gainlens.capture(loaded.model, prompts)
         >>> bool((swapped.gram != captured.gram).any())
         True
