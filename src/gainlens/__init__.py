@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from gainlens.theta import rope_theta as rope_theta
     from gainlens.unembed import unembed_gram as unembed_gram
     from gainlens.unembed import unembed_report as unembed_report
+    from gainlens.verdict import block_gains as block_gains
     from gainlens.verdict import judge as judge
     from gainlens.weights import weights_report as weights_report
 
@@ -61,6 +62,7 @@ _HOME = {
     "ablate": "ablation",
     "ablated_verdicts": "causes",
     "baseline_of": "last_block",
+    "block_gains": "verdict",
     "bos_effects": "controls",
     "capture": "capturing",
     "compare": "pipeline",

@@ -6,6 +6,7 @@ over the tokens of all prompts, one prompt after the other; ``layer`` is Transfo
 index, from 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -99,3 +100,9 @@ GLOSSARY: Final[dict[str, Term]] = {
 }
 # fmt: on
 """Every number that the output names.  Figures and tables take labels and units from here."""
+
+
+def check_one_of(what: str, value: object, known: Sequence[str]) -> None:
+    """ValueError, with the names that there are, where a name is none of them."""
+    if value not in known:
+        raise ValueError(f"{what} is one of {', '.join(known)}; got {value!r}")

@@ -26,6 +26,15 @@ class Batch:
     """[batch, position]"""
 
 
+def check_prompts(prompts: object) -> None:
+    """ValueError for what is no EncodedPrompts: token ids alone have no names."""
+    if not isinstance(prompts, EncodedPrompts):
+        raise ValueError(
+            "prompts come from gainlens.encode_for(loaded, texts), or gainlens.encode with a "
+            f"tokenizer of your own; got {type(prompts).__name__}"
+        )
+
+
 def batches(
     model: nn.Module,
     prompts: EncodedPrompts,

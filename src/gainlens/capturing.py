@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gainlens.axes import GRAM_COLUMNS
-from gainlens.batching import BATCH_TOKENS, Batch, batches
+from gainlens.batching import BATCH_TOKENS, Batch, batches, check_prompts
 from gainlens.collecting import Collector
 from gainlens.decoders import AttentionOut
 from gainlens.gram import block_numbers, token_slices
@@ -183,6 +183,7 @@ def capture(
         >>> bool((captured.column("yy") > 0).all())
         True
     """
+    check_prompts(prompts)
     sites = sites_of(model)
     lengths = [len(tokens) for tokens in prompts.tokens]
     collector = Collector(lengths, sites.num_layers, sites.d_model)

@@ -48,7 +48,10 @@ def _of_twin(model: ModelSpec) -> str:
     last = mine.nonzero()[0][curves["tokens"][mine].argmax()]
     loss = curves[f"loss_{model.context_length}"][last]
     gain = exp(curves[GAIN_COLUMN][last])
-    return f"held-out loss {loss:.2f} nats a token, last block {gain:.2f} on held-out text"
+    return (
+        f"held-out loss {loss:.2f} nats a token at {model.context_length:,} tokens; last block "
+        f"{gain:.2f} on the mixed prompts"
+    )
 
 
 _WEIGHTS: Final = (

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from gainlens.axes import check_one_of
 from gainlens.checks import check_additivity, check_logits, logits_of
 from gainlens.digest import weights_digest
 from gainlens.front_ends import FRONT_ENDS, choose_backend
@@ -24,6 +25,7 @@ from gainlens.placement import (
 from gainlens.records import Checkpoint
 from gainlens.shards import json_object
 from gainlens.sites import kind_of, sites_of
+from gainlens.spec import Backend, Dtype
 
 CHECK_PROMPT = "The quick brown fox jumps over the lazy dog."
 TRAINING_FILE = "training.json"
@@ -76,6 +78,8 @@ def load(
         >>> loaded.checkpoint.additivity < 1e-6
         True
     """
+    check_one_of("backend", backend, get_args(Backend))
+    check_one_of("dtype", dtype or "float32", get_args(Dtype))
     given, source = str(source), resolve(str(source))
     config = read_config(source, revision, trust_remote_code)
     placement = place(config, dtype, device)

@@ -7,7 +7,16 @@ y leaves; y = x + a + m up to rounding.
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from gainlens.axes import HEAD_COLUMNS, ClassSelection, Reduction, Split
+from gainlens.axes import (
+    CLASS_SELECTIONS,
+    HEAD_COLUMNS,
+    REDUCTIONS,
+    SPLITS,
+    ClassSelection,
+    Reduction,
+    Split,
+    check_one_of,
+)
 from gainlens.records import Capture, Decomposition, PromptGains
 
 _SERIES = 1e-4
@@ -119,7 +128,8 @@ def decompose(
         split: logmean, shapley or path; each sums to the log gain.
         massive_ratio: a token is massive from this many times the median norm at some block.
 
-    Raises ValueError where a stream has norm 0 or is not finite: such a token has no gain.
+    Raises ValueError where a stream has norm 0 or is not finite (such a token has no gain), and for
+    a split that is none.
 
     Examples:
         >>> tokens = gainlens.decompose(captured)
@@ -129,6 +139,7 @@ def decompose(
         >>> bool(abs(parts - tokens.log_gain).max() < 1e-12)
         True
     """
+    check_one_of("split", split, SPLITS)
     xx, yy = capture.column("xx"), capture.column("yy")
     bad = ~(np.isfinite(capture.gram).all(axis=0) & (xx > 0) & (yy > 0))
     if bad.any():
@@ -254,8 +265,10 @@ def reduce_gains(
     NaN where a prompt has no token of the class.  Under every reduction attention + mlp +
     remainder is the log gain: `median` and `last_token` take the parts of the tokens that they
     pick, `frobenius` splits the prompt's tokens as one long vector, `ratio_of_means` splits the
-    change of the summed norms.
+    change of the summed norms.  ValueError for a class or a reduction that is none.
     """
+    check_one_of("selection", selection, CLASS_SELECTIONS)
+    check_one_of("reduction", reduction, REDUCTIONS)
     prompt, mask = capture.prompt, decomposition.tokens_of(selection)
     log_gain = reduce_norms(decomposition.norm_in, decomposition.norm_out, prompt, mask, reduction)
     if reduction in ("frobenius", "ratio_of_means"):

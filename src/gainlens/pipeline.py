@@ -165,12 +165,14 @@ def encode_for(
         texts: from `load_prompts`, or your own strings.
         tokens: prompts of exactly so many tokens, cut or packed with their followers.
 
-    Raises ValueError where a text does not fit the model's context.
+    Raises ValueError where a text does not fit the model's context, and for a bare string.
 
     Examples:
         >>> [len(ids) for ids in gainlens.encode_for(loaded, ["x = 1", "Hello, world."]).tokens]
         [4, 8]
     """
+    if isinstance(texts, str):
+        raise ValueError(f"texts is a list of strings, one a prompt; got one string, {texts!r:.40}")
     if not isinstance(texts, PromptSet):
         own = tuple(Prompt(f"text-{number}", text) for number, text in enumerate(texts))
         texts = PromptSet("given", built_in=False, prompts=own)

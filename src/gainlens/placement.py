@@ -31,11 +31,16 @@ def place(config: Any, dtype: str | None, device: str) -> Placement:
 
     device: cpu and cuda:N are taken as they are; cuda is this process's GPU; auto is that (else the
     CPU) where the weights fit its free memory, else everything there is.  dtype: None is the
-    default on that device.  ValueError where several processes would have to share what there is.
+    default on that device.  ValueError where there is no such device, and where several processes
+    would have to share what there is.
     """
+    if device.startswith("cuda") and not has_gpu():
+        raise ValueError(
+            f"there is no CUDA device here, and {device} was asked for: give --device cpu or auto"
+        )
     mine = f"cuda:{world().local_rank % torch.cuda.device_count()}" if has_gpu() else "cpu"
     if device != "auto":
-        return Placement(mine if (device, has_gpu()) == ("cuda", True) else device, spread=False)
+        return Placement(mine if device == "cuda" else device, spread=False)
     wanted = weight_bytes(config) * getattr(torch, default_dtype(config, mine, dtype)).itemsize
     fits = wanted <= _SHARE * room(mine)
     if not fits and world().size > 1:

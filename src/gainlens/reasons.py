@@ -3,11 +3,22 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from gainlens.axes import GLOSSARY
 from gainlens.records import GainCell, Identification, Interval, MassiveToken, ModelReport
+
+OUTCOME_WORDS: Final = {
+    "CONFIRMED": "the short model expands and the long one contracts, as was claimed",
+    "REJECTED": "both contract, so the claim is not supported",
+    "UNEXPECTED": "both expand, so the claim is not supported",
+    "INVERTED": "the short model contracts and the long one expands, the claim's opposite",
+    "UNDETERMINED": "it cannot be told",
+}
+_NAMED: Final = 3
+"""So many dissenting ways of measuring are named in the headline."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,8 @@ class Standing:
     agree: int
     undecided: int
     premise: bool | None
+    dissenting: tuple[str, ...] = ()
+    """which they are"""
 
 
 def headline_of(
@@ -42,7 +55,10 @@ def headline_of(
     if not identification.controlled:
         count = len(identification.differing)
         trust.append(f"confounded by {count} further difference{'' if count == 1 else 's'}")
-    return f"{standing.outcome}: the last block's gain on {kind} is {gains}; {', '.join(trust)}."
+    return (
+        f"{standing.outcome}: {OUTCOME_WORDS[standing.outcome]}; the last block's gain on {kind} "
+        f"is {gains}; {', '.join(trust)}."
+    )
 
 
 def _gain(interval: Interval) -> str:
@@ -64,7 +80,11 @@ def _agreement(standing: Standing) -> str:
     undecided = f" ({standing.undecided} more undecided)" if standing.undecided else ""
     if standing.robust:
         return f"robust: all {decided} ways of measuring that decide agree{undecided}"
-    return f"not robust: {standing.dissent} of {decided} ways of measuring disagree{undecided}"
+    named = f" ({', '.join(standing.dissenting)})" if standing.dissent <= _NAMED else ""
+    return (
+        f"not robust: {standing.dissent} of {decided} ways of measuring "
+        f"disagree{'s' if standing.dissent == 1 else ''}{named}{undecided}"
+    )
 
 
 def reasons_for(

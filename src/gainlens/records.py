@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from gainlens.axes import GRAM_COLUMNS, Behaviour, ClassSelection, Reduction, Role, Split
+from gainlens.axes import (
+    GRAM_COLUMNS,
+    Behaviour,
+    ClassSelection,
+    Reduction,
+    Role,
+    Split,
+    check_one_of,
+)
 from gainlens.spec import ComparisonSpec
 
 Floats = np.ndarray
@@ -546,5 +554,6 @@ class Comparison:
     environment: Mapping[str, str]
 
     def report(self, role: Role) -> ModelReport:
-        """The first model of a role."""
+        """The first model of a role; ValueError where there is none."""
+        check_one_of("role", role, [report.role for report in self.reports])
         return next(report for report in self.reports if report.role == role)

@@ -58,8 +58,19 @@ def is_equivalent(interval: Interval, rule: Rule) -> bool | None:
     return bool(low <= interval.low and interval.high <= high)
 
 
-def block_gains(gains: PromptGains, rule: Rule) -> tuple[BlockGain, ...]:
-    """Every block's mean over prompts (nats) with a simultaneous band over blocks (ratios)."""
+def block_gains(gains: PromptGains, rule: Rule | None = None) -> tuple[BlockGain, ...]:
+    """Every block's mean over prompts (nats) with a simultaneous band over blocks (ratios).
+
+    Args:
+        gains: from `reduce_gains`.
+        rule: confidence, resamples and seed of the band; the defaults where not given.
+
+    Examples:
+        >>> blocks = gainlens.block_gains(gainlens.reduce_gains(captured, tokens))
+        >>> len(blocks), blocks[-1].layer
+        (8, 7)
+    """
+    rule = rule or Rule()
     low, high = simultaneous_band(
         gains.log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
     )
@@ -245,8 +256,9 @@ def judge(
     premise = premise_of(short, long)
     components = ablated_verdicts(short, long, rule)
     at_theta = differences_at_theta(short, long, rule)
+    named = tuple(line.rpartition(": ")[0] for line in vetoes)
     causal = causal_reasons(short, long, components, at_theta)
-    standing = Standing(outcome, robust, len(vetoes), agree, len(undecided), premise)
+    standing = Standing(outcome, robust, len(vetoes), agree, len(undecided), premise, named)
     return Verdict(
         outcome=outcome,
         robust=robust,

@@ -28,7 +28,7 @@ from gainlens.figures.style import (
     styled,
     threshold,
 )
-from gainlens.records import ModelReport
+from gainlens.records import BlockGain, ModelReport
 
 _MARKERS = 12
 """About how many markers a curve carries: enough to tell curves apart without colour."""
@@ -39,9 +39,14 @@ _HATCHED = 40
 """Up to so many blocks bars are wide enough for a hatch."""
 
 
-def block_values(report: ModelReport, field: str) -> np.ndarray:
+Blocks = ModelReport | Sequence[BlockGain]
+"""A model's report, or its blocks alone, from `gainlens.block_gains`."""
+
+
+def block_values(of: Blocks, field: str) -> np.ndarray:
     """One number a block, [layer], in the field's own unit."""
-    return np.array([getattr(block, field) for block in report.layers], dtype=np.float64)
+    blocks = of.layers if isinstance(of, ModelReport) else of
+    return np.array([getattr(block, field) for block in blocks], dtype=np.float64)
 
 
 @styled
@@ -86,22 +91,24 @@ def draw_gain(ax: Axes, report: ModelReport, look: Look) -> None:
 
 
 @styled
-def split(report: ModelReport, ax: Axes | None = None) -> Axes:
+def split(report: Blocks, ax: Axes | None = None) -> Axes:
     """Attention's, the MLP's and the remainder's part of every block's log gain, nats.
 
-    Of one model, the `report`.  Bars stack away from 0, positive parts up and negative parts down;
-    the line is their sum, the log gain, with its simultaneous band.  The remainder (rounding) is in
-    the legend only where it is large enough to be seen.
+    Of one model, the `report`, or its blocks from `gainlens.block_gains`.  Bars stack away from 0,
+    positive parts up and negative parts down; the line is their sum, the log gain, with its
+    simultaneous band.  The remainder (rounding) is in the legend only where it is large enough to
+    be seen.
     """
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.6)
     panel.set_ylabel(f"{GLOSSARY['log_gain'].label} and its parts ({GLOSSARY['log_gain'].unit})")
     draw_split(panel, report)
     legend_above(panel, outside=ax is None)
-    panel.set_title(name_of(report, 40), pad=4 if ax is None else 18)  # over the axes' own legend
+    if isinstance(report, ModelReport):
+        panel.set_title(name_of(report, 40), pad=4 if ax is None else 18)  # over the legend
     return panel
 
 
-def draw_split(ax: Axes, report: ModelReport) -> None:
+def draw_split(ax: Axes, report: Blocks) -> None:
     """The bars and the line, without legend and title."""
     layer = block_values(report, "layer")
     parts = {name: block_values(report, name) for name in ("attention", "mlp", "remainder")}
