@@ -132,7 +132,7 @@ def _last_blocks(ax: Axes, reports: Sequence[ModelReport], rule: Rule) -> None:
     ax.spines["left"].set_visible(False)
     threshold(ax, 1.0, along="y")
     ax.set_xscale("log")
-    ax.margins(x=0.18)
+    ax.margins(x=0.2)
     log_axis(ax.xaxis)
     ax.set_xlabel(label("gain"))
 
@@ -158,14 +158,15 @@ def _notebook_gain(ax: Axes, report: ModelReport, look: Look, height: float) -> 
     )
     ax.plot(before, height, marker="|", color=colour, markersize=5)
     ax.plot(after, height, marker=look.marker, color=look.colour, **_NOTEBOOK)
-    _value(ax, max(before, after), after, height)
+    _value(ax, after, after, height, left=after < before)
 
 
-def _value(ax: Axes, right_of: float, value: float, height: float) -> None:
-    """The number, to the right of what is drawn on its line."""
-    offset: Style = {"xytext": (5, 0), "textcoords": "offset points"}
+def _value(ax: Axes, beside: float, value: float, height: float, *, left: bool = False) -> None:
+    """The number, beside what it belongs to."""
+    offset: Style = {"xytext": (-5 if left else 5, 0), "textcoords": "offset points"}
+    offset["ha"] = "right" if left else "left"
     text = number(float(f"{value:.2g}")) if value < 0.1 else f"{value:.2f}"
-    ax.annotate(text, (right_of, height), va="center", fontsize=SMALL, **offset)
+    ax.annotate(text, (beside, height), va="center", fontsize=SMALL, **offset)
 
 
 def _legend(figure: Figure, panel: Axes, rule: Rule) -> None:
