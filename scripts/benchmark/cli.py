@@ -3,6 +3,7 @@
 import argparse
 import datetime
 import json
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -81,6 +82,7 @@ def description(plan: Plan, machine: str) -> dict[str, Any]:
         "weights": "untrained, drawn from seed 0",
         "gram_kernel": kernel_name(plan.device),
         "threads": torch.get_num_threads(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],  # over 1, 5 and 15 minutes
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _PACKAGES},
     }
