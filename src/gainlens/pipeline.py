@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,12 +18,9 @@ from gainlens.attribution import shipped_curves
 from gainlens.capturing import capture
 from gainlens.checkpoints import LoadedModel, load, takes_mean_off, unembedding
 from gainlens.checks import scale_control
-from gainlens.controls import bos_effects, massive_effects
 from gainlens.front_ends import choose_backend
 from gainlens.gain import decompose, reduce_gains
 from gainlens.hub import read_config, read_tokenizer, resolve
-from gainlens.interventions import ablated_model, intervene
-from gainlens.last_block import baseline_of
 from gainlens.lifecycle import massive_lifecycle
 from gainlens.notebook import hypothesis_test, notebook_residual, side_of
 from gainlens.placement import place
@@ -34,11 +30,11 @@ from gainlens.records import (
     Comparison,
     Decomposition,
     EncodedPrompts,
-    Interventions,
     ModelReport,
 )
-from gainlens.rope import check_theta, rope_from_config, rope_report
+from gainlens.rope import check_theta, rope_report
 from gainlens.spec import ComparisonSpec, ModelSpec
+from gainlens.standing import interventions_of
 from gainlens.stats import halves_interval
 from gainlens.texts import Prompt, PromptSet, load_prompts
 from gainlens.unembed import subspaces, unembed_gram, unembed_report
@@ -246,64 +242,11 @@ def measure(
             resamples=rule.resamples,
             seed=rule.seed,
         ),
-        interventions=_interventions(spec, loaded, prompts, captured, decomposition, watch),
+        interventions=interventions_of(
+            spec, loaded, prompts, captured, decomposition, watch.advance
+        ),
     )
     return Measured(report, replace(captured, token_text=texts), decomposition)
-
-
-def _interventions(
-    spec: ComparisonSpec,
-    loaded: LoadedModel,
-    prompts: EncodedPrompts,
-    captured: Capture,
-    decomposition: Decomposition,
-    watch: Watch,
-) -> Interventions:
-    """The standing ones, the last block's components and the pair's thetas, and those asked for.
-
-    The standing ones run on the Hugging Face model where it holds the same tensors: twice as fast
-    on the twins, and equal to 1e-5.
-    """
-    thetas = thetas_of(spec)
-    if not (spec.sweep or thetas or spec.ablate or spec.controls):
-        return Interventions()
-    here = partial(
-        baseline_of,
-        prompts=prompts,
-        rule=spec.rule,
-        captured=captured,
-        decomposition=decomposition,
-    )
-    quick = replace(loaded, model=loaded.hf_model) if loaded.hf_model is not None else loaded
-    try:
-        baseline = here(quick)
-    except ValueError as problem:
-        if spec.sweep > 1 or spec.theta or spec.ablate or spec.controls:
-            raise
-        return Interventions(notes=(f"no intervention was made: {problem}",))
-    done = intervene(baseline, spec, thetas, progress=watch.advance)
-    measured = here(loaded)  # asked for by name of a site, which may be this back end's own
-    if spec.ablate:
-        done = replace(done, ablated=ablated_model(measured, spec.ablate, progress=watch.advance))
-    if spec.controls:
-        done = replace(done, controls=(*massive_effects(measured), *bos_effects(measured)))
-    return done
-
-
-def thetas_of(spec: ComparisonSpec) -> tuple[float, ...]:
-    """RoPE bases to measure every model under: those asked for, else the short and the long
-    model's own, where they differ."""
-    if spec.theta is not None:
-        return spec.theta
-    pair = [spec.model(role) for role in ("short", "long")]
-    found = {
-        rope_from_config(
-            read_config(resolve(model.hf_name), spec.revision, spec.trust_remote_code)
-        ).theta
-        for model in pair
-    }
-    known = tuple(sorted(theta for theta in found if theta is not None))
-    return known if len(known) == len(pair) else ()
 
 
 def _visible_share(captured: Capture, tokens: Decomposition) -> tuple[float, float]:
