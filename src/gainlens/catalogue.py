@@ -77,7 +77,8 @@ def print_weights(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> None
         values = (plain(getattr(unembed, name), form) for unembed, _ in found.values())
         table.add_row(DEFINITIONS[name].label, *values)
     for name, form in _ROPE:
-        values = (plain(getattr(rope, name), form) for _, rope in found.values())
+        known = (getattr(rope, name) for _, rope in found.values())
+        values = (plain(None if value is None else float(value), form) for value in known)
         table.add_row(DEFINITIONS[name].label, *values)
     console_of().print(table)
 
