@@ -104,11 +104,14 @@ def test_killed_at_twenty_random_moments(server, flags, tmp_path, capsys):
     status, length = server.run([*flags[2], "--out", str(folder)])
     assert status == 0
     moments = random.Random(0)
-    killed = resumed = new = 0
-    for trial in range(KILLS):
+    killed = resumed = new = trial = 0
+    while killed < KILLS:  # a run may be over before its moment, the faster the quieter the machine
+        trial += 1
+        assert trial <= 3 * KILLS
         seed = 1 + trial % 2
         arguments = [*flags[seed], "--out", str(folder)]
-        status, _ = server.run(arguments, kill_after=moments.uniform(0, length))
+        status, seconds = server.run(arguments, kill_after=moments.uniform(0, length))
+        length = min(length, seconds) if status == 0 else length
         assert status in (0, -signal.SIGKILL)
         killed += status != 0
         resumed += any((folder / PARTIAL).glob("*/sums.json"))
@@ -118,6 +121,5 @@ def test_killed_at_twenty_random_moments(server, flags, tmp_path, capsys):
         assert seed_of(folder, whole) == seed
         assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
     with capsys.disabled():
-        print(f"\n{killed} of {KILLS} died, {resumed} left models to take up, {new} the new result")
-    assert killed >= KILLS * 3 // 4
+        print(f"\n{killed} of {trial} died, {resumed} left models to take up, {new} the new result")
     assert resumed >= KILLS // 5
