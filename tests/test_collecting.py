@@ -52,6 +52,7 @@ def test_what_is_not_finite_is_told():
     packed = torch.ones(17, 1, 2)
     collector.put(0, BlockNumbers(packed))
     assert collector.finish((0,), (2,))
+    assert collector.layers == set()
     packed[3, 0, 1] = torch.inf
     collector.put(0, BlockNumbers(packed))
     assert not collector.finish((0,), (2,))
