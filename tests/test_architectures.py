@@ -13,9 +13,10 @@ from architectures import ARCHITECTURES, CASES, FRONT_ENDS, NOT_HOOKED, OWN_KEYS
 from conftest import BACK_ENDS, HOOKED, TRANSFORMER_LENS
 from test_capturing import prompts_of
 
+from gainlens.axes import UNIT_ROUNDOFF
 from gainlens.capturing import capture
 from gainlens.checkpoints import attention_of, load, takes_mean_off, unembedding
-from gainlens.checks import UNIT_ROUNDOFF, scale_control
+from gainlens.checks import scale_control
 from gainlens.front_ends import choose_backend
 from gainlens.gain import decompose
 from gainlens.sites import BLOCK_SITES, reading, sites_of

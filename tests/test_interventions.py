@@ -236,11 +236,11 @@ def test_a_sweep_of_no_block_is_refused_and_of_too_many_is_of_all(random_models)
     assert len(sweep_last_blocks(baseline, 99, hows=("zero",))) == 4 * 2
 
 
-def test_progress_counts_every_prompt_and_the_sentence(random_models):
+def test_progress_counts_every_prompt_and_not_the_sentence(random_models):
     done = []
     baseline = random_baseline(random_models, "native")
     sweep_last_blocks(baseline, progress=done.append)
-    assert sum(done) == len(baseline.prompts.tokens) + 1
+    assert sum(done) == len(baseline.prompts.tokens)
 
 
 def test_no_hook_survives_a_sweep_that_fails(random_models, monkeypatch):
@@ -330,7 +330,7 @@ def test_sweep_and_thetas_share_the_model_as_it_is(random_models):
     assert [dose.theta for dose in found.theta_dose] == [1e3, 1e4, 1e6]
     before = found.sweep[0].change.before
     assert all(dose.change.before == before for dose in found.theta_dose)
-    assert sum(done) == 3 * (len(baseline.prompts.tokens) + 1)  # the sentence is behind them
+    assert sum(done) == 3 * len(baseline.prompts.tokens)
     alone = intervene(baseline, spec_of(sweep=0), (1e3, 1e6))
     for one, other in zip(alone.theta_dose, found.theta_dose, strict=True):
         np.testing.assert_allclose(one.last_block, other.last_block, rtol=1e-5)

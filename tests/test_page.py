@@ -30,7 +30,7 @@ from gainlens.reading import read_run
 from gainlens.records import Capture, Comparison, Interval, Interventions
 from gainlens.rendering import write_run
 from gainlens.spec import PRESETS, ComparisonSpec, Rule
-from gainlens.verdict import judge
+from gainlens.verdict import BLIND, judge
 
 SVG = (
     '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
@@ -94,6 +94,17 @@ def test_the_page_leads_with_the_verdict_and_its_trust(run, page):
         assert line in said
     assert run.reports[0].prompts.sha256 in said
     assert "--prompts '<b>mine</b>.txt'" in said
+
+
+def test_dissent_that_cannot_veto_is_folded_away(run, page):
+    blind = [line for line in run.verdict.dissent if line.endswith(BLIND)]
+    assert blind, "the planted run has some"
+    folded = re.search(
+        r"<details><summary>(\d+) more after the final norm.*?</details>", page, re.S
+    )
+    assert folded[1] == str(len(blind))
+    for line in run.verdict.dissent:
+        assert (line in html.unescape(folded[0])) == (line in blind)
 
 
 def test_the_same_comparison_gives_the_same_bytes_and_so_do_its_files(run, page, tmp_path):

@@ -1,5 +1,6 @@
 """An interrupted comparison goes on where it was, and ends as if nothing had happened."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -17,9 +18,10 @@ from test_reading import same
 from gainlens import pipeline, resume, store
 from gainlens.pipeline import Measured, compare
 from gainlens.resume import PARTIAL, Partials
-from gainlens.spec import ComparisonSpec, ModelSpec, Rule
+from gainlens.spec import Ablation, ComparisonSpec, ModelSpec, Rule
 
 NO_INTERVENTIONS = {"sweep": 0, "theta": ()}
+DEFAULT_INTERVENTIONS = {"sweep": 1, "theta": None}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,42 @@ def interrupt(spec, folder, measured, error, at="reference"):
 
 def kept(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / PARTIAL).glob("*") if path.is_dir())
+
+
+class Counting:
+    """A watch that remembers what was announced and what was done."""
+
+    def __init__(self):
+        self.announced, self.done = [], []
+
+    @contextlib.contextmanager
+    def model(self, name, prompts):
+        self.announced.append(prompts)
+        self.done.append(0)
+        yield
+
+    def advance(self, prompts):
+        self.done[-1] += prompts
+
+
+@pytest.mark.parametrize(
+    ("asked", "passes"),
+    [
+        ({"sweep": 0, "theta": ()}, 1),
+        ({"sweep": 1, "theta": ()}, 2),
+        ({"sweep": 0, "theta": (1e3, 1e4)}, None),
+        ({"sweep": 2}, 3),
+        ({"ablate": (Ablation(site="blocks.-1.hook_mlp_out", how="zero"),)}, 4),
+    ],
+)
+def test_the_progress_ends_where_it_was_announced_to(spec, asked, passes):
+    watch = Counting()
+    compare(spec.model_copy(update={**DEFAULT_INTERVENTIONS, **asked}), watch)
+    assert watch.done == watch.announced
+    if passes:
+        assert watch.announced == [passes * len(TEXTS)] * 3
+    else:  # the long model's own theta is neither of the two
+        assert watch.announced == [n * len(TEXTS) for n in (3, 4, 3)]
 
 
 def test_keeping_changes_no_number(spec, tmp_path, uninterrupted):
@@ -247,7 +285,7 @@ def test_a_checkpoint_that_changes_under_the_measurement_is_an_error(spec, tmp_p
         return real(*arguments)
 
     monkeypatch.setattr(pipeline, "measure", measure)
-    with pytest.raises(ValueError, match="changed while it was being measured"):
+    with pytest.raises(ValueError, match="changed during the measurement"):
         run(spec, tmp_path / "run")
     assert not (tmp_path / "run" / PARTIAL).exists()
 

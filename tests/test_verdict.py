@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from planted_reports import RULE, checkpoint, pair, planted, report
 
-from gainlens.axes import CLASS_SELECTIONS, REDUCTIONS
+from gainlens.axes import CLASS_SELECTIONS, REDUCTIONS, UNIT_ROUNDOFF
 from gainlens.calibration import planted_capture
 from gainlens.gain import decompose, reduce_gains
-from gainlens.outcomes import UNIT_ROUNDOFF, behaviour_of, outcome_of
+from gainlens.outcomes import behaviour_of, outcome_of
 from gainlens.records import GainCell, Interval, MassiveToken
 from gainlens.spec import Rule
 from gainlens.stats import mean_interval

@@ -33,6 +33,8 @@ HEAD_COLUMNS: Final = ("hx", "hy", "hh")
 """What a token leaves behind of one head's write h: its inner products with x = resid_pre and with
 y = resid_post, and its squared norm."""
 
+UNIT_ROUNDOFF: Final = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+"""Largest relative error of rounding to a dtype that gainlens measures in."""
 TOP_COMPONENTS: Final = 4
 """How many of the largest |components| of resid_post are kept per token and block."""
 

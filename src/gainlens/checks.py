@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gainlens.axes import UNIT_ROUNDOFF
 from gainlens.limits import ran_out
 from gainlens.sites import BLOCK_SITES, ModelSites, kind_of, reading, sites_of
 
-UNIT_ROUNDOFF = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
 _KL_LIMIT = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 """Largest KL over tokens from Hugging Face's logits, nats.  DESIGN section 4; float16 lies between
 by its unit roundoff."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gainlens.limits import ran_out
+from gainlens.limits import first_line, ran_out
 
 HOOKED_TOKENS = 2048
 """`auto` takes TransformerLens up to this prompt length: its front ends materialise attention."""
@@ -107,7 +107,7 @@ def hooked(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) 
     except Exception as error:  # whatever a conversion stumbles over becomes one sentence
         if ran_out(error):
             raise
-        raise _cannot(config, f"{type(error).__name__}: {_first_line(error)}") from error
+        raise _cannot(config, f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _converted(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) -> Any:
@@ -184,17 +184,13 @@ def bridge(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) 
             raise
         raise ValueError(
             f"TransformerBridge cannot hold this {config.architectures[0]} "
-            f"({type(error).__name__}: {_first_line(error)}); try --backend native"
+            f"({type(error).__name__}: {first_line(error)}); try --backend native"
         ) from error
 
 
 def native(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) -> Any:
     """The Hugging Face model itself."""
     return hf_model
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 FRONT_ENDS = {"hooked": hooked, "bridge": bridge, "native": native}

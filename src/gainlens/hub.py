@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gainlens.limits import ran_out
+from gainlens.limits import first_line, ran_out
 from gainlens.resultfile import shown
 from gainlens.shards import INDEX, SINGLE, tensor_files
 from gainlens.spec import TWIN_PREFIX
@@ -68,7 +68,7 @@ def _sentence(source: str, error: Exception) -> str:
         )
     if _wants_code(error):
         return _OWN_CODE.format(source=source)
-    return f"{source} cannot be read as a Hugging Face checkpoint: {_first_line(error)}"
+    return f"{source} cannot be read as a Hugging Face checkpoint: {_said(error)}"
 
 
 _OWN_CODE = (
@@ -81,8 +81,8 @@ def _wants_code(error: Exception) -> bool:
     return "trust_remote_code" in str(error)
 
 
-def _first_line(error: Exception) -> str:
-    return shown((str(error).strip().splitlines() or [type(error).__name__])[0], 400)
+def _said(error: Exception) -> str:
+    return shown(first_line(error), 400)
 
 
 def check_directory(source: str) -> None:
@@ -210,5 +210,5 @@ def read_tokenizer(source: str, revision: str | None, trust_remote_code: bool) -
             source, revision=revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:  # any reader's error becomes one sentence
-        why = f"{source} has no tokenizer that loads: {_first_line(error)}"
+        why = f"{source} has no tokenizer that loads: {_said(error)}"
         raise ValueError(_OWN_CODE.format(source=source) if _wants_code(error) else why) from error

@@ -35,6 +35,7 @@ from gainlens.world import gathered, world
 
 Tables = Sequence[tuple[Address, Mean | Donors]]
 COMPONENT_SITES: Final = ("hook_attn_out", "hook_mlp_out")
+_NO_ROPE: Final = "this model has no rotary position embedding, so it has no theta to vary"
 KEEP_BYTES: Final = 1 << 29
 """Streams entering the last blocks are kept up to so many bytes."""
 
@@ -167,7 +168,7 @@ def _run_sweep(
             with writing([(writer.address.site, writer)]), reading(meter.readers()):
                 run.passage.resume(layer)
             found[place].update(zip(run.index, meter.take(run.batch), strict=True))
-        if progress is not None:
+        if progress is not None and run.index[0] < len(baseline.prompts.tokens):
             progress(len(run.index))
     whole = [gathered(tokens) for tokens in found]
     return [last_values([tokens[i] for i in sorted(tokens)], baseline) for tokens in whole]
@@ -209,7 +210,7 @@ def theta_dose(
     """
     own = rope_from_config(baseline.config).theta
     if own is None:
-        raise ValueError("this model has no rotary position embedding, so it has no theta to vary")
+        raise ValueError(_NO_ROPE)
     before = before or measure_last(baseline, progress=progress)
     wanted = sorted({own, *(float(theta) for theta in thetas)})
     afters: list[LastValues] = []
@@ -225,6 +226,19 @@ def theta_dose(
         ThetaDose(theta, theta == own, change, after.log_gain)
         for theta, change, after in zip(wanted, found, afters, strict=True)
     )
+
+
+def _no_swap(baseline: Baseline, thetas: Sequence[float]) -> str | None:
+    """Why a model's theta cannot be another; None where it can."""
+    if thetas and rope_from_config(baseline.config).theta is None:
+        return _NO_ROPE
+    try:
+        for theta in thetas:
+            with rope_theta(baseline.model, theta):
+                pass
+    except ValueError as problem:
+        return str(problem)
+    return None
 
 
 def ablated_model(
@@ -277,11 +291,9 @@ def intervene(
         before, sweep = _sweep(baseline, spec.sweep, spec.sweep_how, spec.sweep_heads, progress)
     doses: tuple[ThetaDose, ...] = ()
     notes: tuple[str, ...] = ()
-    if thetas:
-        try:
-            doses = theta_dose(baseline, thetas, before=before, progress=progress)
-        except ValueError as problem:
-            if spec.theta:
-                raise
-            notes = (f"theta was not swapped: {problem}",)
+    refused = None if spec.theta else _no_swap(baseline, thetas)
+    if refused is not None:
+        notes = (f"theta was not swapped: {refused}",)
+    elif thetas:
+        doses = theta_dose(baseline, thetas, before=before, progress=progress)
     return Interventions(sweep, doses, notes)

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from gainlens.axes import UNIT_ROUNDOFF
 from gainlens.batching import Batch, batches
 from gainlens.capturing import capture
 from gainlens.checkpoints import LoadedModel
 from gainlens.gain import decompose, reduce_norms
 from gainlens.nll import Readout
-from gainlens.outcomes import UNIT_ROUNDOFF, behaviour_of
+from gainlens.outcomes import behaviour_of
 from gainlens.prompts import encode
 from gainlens.records import Capture, Change, Decomposition, EncodedPrompts, Interval, LastBlock
 from gainlens.sites import ModelSites, Reader, Site, reading, sites_of
@@ -174,7 +175,7 @@ def measure_last(
             sites.run(batch.tokens)
         found.update(zip(batch.index, meter.take(batch), strict=True))
         if progress is not None:
-            progress(len(batch.index))
+            progress(sum(index < len(baseline.prompts.tokens) for index in batch.index))
     found = gathered(found)
     return last_values([found[i] for i in range(len(found))], baseline, skip)
 

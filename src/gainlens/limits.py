@@ -93,7 +93,7 @@ def enough_memory(doing: str, backend: str) -> Generator[None]:
             raise
         other = "" if backend == "native" else "--backend native, which needs the least, or "
         raise ValueError(
-            f"memory ran out while {doing} ({_first_line(error)}): take {other}--dtype bfloat16, "
+            f"memory ran out while {doing} ({first_line(error)}): take {other}--dtype bfloat16, "
             "shorter prompts (--tokens), or --device auto, which uses all there is"
         ) from error
 
@@ -105,5 +105,6 @@ def ran_out(error: BaseException) -> bool:
     return any(words in str(error) for words in _CPU_MEMORY)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, or its class where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -7,8 +7,6 @@ import numpy as np
 from gainlens.axes import Behaviour
 from gainlens.records import Interval
 
-UNIT_ROUNDOFF: Final = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
-
 _OUTCOMES: Final[dict[tuple[Behaviour | None, Behaviour | None], str]] = {
     ("EXPANDS", "CONTRACTS"): "CONFIRMED",
     ("CONTRACTS", "CONTRACTS"): "REJECTED",

@@ -20,6 +20,7 @@ from gainlens.checkpoints import LoadedModel, load, takes_mean_off, unembedding
 from gainlens.checks import scale_control
 from gainlens.front_ends import choose_backend
 from gainlens.gain import decompose, reduce_gains
+from gainlens.gram import kernel_name
 from gainlens.hub import read_config, read_tokenizer, resolve
 from gainlens.lifecycle import massive_lifecycle
 from gainlens.notebook import hypothesis_test, notebook_residual, side_of
@@ -32,9 +33,9 @@ from gainlens.records import (
     EncodedPrompts,
     ModelReport,
 )
-from gainlens.rope import check_theta, rope_report
+from gainlens.rope import check_theta, rope_from_config, rope_report
 from gainlens.spec import ComparisonSpec, ModelSpec
-from gainlens.standing import interventions_of
+from gainlens.standing import interventions_of, passes_of
 from gainlens.stats import halves_interval
 from gainlens.texts import Prompt, PromptSet, load_prompts
 from gainlens.unembed import subspaces, unembed_gram, unembed_report
@@ -49,7 +50,8 @@ class Watch(Protocol):
     """Whoever wants to see progress."""
 
     def model(self, name: str, prompts: int) -> AbstractContextManager[Any]:
-        """Entered while a model is loaded and measured; `prompts` is how many there are to do."""
+        """Entered while a model is loaded and measured; `prompts` is how many are to be run, each
+        once for the capture and once for each intervention."""
         ...
 
     def advance(self, prompts: int) -> None:
@@ -107,7 +109,7 @@ def compare(
     measured: dict[str, Measured] = {}
     for model in spec.models:
         prompts = encoded[model.key]
-        with watch.model(model.label or model.key, len(prompts.ids)):
+        with watch.model(model.label or model.key, _prompts_to_run(spec, model, prompts)):
             found = decided(keep.take(model, prompts) if keep else None)
             if found is None:
                 found = measure(spec, model, prompts, watch)
@@ -127,6 +129,11 @@ def compare(
         environment=environment(),
     )
     return comparison
+
+
+def _prompts_to_run(spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts) -> int:
+    config = read_config(resolve(model.hf_name), spec.revision, spec.trust_remote_code)
+    return len(prompts.ids) * passes_of(spec, rope_from_config(config).theta)
 
 
 def encode_for_all(spec: ComparisonSpec) -> Mapping[str, EncodedPrompts]:
@@ -274,6 +281,7 @@ def environment() -> dict[str, str]:
         "threads": str(_THREADS),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "gram_kernel": kernel_name("cuda" if torch.cuda.is_available() else "cpu"),
     }
 
 

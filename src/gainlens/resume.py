@@ -116,9 +116,9 @@ class Partials:
         fingerprint = self.fingerprint(model, prompts)
         if fingerprint != self._expected[model.key]:
             raise ValueError(
-                "the files of a checkpoint changed while it was being measured, so the numbers "
-                f"of {model.hf_name} may be of neither state: wait until they are written, and "
-                "compare again"
+                "a checkpoint's files, or gainlens' own, changed during the measurement, so the "
+                f"numbers of {model.hf_name} may be of neither state: wait until they are written, "
+                "and compare again"
             )
         place = self._folder / fingerprint
         self._write(place, measured)

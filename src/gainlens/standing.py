@@ -54,6 +54,16 @@ def interventions_of(
     return done
 
 
+def passes_of(spec: ComparisonSpec, own_theta: float | None) -> int:
+    """How often a model's prompts are run in all, the capture included; for whoever shows progress.
+
+    own_theta: the model's, which is not measured again.
+    """
+    thetas = set(thetas_of(spec))
+    swapped = len(thetas - {own_theta}) if own_theta is not None else 0
+    return 1 + bool(spec.sweep or swapped) + swapped + bool(spec.ablate)
+
+
 def thetas_of(spec: ComparisonSpec) -> tuple[float, ...]:
     """RoPE bases to measure every model under: those asked for, else the short and the long
     model's own, where they differ."""

@@ -19,6 +19,7 @@ from gainlens.axes import (
     CLASS_SELECTIONS,
     GLOSSARY,
     REDUCTIONS,
+    UNIT_ROUNDOFF,
     ClassSelection,
     Reduction,
 )
@@ -26,7 +27,7 @@ from gainlens.causes import ablated_outcome, ablated_verdicts, causal_reasons, d
 from gainlens.differences import difference_of
 from gainlens.gain import reduce_norms
 from gainlens.identification import identify
-from gainlens.outcomes import UNIT_ROUNDOFF, behaviour_of, outcome_of
+from gainlens.outcomes import behaviour_of, outcome_of
 from gainlens.reasons import Standing, headline_of, reasons_for
 from gainlens.records import (
     BlockGain,

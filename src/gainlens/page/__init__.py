@@ -124,6 +124,7 @@ def page_html(comparison: Comparison, figures: Mapping[str, str]) -> str:
         details=_details(comparison),
         definitions=DEFINITIONS,
         vetoes=[line for line in comparison.verdict.dissent if not line.endswith(BLIND)],
+        blind=[line for line in comparison.verdict.dissent if line.endswith(BLIND)],
         command=command_of(comparison.spec),
         spec=json.dumps(comparison.spec.model_dump(), indent=2, ensure_ascii=False),
         nats=nats,
