@@ -113,11 +113,11 @@ def _run(folder: Path) -> Target:
 def _tokens(folder: Path) -> Target:
     """A broken table of a run."""
     from gainlens import store
-    from gainlens.tables import read_table
+    from gainlens.tables import TableFile
 
     path = folder / "tokens.parquet"
     store.write_heads(path, planted_run(prompts=4))
-    return Target(_written(path, lambda: read_table(path)), (path.read_bytes(),))
+    return Target(_written(path, lambda: TableFile(path)), (path.read_bytes(),))
 
 
 def _prompts(folder: Path, name: str, seeds: tuple[bytes, ...]) -> Target:

@@ -43,7 +43,7 @@ def test_every_number_lies_with_its_prompt_block_and_token(batches):
             want = base + (9 + rank) / 20
             np.testing.assert_allclose(got.top_value[layer, :, rank], want, rtol=1e-6)
     assert (got.top_index == [3, 1, 15, 0]).all()
-    assert (got.gram.dtype, got.top_value.dtype) == (np.float64, np.float64)
+    assert (got.gram.dtype, got.top_value.dtype) == (np.float32, np.float32)
     np.testing.assert_array_equal(got.gram_of(2), got.gram[:, :, 4:])
 
 

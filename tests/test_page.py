@@ -474,7 +474,7 @@ def test_the_token_tables_columns_are_defined_too(run, tmp_path):
     report = run.reports[0]
     name = report.checkpoint.name
     columns = store.token_columns(
-        name, report.prompts, run.captures[name], run.decompositions[name]
+        name, report.prompts, run.captures[name], run.decompositions[name], range(1)
     )
     assert set(columns) <= set(DEFINITIONS)
     assert isinstance(run.captures[name], Capture)

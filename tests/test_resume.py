@@ -338,9 +338,12 @@ def test_every_bit_of_a_measurement_comes_back(tmp_path, key):
     model = next(model for model in models if model.key == key)
     with Partials(tmp_path / "run", spec, print) as keep:
         assert keep.take(model, report.prompts) is None
-        same(measured, keep.add(model, report.prompts, measured))
-        again = Partials(tmp_path / "run", spec, print).take(model, report.prompts)
-        same(measured, again)
+        same(report, keep.add(model, report.prompts, measured))
+        same(measured.capture, keep.captures[key])
+        again = Partials(tmp_path / "run", spec, print)
+        same(report, again.take(model, report.prompts))
+    assert not (tmp_path / "run" / PARTIAL).exists()
+    same(measured.capture, again.captures[key])  # its files stay open
 
 
 @pytest.mark.fault("a full disk between two models", "one sentence; nothing half written")

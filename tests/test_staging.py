@@ -200,18 +200,18 @@ def test_figures_that_have_no_place_are_refused_before_the_run_changes(tmp_path)
 def test_a_reader_that_is_overtaken_reads_again(folders, tmp_path, monkeypatch, overtaken):
     """The run is replaced after result.json was read and before a table is."""
     shutil.copytree(folders["old"], tmp_path / "run")
-    real = reading.read_table
+    real = reading.TableFile
 
-    def read_table(path):
+    def table_file(path):
         if path.name == overtaken:
-            monkeypatch.setattr(reading, "read_table", real)
+            monkeypatch.setattr(reading, "TableFile", real)
             publish(tmp_path / "run", tmp_path / "figures", copy)
         return real(path)
 
     def copy(run, figures):
         shutil.copytree(folders["new"], run, dirs_exist_ok=True)
 
-    monkeypatch.setattr(reading, "read_table", read_table)
+    monkeypatch.setattr(reading, "TableFile", table_file)
     assert holds(tmp_path / "run", folders) == "new"
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from gainlens.records import EncodedPrompts
 from gainlens.world import share
 
-BATCH_TOKENS = 1024
-"""Padded tokens a batch.  Of the 96 default prompts 9 % is padding then, of 2,048 20 %."""
+BATCH_TOKENS: Final = {"cpu": 1024, "cuda": 2048}
+"""Padded tokens a batch, by device.  Of the 96 default prompts 9 % is padding at 1,024, 20 % at
+2,048; an 8B model on an H200 captures them in 0.58 s at 1,024, 0.49 at 2,048, 0.51 at 4,096 and
+0.54 at 8,192."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,12 @@ def batches(
     model: nn.Module,
     prompts: EncodedPrompts,
     device: torch.device,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     *,
     all_of_them: bool = False,
 ) -> Iterator[Batch]:
-    """Every prompt once, longest first, at most `batch_tokens` padded tokens a batch.
+    """Every prompt once, longest first, at most `batch_tokens` padded tokens a batch (None: what
+    suits the device).
 
     Where processes work together each gets its share of the batches, or `all_of_them`.
 
@@ -51,6 +55,8 @@ def batches(
     through a HookedTransformer whose tokenizer pads on the left: it would mask the right side.
     """
     side = getattr(getattr(model, "tokenizer", None), "padding_side", "right")
+    if batch_tokens is None:
+        batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
     groups = _groups(prompts.tokens, batch_tokens if side == "right" else 0)
     for group in groups if all_of_them else share(groups):
         lengths = torch.tensor([len(prompts.tokens[index]) for index in group])

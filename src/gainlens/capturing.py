@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gainlens.axes import GRAM_COLUMNS
-from gainlens.batching import BATCH_TOKENS, Batch, batches, check_prompts
+from gainlens.batching import Batch, batches, check_prompts
 from gainlens.collecting import Collector
 from gainlens.decoders import AttentionOut
 from gainlens.gram import block_numbers, token_slices
@@ -153,7 +153,7 @@ def capture(
     subspaces: Subspaces | None = None,
     patterns: bool = False,
     heads: bool = False,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Capture:
     """Gram statistics of every token at every block; no activation outlives its block.
@@ -169,7 +169,8 @@ def capture(
         patterns: add the attention weight on position 0, where the model has hook_pattern.
         heads: add every head's write, projected (`gainlens.head_split` makes nats of it), where the
             model has attn.hook_z and its W_O is known.
-        batch_tokens: prompts of like length run together, right-padded, up to this many tokens;
+        batch_tokens: prompts of like length run together, right-padded, up to this many tokens
+            (None: BATCH_TOKENS of the device);
             a causal model's real positions do not see the padding.
         progress: called with the number of prompts done since the last call.
 

@@ -137,9 +137,9 @@ def scale_control(model: nn.Module, tokens: Tensor, weight: Tensor, factor: floa
         with reading(
             [(sites.site(f"blocks.{sites.num_layers - 1}.{BLOCK_SITES[-1]}"), streams.append)]
         ):
-            sites.run(tokens)
+            sites.run(tokens.to(sites.device))
         plain, scaled = (
-            sites.final_norm(streams[0] * scale).float() @ weight.float().T
+            sites.final_norm(streams[0] * scale).to(weight.device).float() @ weight.float().T
             for scale in (1.0, factor)
         )
     return float((scaled - plain).abs().max() / plain.abs().max())

@@ -21,9 +21,9 @@ class Collector:
     def __init__(self, lengths: Sequence[int], num_layers: int, d_model: int) -> None:
         self._starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
         tokens, rank = self._starts[-1], min(TOP_COMPONENTS, d_model)
-        self.gram = np.empty((len(GRAM_COLUMNS), num_layers, tokens), np.float64)
-        self.top_value = np.empty((num_layers, tokens, rank), np.float64)
-        self.top_index = np.empty((num_layers, tokens, rank), np.int64)
+        self.gram = np.empty((len(GRAM_COLUMNS), num_layers, tokens), np.float32)
+        self.top_value = np.empty((num_layers, tokens, rank), np.float32)
+        self.top_index = np.empty((num_layers, tokens, rank), np.int32)
         self._coming: dict[int, Callable[[], Tensor]] = {}
 
     def put(self, layer: int, numbers: BlockNumbers) -> None:
@@ -48,7 +48,7 @@ class Collector:
         finite = True
         for layer, wait in self._coming.items():
             numbers = BlockNumbers(wait())
-            finite = finite and bool(numbers.packed.isfinite().all())
+            finite = finite and bool(np.isfinite(numbers.packed.numpy()).all())
             for row, (prompt, length) in enumerate(zip(index, lengths, strict=True)):
                 place = slice(self._starts[prompt], self._starts[prompt] + length)
                 _into(self.gram[:, layer, place].T, numbers.gram[row, :length])

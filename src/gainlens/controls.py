@@ -50,11 +50,12 @@ def massive_entries(
     massive): the dimensions that hold at least 5 % of the squared norm there.
     """
     states = massive_states(decomposition, ratio)[:-1]
+    squared = captured.column("yy")
     found: list[MassiveEntry] = []
     for token in np.flatnonzero(states.any(axis=0)).tolist():
         layer = max(int(np.argmax(states[:, token])) - 1, 0)
-        values = captured.top_value[layer, token]
-        carries = values**2 >= CARRIER * captured.column("yy")[layer, token]
+        values = captured.top_value[layer, token].astype(np.float64)
+        carries = values**2 >= CARRIER * squared[layer, token]
         place = int(captured.prompt[token]), int(captured.position[token])
         dims = captured.top_index[layer, token][carries]
         found += [

@@ -51,7 +51,7 @@ class Cost:
     captured_peak_bytes: int
     """the same while a capture runs: a as well.  The numbers lie in main memory"""
     kept_bytes: int
-    """what the Capture holds in the end, float64, in main memory"""
+    """what the Capture holds in the end, float32 and int32 a block, in main memory"""
 
     @property
     def forward_flops(self) -> int:
@@ -113,7 +113,7 @@ def cost(config: Any, tokens: int, bytes_per_number: int = 2) -> Cost:
         capture_bytes=stream * layers * 4 * d + numbers,
         peak_bytes=peak,
         captured_peak_bytes=peak + stream * d,
-        kept_bytes=tokens * (layers * (8 * columns + 16 * rank) + 4 * 8),
+        kept_bytes=tokens * (layers * (4 * columns + 8 * rank) + 4 * 8),
     )
 
 

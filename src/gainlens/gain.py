@@ -4,6 +4,8 @@ Notation as in DESIGN section 2: per block and token x enters, attention adds a,
 y leaves; y = x + a + m up to rounding.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
@@ -17,6 +19,7 @@ from gainlens.axes import (
     Split,
     check_one_of,
 )
+from gainlens.held import Held
 from gainlens.records import Capture, Decomposition, PromptGains
 
 _SERIES = 1e-4
@@ -166,6 +169,18 @@ def decompose(
         position=capture.position,
         is_bos=capture.position == 0,
         is_massive=massive_tokens(capture, massive_ratio),
+    )
+
+
+def decompose_each(
+    captures: Mapping[str, Capture], *, split: Split, massive_ratio: float
+) -> Mapping[str, Decomposition]:
+    """`decompose` of several models' captures, each when it is asked for."""
+    return Held(
+        {
+            key: lambda key=key: decompose(captures[key], split=split, massive_ratio=massive_ratio)
+            for key in captures
+        }
     )
 
 

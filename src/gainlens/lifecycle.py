@@ -59,6 +59,7 @@ def massive_lifecycle(
     begin with the same token only the first is listed.
     """
     states = massive_states(decomposition, ratio)
+    ordinary = np.median(decomposition.log_gain[:, decomposition.is_ordinary], axis=1)
     seen_first: set[int] = set()
     lives: list[MassiveToken] = []
     for token in np.flatnonzero(states[:-1].any(axis=0)).tolist():
@@ -67,25 +68,30 @@ def massive_lifecycle(
                 continue
             seen_first.add(int(capture.token_id[token]))
         first = int(np.argmax(states[:, token]))
-        lives.append(_life(capture, decomposition, first, token, texts[token]))
+        lives.append(_life(capture, decomposition, ordinary, first, token, texts[token]))
     return tuple(lives)
 
 
 def _life(
-    capture: Capture, decomposition: Decomposition, first: int, token: int, text: str
+    capture: Capture,
+    decomposition: Decomposition,
+    ordinary: np.ndarray,
+    first: int,
+    token: int,
+    text: str,
 ) -> MassiveToken:
-    """first: the first state (input of that block) in which the token is massive."""
-    norms = _stream_norms(decomposition)[:, token]
+    """ordinary: the ordinary tokens' log gain, one a block; first: the first state (input of that
+    block) in which the token is massive."""
+    norms = np.append(decomposition.norm_in[:, token], decomposition.norm_out[-1, token])
     fallen = np.flatnonzero(norms[first:] < _ERASED * np.maximum.accumulate(norms[first:]))
     stop = first + int(fallen[0]) if len(fallen) else len(norms)
-    ordinary = np.median(decomposition.log_gain[:, decomposition.is_ordinary], axis=1)
     excess = decomposition.log_gain[:first, token] - ordinary[:first]
     written = int(np.argmax(excess)) if first else None
     erased = stop - 1 if stop < len(norms) else None
     parts = np.stack([decomposition.attention[:, token], decomposition.mlp[:, token]])
     start = first if written is None else written + 1
     middle = max((first + stop) // 2 - 1, 0)
-    share = capture.top_value[middle, token] ** 2 / capture.column("yy")[middle, token]
+    share = np.square(capture.top_value[middle, token] / decomposition.norm_out[middle, token])
     return MassiveToken(
         prompt=int(capture.prompt[token]),
         position=int(capture.position[token]),

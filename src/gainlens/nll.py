@@ -8,7 +8,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gainlens.batching import BATCH_TOKENS, batches
+from gainlens.batching import batches
 from gainlens.records import EncodedPrompts
 from gainlens.sites import ModelSites, reading, sites_of
 from gainlens.world import gathered
@@ -91,7 +91,7 @@ def _soft_cap(model: nn.Module) -> float | None:
 
 
 def loss(
-    model: nn.Module, prompts: EncodedPrompts, *, batch_tokens: int = BATCH_TOKENS
+    model: nn.Module, prompts: EncodedPrompts, *, batch_tokens: int | None = None
 ) -> Float64[np.ndarray, " prompt"]:
     """Mean next-token loss of each prompt, nats per token; NaN for a prompt of one token.
 
@@ -101,7 +101,8 @@ def loss(
     Args:
         model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
         prompts: token ids, from `encode_for`.
-        batch_tokens: prompts of like length run together, up to this many tokens.
+        batch_tokens: prompts of like length run together, up to this many tokens; None is
+            what suits the device.
 
     Raises ValueError where the model post-processes its logits.
 

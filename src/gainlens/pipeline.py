@@ -19,7 +19,7 @@ from gainlens.capturing import capture
 from gainlens.checkpoints import LoadedModel, load, takes_mean_off, unembedding
 from gainlens.checks import scale_control
 from gainlens.front_ends import choose_backend
-from gainlens.gain import decompose, reduce_gains
+from gainlens.gain import decompose, decompose_each, reduce_gains
 from gainlens.gram import kernel_name
 from gainlens.hub import read_config, read_tokenizer, resolve
 from gainlens.lifecycle import massive_lifecycle
@@ -77,15 +77,33 @@ class Measured:
 
 @runtime_checkable
 class Keep(Protocol):
-    """Whoever keeps finished models for a comparison that is interrupted (resume.Partials)."""
+    """Whoever keeps finished models: in memory, or in files (resume.Partials) for a comparison that
+    is interrupted or larger than memory."""
 
-    def take(self, model: ModelSpec, prompts: EncodedPrompts) -> Measured | None:
+    @property
+    def captures(self) -> Mapping[str, Capture]:
+        """Of every model that was taken or added, by key."""
+        ...
+
+    def take(self, model: ModelSpec, prompts: EncodedPrompts) -> ModelReport | None:
         """What was kept of a model."""
         ...
 
-    def add(self, model: ModelSpec, prompts: EncodedPrompts, measured: Measured) -> Measured:
-        """Keep one that was measured; gives it as it was kept."""
+    def add(self, model: ModelSpec, prompts: EncodedPrompts, measured: Measured) -> ModelReport:
+        """Keep one that was measured; gives its report as it was kept."""
         ...
+
+
+class _InMemory:
+    def __init__(self) -> None:
+        self.captures: dict[str, Capture] = {}
+
+    def take(self, model: ModelSpec, prompts: EncodedPrompts) -> ModelReport | None:
+        return None
+
+    def add(self, model: ModelSpec, prompts: EncodedPrompts, measured: Measured) -> ModelReport:
+        self.captures[model.key] = measured.capture
+        return measured.report
 
 
 def compare(
@@ -94,41 +112,42 @@ def compare(
     """Measure every model of a comparison on the same texts and judge.
 
     One model is in memory at a time.  Within `world.joined` the prompts are spread over processes;
-    `keep` is the first one's.
+    `keep` is the first one's, and what it had of a model from before is captured in that one alone.
 
     Args:
         spec: what to compare and how, fixed before the run.
         watch: told of every model and prompt that is done.
-        keep: asked for every model before it is measured, and given it afterwards.
+        keep: asked for every model before it is measured, and given it afterwards; without it all
+            models' captures are in memory together.
 
     Raises ValueError with one sentence for whatever the user can mend.
     """
     started = time.perf_counter()
-    watch = watch or _Silent()
+    watch, keep = watch or _Silent(), keep or _InMemory()
     encoded = encode_for_all(spec)
-    measured: dict[str, Measured] = {}
+    reports: list[ModelReport] = []
     for model in spec.models:
         prompts = encoded[model.key]
         with watch.model(model.label or model.key, _prompts_to_run(spec, model, prompts)):
-            found = decided(keep.take(model, prompts) if keep else None)
-            if found is None:
-                found = measure(spec, model, prompts, watch)
-                found = keep.add(model, prompts, found) if keep else found
-            measured[model.key] = found
+            reports.append(
+                decided(keep.take(model, prompts))
+                or keep.add(model, prompts, measure(spec, model, prompts, watch))
+            )
         gc.collect()
-    reports = tuple(item.report for item in measured.values())
-    comparison = Comparison(
+    rule = spec.rule
+    return Comparison(
         spec=spec,
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         seconds=time.perf_counter() - started,
-        reports=reports,
-        captures={key: item.capture for key, item in measured.items()},
-        decompositions={key: item.decomposition for key, item in measured.items()},
+        reports=tuple(reports),
+        captures=keep.captures,
+        decompositions=decompose_each(
+            keep.captures, split=rule.split, massive_ratio=rule.massive_ratio
+        ),
         test=hypothesis_test(*(side_of(_of_role(reports, role)) for role in ("short", "long"))),
-        verdict=judge(reports, spec.rule, shipped_curves(spec)),
+        verdict=judge(reports, rule, shipped_curves(spec)),
         environment=environment(),
     )
-    return comparison
 
 
 def _prompts_to_run(spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts) -> int:
@@ -206,7 +225,7 @@ def measure(
     check_sites(loaded.model, spec.ablate)
     weight, ln_weight, tied = unembedding(loaded.model)
     spectrum = unembed_gram(weight)
-    _set_threads(loaded)
+    _set_threads(loaded, prompts)
     captured = capture(
         loaded.model,
         prompts,
@@ -294,16 +313,18 @@ def _backend(spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts) ->
     return choose_backend(config, max(len(tokens) for tokens in prompts.tokens))
 
 
-_SMALL_MODEL = 512
-"""Up to this d_model one thread is faster than two: 1.5 s against 2.2 s a twin, measured."""
+_SMALL_MODEL, _SHORT_PROMPT = 512, 1024
+"""Up to this d_model and this many tokens one thread is faster than two: 1.5 s against 2.2 s a
+twin, measured; at 8,192 tokens two are, 1.2 s against 2.0 a prompt."""
 
 
-def _set_threads(loaded: LoadedModel) -> None:
+def _set_threads(loaded: LoadedModel, prompts: EncodedPrompts) -> None:
     small = loaded.checkpoint.d_model <= _SMALL_MODEL
-    torch.set_num_threads(1 if small else _THREADS)
+    short = max(len(tokens) for tokens in prompts.tokens) <= _SHORT_PROMPT
+    torch.set_num_threads(1 if small and short else _THREADS)
 
 
-def _of_role(reports: tuple[ModelReport, ...], role: str) -> ModelReport:
+def _of_role(reports: Sequence[ModelReport], role: str) -> ModelReport:
     return next(report for report in reports if report.role == role)
 
 

@@ -6,6 +6,7 @@ gainlens.judge(run.reports, run.spec.rule)
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,14 +15,14 @@ from jaxtyping import Float64
 from pydantic import ValidationError
 
 from gainlens.axes import Behaviour, Role
-from gainlens.gain import decompose, prompt_slices, reduce_gains
+from gainlens.gain import decompose, decompose_each, prompt_slices, reduce_gains
+from gainlens.held import Held
 from gainlens.rebuild import rebuild
 from gainlens.records import (
     BlockGain,
     Capture,
     Checkpoint,
     Comparison,
-    Decomposition,
     EncodedPrompts,
     GainCell,
     HypothesisTest,
@@ -38,7 +39,7 @@ from gainlens.resultfile import SCHEMA, shown
 from gainlens.spec import ComparisonSpec, Rule
 from gainlens.staging import current
 from gainlens.store import HEADS, RESULT, TOKENS
-from gainlens.tables import BrokenTable, Shape, read_capture, read_table
+from gainlens.tables import BrokenTable, Shape, TableFile, read_capture
 
 
 def read_run(folder: str | Path) -> Comparison:
@@ -123,40 +124,46 @@ def _document(folder: Path, path: Path) -> dict[str, Any]:
 
 def _comparison(folder: Path, document: dict[str, Any]) -> Comparison:
     spec = ComparisonSpec.model_validate(document.get("spec"))
-    tokens, heads = (read_table(current(folder, name)) for name in (TOKENS, HEADS))
+    tokens, heads = (TableFile(current(folder, name)) for name in (TOKENS, HEADS))
     rule = spec.rule
-    captures: dict[str, Capture] = {}
-    decompositions: dict[str, Decomposition] = {}
+    models = rebuild(Mapping[str, Any], document.get("models"), "models")
+    captures = Held(
+        {
+            key: partial(read_capture, tokens, heads, key, _shape(model, _place(key)))
+            for key, model in models.items()
+        }
+    )
     reports: list[ModelReport] = []
-    for key, model in rebuild(Mapping[str, Any], document.get("models"), "models").items():
-        place = f"models[{json.dumps(key)}]"
-        shape = Shape(
-            layers=rebuild(int, _at(model, "num_layers", place), f"{place}.num_layers"),
-            lengths=rebuild(tuple[int, ...], _at(model, "prompts.tokens", place), place),
-        )
-        captures[key] = read_capture(tokens, heads, key, shape)
-        decompositions[key] = decompose(
-            captures[key], split=rule.split, massive_ratio=rule.massive_ratio
-        )
-        reports.append(_report(model, captures[key], place))
-        _check_same_run(reports[-1], captures[key], decompositions[key], rule)
+    for key, model in models.items():
+        reports.append(_report(model, captures[key], _place(key)))
+        _check_same_run(reports[-1], captures[key], rule)
     return Comparison(
         spec=spec,
         date=rebuild(str, document.get("date"), "date"),
         seconds=rebuild(float, document.get("seconds"), "seconds"),
         reports=tuple(reports),
         captures=captures,
-        decompositions=decompositions,
+        decompositions=decompose_each(captures, split=rule.split, massive_ratio=rule.massive_ratio),
         test=rebuild(HypothesisTest, document.get("hypothesis_test"), "hypothesis_test"),
         verdict=rebuild(Verdict, document.get("verdict"), "verdict"),
         environment=rebuild(Mapping[str, str], document.get("environment"), "environment"),
     )
 
 
-def _check_same_run(
-    report: ModelReport, capture: Capture, decomposition: Decomposition, rule: Rule
-) -> None:
+def _place(key: str) -> str:
+    return f"models[{json.dumps(key)}]"
+
+
+def _shape(model: Any, place: str) -> Shape:
+    return Shape(
+        layers=rebuild(int, _at(model, "num_layers", place), f"{place}.num_layers"),
+        lengths=rebuild(tuple[int, ...], _at(model, "prompts.tokens", place), place),
+    )
+
+
+def _check_same_run(report: ModelReport, capture: Capture, rule: Rule) -> None:
     """The table's tokens give the per-prompt numbers that the result states."""
+    decomposition = decompose(capture, split=rule.split, massive_ratio=rule.massive_ratio)
     gains = reduce_gains(capture, decomposition, rule.token_class, rule.reduction).log_gain[-1]
     stated = report.last_block
     # rtol 1e-9: the same float64 algebra, perhaps summed in another order by another numpy

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 
 from gainlens.axes import (
     GRAM_COLUMNS,
@@ -99,12 +99,13 @@ class Capture:
     position: Int64[np.ndarray, " token"]
     """position within the prompt, from 0"""
     token_id: Int64[np.ndarray, " token"]
-    gram: Float64[np.ndarray, "column layer token"]
-    """inner products in the order of axes.GRAM_COLUMNS; squared L2 norm"""
-    top_value: Float64[np.ndarray, "layer token rank"]
-    """the largest |components| of resid_post with their sign, largest first"""
-    top_index: Int64[np.ndarray, "layer token rank"]
-    """their dimensions in d_model"""
+    gram: Float[np.ndarray, "column layer token"]
+    """inner products in the order of axes.GRAM_COLUMNS; squared L2 norm; float32, as accumulated:
+    `column` gives them for algebra"""
+    top_value: Float[np.ndarray, "layer token rank"]
+    """the largest |components| of resid_post with their sign, largest first; float32"""
+    top_index: Int[np.ndarray, "layer token rank"]
+    """their dimensions in d_model; int32"""
     normed: Float64[np.ndarray, " token"]
     """|ln_final(resid_post of the last block)|, L2 norm"""
     visible: Float64[np.ndarray, "component token"] | None = None
@@ -121,8 +122,8 @@ class Capture:
     """every token's text, decoded alone, for the reader; None where nobody asked for it"""
 
     def column(self, name: str) -> Float64[np.ndarray, "layer token"]:
-        """One Gram column by name, [layer, token], squared L2 norm."""
-        return self.gram[GRAM_COLUMNS.index(name)]
+        """One Gram column by name, [layer, token], squared L2 norm, float64."""
+        return self.gram[GRAM_COLUMNS.index(name)].astype(np.float64)
 
     @property
     def num_prompts(self) -> int:

@@ -6,30 +6,28 @@ fingerprint is another measurement, and is not looked at.  Every model of a comp
 its files, kept long ago or just now, so that an interruption cannot change a number.
 """
 
-import dataclasses
 import hashlib
 import json
 import shutil
-import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 from uuid import uuid4
 
-from gainlens.gain import decompose
+from gainlens.held import Held
 from gainlens.hub import read_config, resolve
 from gainlens.pipeline import Measured, environment
 from gainlens.rebuild import rebuild
-from gainlens.records import EncodedPrompts
+from gainlens.records import Capture, EncodedPrompts, ModelReport
 from gainlens.spec import ComparisonSpec, ModelSpec
 from gainlens.store import HEADS, TOKENS, plain, write_heads_of, write_tokens_of
-from gainlens.tables import Shape, read_capture, read_table
+from gainlens.tables import Shape, TableFile, read_capture
 from gainlens.world import world
 
 PARTIAL: Final = ".partial"
 _REPORT, _SUMS, _NEW = "report.json", "sums.json", "new"
-_FROM_TABLES: Final = ("capture", "decomposition")
 _INPUTS: Final = {".json", ".safetensors", ".model", ".txt", ".py", ".jinja", ".tiktoken"}
 """Files of a model directory that its numbers depend on."""
 
@@ -50,6 +48,7 @@ class Partials:
         self._expected: dict[str, str] = {}
         """fingerprints before the measurement, by model key"""
         self._added: list[Path] = []
+        self._readers: dict[str, Callable[[], Capture]] = {}
 
     def __enter__(self) -> "Partials":
         return self
@@ -92,7 +91,13 @@ class Partials:
             ).encode()
         )
 
-    def take(self, model: ModelSpec, prompts: EncodedPrompts) -> Measured | None:
+    @property
+    def captures(self) -> Mapping[str, Capture]:
+        """Of the models taken or added, read from their files when asked for; also later, when
+        those are gone from the folder."""
+        return Held(self._readers)
+
+    def take(self, model: ModelSpec, prompts: EncodedPrompts) -> ModelReport | None:
         """What was kept of a model, if it is of this very comparison and whole."""
         fingerprint = self.fingerprint(model, prompts)
         self._expected[model.key] = fingerprint
@@ -108,8 +113,8 @@ class Partials:
         self._tell(f"resumed: {name}, measured before the interruption")
         return found
 
-    def add(self, model: ModelSpec, prompts: EncodedPrompts, measured: Measured) -> Measured:
-        """Keep a model that was measured since `take` had nothing of it; gives it as it was kept.
+    def add(self, model: ModelSpec, prompts: EncodedPrompts, measured: Measured) -> ModelReport:
+        """Keep a model that was measured since `take` had nothing of it; its report as kept.
 
         ValueError where a checkpoint's files changed meanwhile, and where nothing can be written.
         """
@@ -128,11 +133,7 @@ class Partials:
         new = self._folder / _NEW
         shutil.rmtree(new, ignore_errors=True)
         parts = [(measured.report, measured.capture, measured.decomposition)]
-        report = {
-            field.name: plain(getattr(measured, field.name), finite=False)
-            for field in dataclasses.fields(measured)
-            if field.name not in _FROM_TABLES
-        }
+        report = plain(measured.report, finite=False)
         try:
             new.mkdir(parents=True)
             write_tokens_of(new / TOKENS, parts)
@@ -149,28 +150,19 @@ class Partials:
             ) from error
         self._added.append(place)
 
-    def _read(self, place: Path, key: str) -> Measured:
+    def _read(self, place: Path, key: str) -> ModelReport:
         """ValueError or OSError where anything is not as it was written."""
         if json.loads((place / _SUMS).read_bytes()) != _sums(place):
             raise ValueError("damaged")
         document = json.loads((place / _REPORT).read_bytes())
-        kinds = typing.get_type_hints(Measured)
-        found: dict[str, Any] = {
-            name: rebuild(kinds[name], value, name) for name, value in document.items()
-        }
-        report = found["report"]
-        capture = read_capture(
-            read_table(place / TOKENS),
-            read_table(place / HEADS),
-            key,
-            Shape(
-                layers=report.checkpoint.num_layers,
-                lengths=tuple(len(tokens) for tokens in report.prompts.tokens),
-            ),
+        report = rebuild(ModelReport, document, "report")
+        shape = Shape(
+            layers=report.checkpoint.num_layers,
+            lengths=tuple(len(tokens) for tokens in report.prompts.tokens),
         )
-        rule = self._spec.rule
-        decomposition = decompose(capture, split=rule.split, massive_ratio=rule.massive_ratio)
-        return Measured(**found, capture=capture, decomposition=decomposition)
+        tables = TableFile(place / TOKENS), TableFile(place / HEADS)
+        self._readers[key] = partial(read_capture, *tables, key, shape)
+        return report
 
 
 def weights_stamp(hf_name: str, spec: ComparisonSpec) -> Any:
@@ -199,7 +191,11 @@ def _code_stamp() -> str:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    return {name: _sha256((folder / name).read_bytes()) for name in (_REPORT, TOKENS, HEADS)}
+    sums: dict[str, str] = {}
+    for name in (_REPORT, TOKENS, HEADS):
+        with (folder / name).open("rb") as file:
+            sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
 def _sha256(data: bytes) -> str:

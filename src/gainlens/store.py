@@ -4,14 +4,15 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from gainlens.axes import COMPONENTS, GRAM_COLUMNS
+from gainlens.axes import COMPONENTS, GRAM_COLUMNS, TOP_COMPONENTS
 from gainlens.notebook import notebook_json
 from gainlens.records import Capture, Comparison, Decomposition, EncodedPrompts, ModelReport
 from gainlens.resultfile import SCHEMA
@@ -181,15 +182,15 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
 
 Measurement = tuple[ModelReport, Capture, Decomposition]
 """What the tables hold of one model."""
+GROUP_ROWS: Final = 1 << 20
+"""Rows that tokens.parquet is written and read by at once, but at least those of one block."""
 
 
-def _measurements(comparison: Comparison) -> list[Measurement]:
-    captures, decompositions = comparison.captures, comparison.decompositions
-    names = [report.checkpoint.name for report in comparison.reports]
-    return [
-        (report, captures[name], decompositions[name])
-        for report, name in zip(comparison.reports, names, strict=True)
-    ]
+def _measurements(comparison: Comparison) -> Iterator[Measurement]:
+    """One model at a time: together they may not fit into memory."""
+    for report in comparison.reports:
+        name = report.checkpoint.name
+        yield report, comparison.captures[name], comparison.decompositions[name]
 
 
 def write_heads(path: Path, comparison: Comparison) -> None:
@@ -205,7 +206,7 @@ def write_tokens(path: Path, comparison: Comparison) -> None:
     write_tokens_of(path, _measurements(comparison))
 
 
-def write_heads_of(path: Path, measurements: Sequence[Measurement]) -> None:
+def write_heads_of(path: Path, measurements: Iterable[Measurement]) -> None:
     """As `write_heads`, without a whole comparison."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -225,23 +226,36 @@ def write_heads_of(path: Path, measurements: Sequence[Measurement]) -> None:
     pq.write_table(pa.table(rows, schema=schema), path, compression="zstd")
 
 
-def write_tokens_of(path: Path, measurements: Sequence[Measurement]) -> None:
-    """As `write_tokens`, without a whole comparison."""
+def write_tokens_of(path: Path, measurements: Iterable[Measurement]) -> None:
+    """As `write_tokens`, without a whole comparison; some blocks of one model at a time."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    tables = [
-        pa.table(token_columns(report.checkpoint.name, report.prompts, capture, decomposition))
-        for report, capture, decomposition in measurements
-    ]
-    table = pa.concat_tables(tables, promote_options="permissive").unify_dictionaries()
-    pq.write_table(table, path, compression="zstd")
+    with ExitStack() as stack:
+        writer: Any = None
+        for report, capture, decomposition in measurements:
+            layers, tokens = decomposition.log_gain.shape
+            step = max(1, GROUP_ROWS // max(1, tokens))
+            for first in range(0, layers, step):
+                blocks = range(first, min(layers, first + step))
+                columns = token_columns(
+                    report.checkpoint.name, report.prompts, capture, decomposition, blocks
+                )
+                table = pa.table(columns).unify_dictionaries()
+                if writer is None:
+                    writer = pq.ParquetWriter(path, table.schema, compression="zstd")
+                    stack.enter_context(writer)
+                writer.write_table(table)
 
 
 def token_columns(
-    model: str, prompts: EncodedPrompts, capture: Capture, decomposition: Decomposition
+    model: str,
+    prompts: EncodedPrompts,
+    capture: Capture,
+    decomposition: Decomposition,
+    blocks: range,
 ) -> dict[str, Any]:
-    """Columns of tokens.parquet, block by block, tokens within.
+    """Columns of tokens.parquet for some blocks of a model, block by block, tokens within.
 
     Gram columns are float32, as captured; log_gain, attention and mlp are nats; `normed` is
     |ln_final(y)| and stands in the rows of the last block, null elsewhere, and so do the shares
@@ -250,41 +264,52 @@ def token_columns(
     import pyarrow as pa
 
     layers, tokens = decomposition.log_gain.shape
+    count, part = len(blocks), slice(blocks.start, blocks.stop)
     classes = np.where(capture.position == 0, 0, np.where(decomposition.is_massive, 1, 2))
-    last = np.repeat(np.arange(layers) == layers - 1, tokens)
+    last = np.repeat(np.asarray(blocks) == layers - 1, tokens)
 
     def words(codes: np.ndarray, names: list[str]) -> Any:
-        indices = pa.array(np.tile(codes, layers).astype(np.int32))
+        indices = pa.array(np.tile(codes, count).astype(np.int32))
         return pa.DictionaryArray.from_arrays(indices, pa.array(names))
+
+    def grid(values: np.ndarray, kind: Any) -> np.ndarray:
+        return values[part].astype(kind).ravel()
 
     def at_last(values: np.ndarray | None) -> Any:
         if values is None:
-            return pa.nulls(layers * tokens, pa.float32())
-        return pa.array(np.tile(values, layers).astype(np.float32), mask=~last)
+            return pa.nulls(count * tokens, pa.float32())
+        return pa.array(np.tile(values, count).astype(np.float32), mask=~last)
 
     texts = pa.array(capture.token_text or [None] * tokens, pa.string()).dictionary_encode()
     columns: dict[str, Any] = {
         "model": pa.DictionaryArray.from_arrays(
-            pa.array(np.zeros(layers * tokens, np.int32)), pa.array([model])
+            pa.array(np.zeros(count * tokens, np.int32)), pa.array([model])
         ),
         "prompt": words(capture.prompt, list(prompts.ids)),
-        "position": np.tile(capture.position, layers).astype(np.int32),
-        "token_id": np.tile(capture.token_id, layers).astype(np.int32),
-        "text": pa.chunked_array([texts] * layers),
-        "layer": np.repeat(np.arange(layers), tokens).astype(np.int16),
+        "position": np.tile(capture.position, count).astype(np.int32),
+        "token_id": np.tile(capture.token_id, count).astype(np.int32),
+        "text": pa.chunked_array([texts] * count),
+        "layer": np.repeat(np.asarray(blocks), tokens).astype(np.int16),
         "class": words(classes, ["bos", "massive", "ordinary"]),
     }
     for name in GRAM_COLUMNS:
-        columns[name] = capture.column(name).astype(np.float32).ravel()
+        columns[name] = grid(capture.column(name), np.float32)
     for name in ("log_gain", "attention", "mlp"):
-        columns[name] = getattr(decomposition, name).astype(np.float32).ravel()
+        columns[name] = grid(getattr(decomposition, name), np.float32)
     columns["normed"] = at_last(capture.normed)
     for share in ("visible", "null"):
         values = getattr(capture, share)
         for index, component in enumerate(COMPONENTS):
             name = f"{share}_{component}"
             columns[name] = at_last(None if values is None else values[index])
-    for rank in range(capture.top_value.shape[2]):
-        columns[f"top_value_{rank}"] = capture.top_value[..., rank].astype(np.float32).ravel()
-        columns[f"top_index_{rank}"] = capture.top_index[..., rank].astype(np.int32).ravel()
+    known = capture.top_value.shape[2]  # fewer where d_model is smaller
+    for rank in range(TOP_COMPONENTS):
+        value, index = (
+            (grid(each[..., rank], kind) if rank < known else pa.nulls(count * tokens, null))
+            for each, kind, null in (
+                (capture.top_value, np.float32, pa.float32()),
+                (capture.top_index, np.int32, pa.int32()),
+            )
+        )
+        columns[f"top_value_{rank}"], columns[f"top_index_{rank}"] = value, index
     return columns

@@ -1,5 +1,7 @@
 """tokens.parquet and heads.parquet -> Capture: the inverse of what store writes."""
 
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -8,10 +10,7 @@ import numpy as np
 
 from gainlens.axes import COMPONENTS, GRAM_COLUMNS, TOP_COMPONENTS
 from gainlens.records import Capture
-from gainlens.store import HEADS, RESULT, TOKENS
-
-Table = Any
-"""a pyarrow.Table"""
+from gainlens.store import HEADS, RESULT
 
 _TWO_RUNS: Final = f"it and {RESULT} are not of one run; copy the whole folder, or compare again"
 
@@ -29,45 +28,86 @@ class Shape:
     """tokens of each prompt"""
 
 
-def read_table(path: Path) -> Table:
-    """A Parquet file.  Raises BrokenTable where it is none."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class TableFile:
+    """An open Parquet file, read by columns of some of its row groups.
 
-    if not path.is_file():
-        raise BrokenTable(f"it has no {path.name}; copy the whole folder, or compare again")
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowException, OSError) as problem:
-        first = str(problem).partition("\n")[0]
-        raise BrokenTable(f"{path.name} cannot be read: {first}") from None
+    It stays the file that was opened when another takes its place, or it is removed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises BrokenTable where it is none."""
+        import pyarrow.parquet as pq
+
+        self.name = path.name
+        if not path.is_file():
+            raise BrokenTable(f"it has no {path.name}; copy the whole folder, or compare again")
+        with self._readable():
+            # pre_buffer hands the reading to Arrow's pool and waits: with a pool of one thread
+            # (OMP_NUM_THREADS=1) that is for ever
+            self._file = pq.ParquetFile(path, pre_buffer=False)
+        self.columns: list[str] = self._file.schema_arrow.names
+        self.num_groups: int = self._file.num_row_groups
+
+    def read(self, column: str, groups: Sequence[int]) -> Any:
+        """One column as a pyarrow.ChunkedArray."""
+        with self._readable():
+            return self._file.read_row_groups(groups, columns=[column], use_threads=False)[column]
+
+    def rows_where(self, column: str, value: str, group: int) -> np.ndarray:
+        """Mask of a row group's rows that hold a value."""
+        import pyarrow.compute as pc
+
+        found = self.read(column, [group])
+        with self._readable():
+            equal = pc.call_function("equal", [found, value])
+        return equal.to_numpy() == True  # noqa: E712  null is not equal
+
+    @contextmanager
+    def _readable(self) -> Generator[None]:
+        import pyarrow as pa
+
+        try:
+            yield
+        except (pa.ArrowException, OSError) as problem:
+            first = str(problem).partition("\n")[0]
+            raise BrokenTable(f"{self.name} cannot be read: {first}") from None
 
 
-def read_capture(tokens: Table, heads: Table, model: str, shape: Shape) -> Capture:
-    """One model's capture.  Raises BrokenTable where the rows are not those of the result."""
+def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) -> Capture:
+    """One model's capture, read column by column.
+
+    Raises BrokenTable where the rows are not those of the result.
+    """
     length = sum(shape.lengths)
-    rows = _Rows(TOKENS, tokens, model, shape.layers * length)
+    rows = _Rows(tokens, model, shape.layers * length)
     prompt = np.repeat(np.arange(len(shape.lengths)), shape.lengths)
     position = np.concatenate([np.arange(count) for count in shape.lengths] or [prompt])
     rows.check("layer", np.repeat(np.arange(shape.layers), length))
     rows.check("position", np.tile(position, shape.layers))
 
-    def grid(name: str, kind: Any = np.float64) -> np.ndarray:
-        return rows.values(name).astype(kind).reshape(shape.layers, length)
+    def last(name: str) -> np.ndarray:
+        return rows.values(name)[-length:].astype(np.float64)
+
+    def stacked(names: Sequence[str], axis: int, kind: Any = np.float32) -> np.ndarray:
+        by_name = (len(names), shape.layers, length)
+        whole = np.empty(by_name if axis == 0 else (*by_name[1:], by_name[0]), kind)
+        for place, name in enumerate(names):
+            np.moveaxis(whole, axis, 0)[place] = rows.values(name).reshape(by_name[1:])
+        return whole
 
     def shares(kind: str) -> np.ndarray | None:
         names = [f"{kind}_{component}" for component in COMPONENTS]
-        return None if rows.unknown(names[0]) else np.stack([grid(name)[-1] for name in names])
+        return None if rows.unknown(names[0]) else np.stack([last(name) for name in names])
 
     ranks = [rank for rank in range(TOP_COMPONENTS) if not rows.unknown(f"top_value_{rank}")]
     return Capture(
         prompt=prompt,
         position=position,
-        token_id=grid("token_id", np.int64)[0],
-        gram=np.stack([grid(name) for name in GRAM_COLUMNS]),
-        top_value=np.stack([grid(f"top_value_{rank}") for rank in ranks], axis=-1),
-        top_index=np.stack([grid(f"top_index_{rank}", np.int64) for rank in ranks], axis=-1),
-        normed=grid("normed")[-1],
+        token_id=rows.values("token_id")[:length].astype(np.int64),
+        gram=stacked(GRAM_COLUMNS, 0),
+        top_value=stacked([f"top_value_{rank}" for rank in ranks], -1),
+        top_index=stacked([f"top_index_{rank}" for rank in ranks], -1, np.int32),
+        normed=last("normed"),
         visible=shares("visible"),
         null=shares("null"),
         sink=_sink(heads, model, shape),
@@ -75,9 +115,9 @@ def read_capture(tokens: Table, heads: Table, model: str, shape: Shape) -> Captu
     )
 
 
-def _sink(heads: Table, model: str, shape: Shape) -> np.ndarray | None:
+def _sink(heads: TableFile, model: str, shape: Shape) -> np.ndarray | None:
     """[layer, head, prompt]; None where the model has no rows."""
-    rows = _Rows(HEADS, heads, model, None)
+    rows = _Rows(heads, model, None)
     if not rows.count:
         return None
     each = shape.layers * len(shape.lengths)
@@ -94,23 +134,27 @@ def _sink(heads: Table, model: str, shape: Shape) -> np.ndarray | None:
 class _Rows:
     """The rows of one model, column by column."""
 
-    def __init__(self, file: str, table: Table, model: str, count: int | None) -> None:
-        import pyarrow.compute as pc
-
+    def __init__(self, file: TableFile, model: str, count: int | None) -> None:
         self._file, self._model = file, model
-        if "model" not in table.schema.names:
-            raise BrokenTable(f"{file} has no column 'model'")
-        self._table = table.filter(pc.field("model") == model)
-        self.count = self._table.num_rows
+        self._check_known("model")
+        own = [file.rows_where("model", model, group) for group in range(file.num_groups)]
+        self._groups = [group for group, mask in enumerate(own) if mask.any()]
+        masks = [own[group] for group in self._groups]
+        self._mask = np.concatenate(masks) if masks else np.zeros(0, bool)
+        self.count = int(self._mask.sum())
         if count is not None and self.count != count:
             raise BrokenTable(
-                f"{file} has {self.count} rows of {model}, needed are {count}: {_TWO_RUNS}"
+                f"{file.name} has {self.count} rows of {model}, needed are {count}: {_TWO_RUNS}"
             )
 
+    def _check_known(self, name: str) -> None:
+        if name not in self._file.columns:
+            raise BrokenTable(f"{self._file.name} has no column '{name}'")
+
     def _column(self, name: str) -> Any:
-        if name not in self._table.schema.names:
-            raise BrokenTable(f"{self._file} has no column '{name}'")
-        return self._table[name]
+        self._check_known(name)
+        column = self._file.read(name, self._groups)
+        return column if self._mask.all() else column.filter(self._mask)
 
     def values(self, name: str) -> np.ndarray:
         """Numbers; NaN where null."""
@@ -122,13 +166,12 @@ class _Rows:
 
     def unknown(self, name: str) -> bool:
         """Whether the column is null throughout, or the file was written without it."""
-        known = name in self._table.schema.names
-        return not known or self._table[name].null_count == self.count
+        return name not in self._file.columns or self._column(name).null_count == self.count
 
     def check(self, name: str, expected: np.ndarray) -> None:
         """Raises BrokenTable where the rows are others, or stand in another order."""
         if not np.array_equal(self.values(name), expected):
             raise BrokenTable(
-                f"column '{name}' of {self._file} is not as {RESULT} has it for {self._model}: "
-                + _TWO_RUNS
+                f"column '{name}' of {self._file.name} is not as {RESULT} has it for "
+                f"{self._model}: {_TWO_RUNS}"
             )

@@ -6,13 +6,21 @@ Everything is computed here, by the same functions as the verdict; the page only
 import base64
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
-from gainlens.axes import CLASS_SELECTIONS, GLOSSARY, REDUCTIONS, SPLITS
+from gainlens.axes import (
+    CLASS_SELECTIONS,
+    GLOSSARY,
+    REDUCTIONS,
+    SPLITS,
+    ClassSelection,
+    Reduction,
+)
 from gainlens.gain import decompose, prompt_slices, reduce_gains
 from gainlens.records import Capture, Comparison, Decomposition, ModelReport
+from gainlens.spec import Rule
 from gainlens.stats import simultaneous_band
 
 MAP_PROMPTS: Final = 12
@@ -28,13 +36,6 @@ _FULL: Final = 32767
 def page_data(comparison: Comparison, colours: Mapping[str, str]) -> dict[str, Any]:
     """What the page draws: every model's blocks under each class, reduction and split, and maps of
     the log gain over blocks and tokens of some prompts.  `colours` is by model key."""
-    splits = {
-        key: {
-            split: decompose(capture, split=split, massive_ratio=comparison.spec.rule.massive_ratio)
-            for split in SPLITS
-        }
-        for key, capture in comparison.captures.items()
-    }
     longest = _shown_tokens(comparison)
     rule = comparison.spec.rule
     return {
@@ -52,9 +53,8 @@ def page_data(comparison: Comparison, colours: Mapping[str, str]) -> dict[str, A
                 "role": report.role,
                 "colour": colours[report.checkpoint.name],
                 "layers": report.checkpoint.num_layers,
-                "curves": _curves(comparison, report, splits[report.checkpoint.name]),
-                "maps": _maps(comparison, report, splits[report.checkpoint.name], longest),
             }
+            | _curves_and_maps(report, comparison.captures[report.checkpoint.name], rule, longest)
             for report in comparison.reports
         ],
     }
@@ -64,21 +64,32 @@ def _labels(names: Sequence[str]) -> list[list[str]]:
     return [[name, GLOSSARY[name].label] for name in names]
 
 
-def _curves(
-    comparison: Comparison, report: ModelReport, splits: Mapping[str, Decomposition]
+def _curves_and_maps(
+    report: ModelReport, capture: Capture, rule: Rule, longest: int
 ) -> dict[str, Any]:
-    """By `class/reduction`: log gain, its simultaneous band and its parts, nats a block."""
-    capture, rule = comparison.captures[report.checkpoint.name], comparison.spec.rule
+    """One split at a time: a long run's are as large as its capture."""
+    curves: dict[str, Any] = {}
+    maps: list[dict[str, Any]] = []
+    for split in SPLITS:
+        tokens = decompose(capture, split=split, massive_ratio=rule.massive_ratio)
+        curves = curves or _curves(capture, tokens, rule)
+        maps = maps or _maps(report, capture, tokens, longest)
+        for name, curve in curves.items():
+            curve["parts"][split] = _parts(capture, tokens, name)
+        for drawn, shown in zip(maps, _shown(capture, longest), strict=True):
+            for part in ("attention", "mlp"):
+                drawn["values"][f"{part}/{split}"] = _packed(getattr(tokens, part)[:, shown])
+    return {"curves": curves, "maps": maps}
+
+
+def _curves(capture: Capture, tokens: Decomposition, rule: Rule) -> dict[str, Any]:
+    """By `class/reduction`: log gain and its simultaneous band, nats a block; no parts yet."""
     curves: dict[str, Any] = {}
     for selection in CLASS_SELECTIONS:
-        if not splits["logmean"].tokens_of(selection).any():
+        if not tokens.tokens_of(selection).any():
             continue
         for reduction in REDUCTIONS:
-            by_split = {
-                split: reduce_gains(capture, decomposition, selection, reduction)
-                for split, decomposition in splits.items()
-            }
-            log_gain = by_split["logmean"].log_gain
+            log_gain = reduce_gains(capture, tokens, selection, reduction).log_gain
             low, high = simultaneous_band(
                 log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
             )
@@ -88,15 +99,19 @@ def _curves(
                 "gain": _rounded(log_gain[:, known].mean(axis=1)),
                 "low": _rounded(low),
                 "high": _rounded(high),
-                "parts": {
-                    split: [
-                        _rounded(part[:, known].mean(axis=1))
-                        for part in (gains.attention, gains.mlp)
-                    ]
-                    for split, gains in by_split.items()
-                },
+                "parts": {},
             }
     return curves
+
+
+def _parts(capture: Capture, tokens: Decomposition, name: str) -> list[list[float | None]]:
+    """Attention's and the MLP's part of a curve, nats a block."""
+    selection, _, reduction = name.partition("/")
+    gains = reduce_gains(
+        capture, tokens, cast(ClassSelection, selection), cast(Reduction, reduction)
+    )
+    known = ~np.isnan(gains.log_gain).any(axis=0)
+    return [_rounded(part[:, known].mean(axis=1)) for part in (gains.attention, gains.mlp)]
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
@@ -124,30 +139,28 @@ def _shown_tokens(comparison: Comparison) -> int:
     return longest
 
 
-def _maps(
-    comparison: Comparison, report: ModelReport, splits: Mapping[str, Decomposition], longest: int
-) -> list[dict[str, Any]]:
-    capture = comparison.captures[report.checkpoint.name]
+def _shown(capture: Capture, longest: int) -> list[slice]:
+    """The tokens of each prompt that has a map."""
     prompts = prompt_slices(capture.prompt)
-    maps: list[dict[str, Any]] = []
-    for index in shown_prompts(len(prompts)):
-        whole = prompts[index]
-        shown = slice(whole.start, min(whole.stop, whole.start + longest))
-        parts = {
-            f"{name}/{split}": _packed(getattr(decomposition, name)[:, shown])
-            for split, decomposition in splits.items()
-            for name in ("attention", "mlp")
+    shown = [prompts[index] for index in shown_prompts(len(prompts))]
+    return [slice(whole.start, min(whole.stop, whole.start + longest)) for whole in shown]
+
+
+def _maps(
+    report: ModelReport, capture: Capture, tokens: Decomposition, longest: int
+) -> list[dict[str, Any]]:
+    """The log gain of each map's tokens; no parts yet."""
+    indices = shown_prompts(len(report.prompts.ids))
+    return [
+        {
+            "prompt": report.prompts.ids[index],
+            "tokens": len(report.prompts.tokens[index]),
+            "texts": _texts(capture, shown),
+            "classes": _classes(tokens, shown),
+            "values": {"log_gain": _packed(tokens.log_gain[:, shown])},
         }
-        maps.append(
-            {
-                "prompt": report.prompts.ids[index],
-                "tokens": whole.stop - whole.start,
-                "texts": _texts(capture, shown),
-                "classes": _classes(splits["logmean"], shown),
-                "values": {"log_gain": _packed(splits["logmean"].log_gain[:, shown])} | parts,
-            }
-        )
-    return maps
+        for index, shown in zip(indices, _shown(capture, longest), strict=True)
+    ]
 
 
 def _texts(capture: Capture, tokens: slice) -> list[str]:
