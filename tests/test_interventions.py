@@ -247,7 +247,7 @@ def test_no_hook_survives_a_sweep_that_fails(random_models, monkeypatch):
     baseline = random_baseline(random_models, "native")
     before = hooks_of(baseline.model)
     monkeypatch.setattr(
-        "gainlens.last_block.Meter.take", lambda self, batch: (_ for _ in ()).throw(KeyError("x"))
+        "gainlens.last_block.Meter.take", lambda *_: (_ for _ in ()).throw(KeyError("x"))
     )
     with pytest.raises(KeyError):
         sweep_last_blocks(baseline)

@@ -17,12 +17,11 @@ from gainlens.last_block import (
     Baseline,
     LastValues,
     Meter,
-    Tokens,
+    PromptValues,
     changes,
     last_values,
     measure_last,
 )
-from gainlens.nll import Readout
 from gainlens.passage import Passage
 from gainlens.records import AblatedModel, AblationEffect, Interventions, ThetaDose
 from gainlens.replacements import Address, Donors, Mean, Rows, from_reference, table_readers
@@ -119,7 +118,7 @@ class _Run:
     """which prompts; the notebook's sentence counts behind them"""
     batch: Batch
     passage: Passage
-    tokens: list[Tokens]
+    values: list[PromptValues]
 
 
 def _runs(
@@ -135,7 +134,7 @@ def _runs(
             with reading([*table_readers(filled, batch), *meter.readers()]):
                 passage = Passage(sites, batch.tokens, first)
             index = tuple(offset + place for place in batch.index)
-            yield _Run(index, batch, passage, meter.take(batch))
+            yield _Run(index, batch, passage, meter.take(batch, index))
 
 
 def _run_sweep(
@@ -156,22 +155,22 @@ def _run_sweep(
     if tables and (apart or not _can_keep(baseline, sites, sites.num_layers - first)):
         from_reference(baseline.model, sites, tables, baseline.prompts)
         tables = []
-    meter = Meter(sites, Readout(baseline.model, sites))
+    meter = Meter(baseline, sites)
     runs: Iterable[_Run] = _runs(baseline, sites, meter, first, tables)
     if tables:
         runs = list(runs)
     writers = [w for planned in plans for w in planned.writers(Where(), Rows(None))]
-    found: list[dict[int, Tokens]] = [{} for _ in range(1 + len(writers))]
+    found: list[dict[int, PromptValues]] = [{} for _ in range(1 + len(writers))]
     for run in runs:
-        found[0].update(zip(run.index, run.tokens, strict=True))
+        found[0].update(zip(run.index, run.values, strict=True))
         for place, (writer, layer) in enumerate(zip(writers, layers, strict=True), start=1):
             with writing([(writer.address.site, writer)]), reading(meter.readers()):
                 run.passage.resume(layer)
-            found[place].update(zip(run.index, meter.take(run.batch), strict=True))
+            found[place].update(zip(run.index, meter.take(run.batch, run.index), strict=True))
         if progress is not None and run.index[0] < len(baseline.prompts.tokens):
             progress(len(run.index))
-    whole = [gathered(tokens) for tokens in found]
-    return [last_values([tokens[i] for i in sorted(tokens)], baseline) for tokens in whole]
+    whole = [gathered(values) for values in found]
+    return [last_values([values[i] for i in sorted(values)]) for values in whole]
 
 
 def layer_of(address: Address) -> int:

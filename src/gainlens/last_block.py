@@ -14,7 +14,7 @@ from gainlens.axes import UNIT_ROUNDOFF
 from gainlens.batching import Batch, batches
 from gainlens.capturing import capture
 from gainlens.checkpoints import LoadedModel
-from gainlens.gain import decompose, reduce_norms
+from gainlens.gain import decompose, prompt_slices, reduce_norms
 from gainlens.nll import Readout
 from gainlens.outcomes import behaviour_of
 from gainlens.prompts import encode
@@ -93,22 +93,35 @@ def baseline_of(
 
 
 @dataclass(frozen=True)
-class Tokens:
-    """One prompt at the last block, float64 numpy."""
+class PromptValues:
+    """The last block on one prompt.  Numbers, no arrays: small ones kept between a forward pass's
+    large ones would keep their memory from being given back."""
 
-    norm_in: Float64[np.ndarray, " _"]
-    norm_out: Float64[np.ndarray, " _"]
-    normed: Float64[np.ndarray, " _"]
-    """after the final norm, L2 norm"""
-    loss: Float64[np.ndarray, " _"]
-    """nats, one a predicted token: one fewer than tokens"""
+    log_gain: float
+    """primary estimand, nats; NaN for the notebook's sentence"""
+    loss: float
+    """mean over predictions, nats per token"""
+    last_gain: float
+    """mean norm after the final norm over the mean norm that enters the block: the notebook's"""
+    without_gain: int
+    """tokens whose stream has norm 0 or is not finite"""
+    count: int
+    """tokens"""
 
 
 class Meter:
-    """Reads the last block of one forward pass."""
+    """Reads the last block of one forward pass.
 
-    def __init__(self, sites: ModelSites, readout: Readout) -> None:
-        self._readout = readout
+    skip: predictions left out at the beginning of every prompt.
+    """
+
+    def __init__(self, baseline: Baseline, sites: ModelSites, skip: int = 0) -> None:
+        self._readout = Readout(baseline.model, sites)
+        self._skip = skip
+        self._rule = baseline.rule
+        classes = baseline.decomposition
+        chosen = classes.tokens_of(baseline.rule.token_class)
+        self._masks = [chosen[tokens] for tokens in prompt_slices(classes.prompt)]
         block = f"blocks.{sites.num_layers - 1}"
         self._sites = [sites.site(f"{block}.hook_resid_{end}") for end in ("pre", "post")]
         self._streams: dict[str, Tensor] = {}
@@ -121,25 +134,43 @@ class Meter:
 
         return [(site, reader(name)) for site, name in zip(self._sites, "xy", strict=True)]
 
-    def take(self, batch: Batch) -> list[Tokens]:
-        """The pass that has just run, prompt by prompt."""
+    def take(self, batch: Batch, index: Sequence[int]) -> list[PromptValues]:
+        """The pass that has just run, prompt by prompt; index: which of the baseline's prompts, the
+        notebook's sentence behind them."""
         with torch.no_grad():
             x, y = self._streams.pop("x"), self._streams.pop("y")
             normed = self._readout.normed(y)
             losses = self._readout.losses(normed, batch.tokens, batch.lengths)
             norms = [tensor.float().norm(dim=-1) for tensor in (x, y, normed)]
-        norm_in, norm_out, after_norm, loss = (
-            tensor.double().cpu().numpy() for tensor in (*norms, losses)
-        )
+        whole = [tensor.double().cpu().numpy() for tensor in (*norms, losses)]
         return [
-            Tokens(
-                norm_in=norm_in[row, :length],
-                norm_out=norm_out[row, :length],
-                normed=after_norm[row, :length],
-                loss=loss[row, : length - 1],
-            )
-            for row, length in enumerate(batch.lengths.tolist())
+            self._reduced(prompt, *(each[row, :length] for each in whole))
+            for row, (prompt, length) in enumerate(zip(index, batch.lengths.tolist(), strict=True))
         ]
+
+    def _reduced(
+        self,
+        prompt: int,
+        norm_in: np.ndarray,
+        norm_out: np.ndarray,
+        normed: np.ndarray,
+        losses: np.ndarray,
+    ) -> PromptValues:
+        has_gain = np.isfinite(norm_in) & np.isfinite(norm_out) & (norm_in > 0) & (norm_out > 0)
+        log_gain = np.nan
+        if prompt < len(self._masks) and has_gain.all():
+            alone, mask = np.zeros(len(norm_in), np.int64), self._masks[prompt]
+            log_gain = reduce_norms(
+                norm_in[None], norm_out[None], alone, mask, self._rule.reduction
+            )
+        predicted = losses[self._skip : len(norm_in) - 1]
+        return PromptValues(
+            log_gain=float(np.squeeze(log_gain)),
+            loss=float(predicted.mean()) if len(predicted) else np.nan,
+            last_gain=float(normed.mean() / norm_in.mean()),
+            without_gain=int((~has_gain).sum()),
+            count=len(norm_in),
+        )
 
 
 @dataclass(frozen=True)
@@ -168,42 +199,31 @@ def measure_last(
     prompts done since the last call.
     """
     sites = sites_of(baseline.model)
-    meter = Meter(sites, Readout(baseline.model, sites))
-    found: dict[int, Tokens] = {}
+    meter = Meter(baseline, sites, skip)
+    found: dict[int, PromptValues] = {}
     for batch in batches(baseline.model, with_sentence(baseline), sites.device):
         with torch.no_grad(), reading(meter.readers()):
             sites.run(batch.tokens)
-        found.update(zip(batch.index, meter.take(batch), strict=True))
+        found.update(zip(batch.index, meter.take(batch, batch.index), strict=True))
         if progress is not None:
             progress(sum(index < len(baseline.prompts.tokens) for index in batch.index))
     found = gathered(found)
-    return last_values([found[i] for i in range(len(found))], baseline, skip)
+    return last_values([found[i] for i in range(len(found))])
 
 
-def last_values(tokens: Sequence[Tokens], baseline: Baseline, skip: int = 0) -> LastValues:
-    """One number a prompt; the last of `tokens` is the notebook's sentence."""
-    *own, sentence = tokens
-    norm_in, norm_out = (
-        np.concatenate([getattr(one, name) for one in own]) for name in ("norm_in", "norm_out")
-    )
-    finite = np.isfinite(norm_in) & np.isfinite(norm_out) & (norm_in > 0) & (norm_out > 0)
-    if not finite.all():
+def last_values(values: Sequence[PromptValues]) -> LastValues:
+    """All prompts together; the last of `values` is the notebook's sentence."""
+    *own, sentence = values
+    without = sum(one.without_gain for one in own)
+    if without:
         raise ValueError(
             "under this intervention the last block's stream has norm 0 or is not finite at "
-            f"{int((~finite).sum())} of {len(finite)} tokens, so it has no gain there"
+            f"{without} of {sum(one.count for one in own)} tokens, so it has no gain there"
         )
-    classes = baseline.decomposition
-    log_gain = reduce_norms(
-        norm_in[None],
-        norm_out[None],
-        classes.prompt,
-        classes.tokens_of(baseline.rule.token_class),
-        baseline.rule.reduction,
-    )[0]
     return LastValues(
-        log_gain=log_gain,
-        loss=np.array([one.loss[skip:].mean() if len(one.loss) > skip else np.nan for one in own]),
-        notebook_last_gain=float(sentence.normed.mean() / sentence.norm_in.mean()),
+        log_gain=np.array([one.log_gain for one in own]),
+        loss=np.array([one.loss for one in own]),
+        notebook_last_gain=sentence.last_gain,
     )
 
 
