@@ -5,21 +5,15 @@ Everything is computed here, by the same functions as the verdict; the page only
 
 import base64
 from collections.abc import Mapping, Sequence
+from itertools import product
 from math import isfinite
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 
-from gainlens.axes import (
-    CLASS_SELECTIONS,
-    GLOSSARY,
-    REDUCTIONS,
-    SPLITS,
-    ClassSelection,
-    Reduction,
-)
+from gainlens.axes import CLASS_SELECTIONS, GLOSSARY, REDUCTIONS, SPLITS
 from gainlens.gain import decompose, prompt_slices, reduce_gains
-from gainlens.records import Capture, Comparison, Decomposition, ModelReport
+from gainlens.records import Capture, Comparison, Decomposition, ModelReport, PromptGains
 from gainlens.spec import Rule
 from gainlens.stats import simultaneous_band
 
@@ -72,44 +66,38 @@ def _curves_and_maps(
     maps: list[dict[str, Any]] = []
     for split in SPLITS:
         tokens = decompose(capture, split=split, massive_ratio=rule.massive_ratio)
-        curves = curves or _curves(capture, tokens, rule)
         maps = maps or _maps(report, capture, tokens, longest)
-        for name, curve in curves.items():
-            curve["parts"][split] = _parts(capture, tokens, name)
+        for selection, reduction in product(CLASS_SELECTIONS, REDUCTIONS):
+            if not tokens.tokens_of(selection).any():
+                continue
+            gains = reduce_gains(capture, tokens, selection, reduction)
+            name = f"{selection}/{reduction}"
+            curves[name] = curves.get(name) or _curve(gains.log_gain, rule)
+            curves[name]["parts"][split] = _parts(gains)
         for drawn, shown in zip(maps, _shown(capture, longest), strict=True):
             for part in ("attention", "mlp"):
                 drawn["values"][f"{part}/{split}"] = _packed(getattr(tokens, part)[:, shown])
     return {"curves": curves, "maps": maps}
 
 
-def _curves(capture: Capture, tokens: Decomposition, rule: Rule) -> dict[str, Any]:
-    """By `class/reduction`: log gain and its simultaneous band, nats a block; no parts yet."""
-    curves: dict[str, Any] = {}
-    for selection in CLASS_SELECTIONS:
-        if not tokens.tokens_of(selection).any():
-            continue
-        for reduction in REDUCTIONS:
-            log_gain = reduce_gains(capture, tokens, selection, reduction).log_gain
-            low, high = simultaneous_band(
-                log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
-            )
-            known = ~np.isnan(log_gain).any(axis=0)
-            curves[f"{selection}/{reduction}"] = {
-                "n": int(known.sum()),
-                "gain": _rounded(log_gain[:, known].mean(axis=1)),
-                "low": _rounded(low),
-                "high": _rounded(high),
-                "parts": {},
-            }
-    return curves
-
-
-def _parts(capture: Capture, tokens: Decomposition, name: str) -> list[list[float | None]]:
-    """Attention's and the MLP's part of a curve, nats a block."""
-    selection, _, reduction = name.partition("/")
-    gains = reduce_gains(
-        capture, tokens, cast(ClassSelection, selection), cast(Reduction, reduction)
+def _curve(log_gain: np.ndarray, rule: Rule) -> dict[str, Any]:
+    """Log gain and its simultaneous band, nats a block; no parts yet.  log_gain: [layer, prompt],
+    nats."""
+    low, high = simultaneous_band(
+        log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
     )
+    known = ~np.isnan(log_gain).any(axis=0)
+    return {
+        "n": int(known.sum()),
+        "gain": _rounded(log_gain[:, known].mean(axis=1)),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "parts": {},
+    }
+
+
+def _parts(gains: PromptGains) -> list[list[float | None]]:
+    """Attention's and the MLP's part of a curve, nats a block."""
     known = ~np.isnan(gains.log_gain).any(axis=0)
     return [_rounded(part[:, known].mean(axis=1)) for part in (gains.attention, gains.mlp)]
 
