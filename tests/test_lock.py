@@ -25,8 +25,8 @@ from pathlib import Path
 from gainlens.lock import locked
 with locked(Path(sys.argv[1])):
     child = os.fork()
-    if child:
-        os.write(1, f"{child}\\n".encode())
+    if not child:  # by now it has let go
+        os.write(1, f"{os.getpid()}\\n".encode())
     time.sleep(0 if sys.argv[2] == "leaves" and not child else 60)
 """
 ADD_ONE = """
