@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import BACK_ENDS
 from planted import planted_checkpoint
 from test_planted import TEXTS
 
@@ -38,7 +39,7 @@ def spec(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("backend", ["native", "hooked", "bridge"])
+@pytest.mark.parametrize("backend", BACK_ENDS)
 def test_cuda_says_what_the_cpu_says(spec, backend):
     cpu, cuda = (
         compare(spec.model_copy(update={"backend": backend, "device": device}))

@@ -86,6 +86,19 @@ def test_every_record_comes_back(run, folder):
     same(finite(run), read_run(str(folder)))
 
 
+def test_a_table_reads_the_same_in_groups_of_a_block_or_all_in_one(run, tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(store, "GROUP_ROWS", 1)
+    table = write(tmp_path, run) / store.TOKENS
+    blocks = sum(report.checkpoint.num_layers for report in run.reports)
+    assert pq.ParquetFile(table).num_row_groups == blocks
+    same(finite(run), read_run(tmp_path))
+    pq.write_table(pq.read_table(table), table)  # as it was written before
+    assert pq.ParquetFile(table).num_row_groups == 1
+    same(finite(run), read_run(tmp_path))
+
+
 def test_the_comparison_of_records_sees_one_changed_bit(run):
     capture = run.captures["alpha"]
     gram = capture.gram.copy()
