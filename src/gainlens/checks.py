@@ -96,7 +96,8 @@ class _Worst:
             self._open.clear()
 
     def _close(self, layer: int) -> None:
-        x, a, m, y = (self._open[name] for name in BLOCK_SITES)
+        y = self._open[BLOCK_SITES[-1]]
+        x, a, m = (self._open[name].to(y.device) for name in BLOCK_SITES[:3])
         size = sum(part.norm(dim=-1) for part in (x, a, m, y))
         error = float(((x + a + m - y).norm(dim=-1) / size).max())
         if not error <= self.value:

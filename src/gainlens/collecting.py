@@ -81,7 +81,7 @@ def to_main_memory(tensor: Tensor) -> Callable[[], Tensor]:
     Pinned memory comes from torch's cache: the device copies by itself, and no page is new.
     """
     if not tensor.is_cuda:
-        return lambda: tensor
+        return tensor.cpu
     with torch.cuda.device_of(tensor):
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         host.copy_(tensor, non_blocking=True)

@@ -111,13 +111,13 @@ def projected(
 def _block(layer: Any, model_name: str) -> DecoderBlock:
     """What is added to the stream: after the post-norms where the block has them."""
     attention = _child(layer, _ATTENTION, model_name)
-    found = [getattr(attention, name) for name in _PROJECTIONS if hasattr(attention, name)]
+    projection = next((name for name in _PROJECTIONS if hasattr(attention, name)), None)
     post_norm = post_norm_of(layer)
     return DecoderBlock(
         whole=layer,
         attention=post_norm or attention,
         mlp=layer.post_feedforward_layernorm if post_norm else _child(layer, _MLP, model_name),
-        projection=found[0] if found else None,
+        projection=None if projection is None else getattr(attention, projection),
         post_norm=post_norm,
     )
 

@@ -36,10 +36,10 @@ class Readout:
         streams: list[Tensor] = []
         last = self._sites.site(f"blocks.{self._sites.num_layers - 1}.hook_resid_post")
         with torch.no_grad(), reading([(last, streams.append)]):
-            wanted = self._sites.logits(tokens).float()
+            wanted = self._sites.logits(tokens)[0].float()
         with torch.no_grad():
-            got = self._logits(self.normed(streams[0])[0])
-        if not (got - wanted[0]).abs().max() <= _CHECK_TOLERANCE * wanted.abs().max():
+            got = self._logits(self.normed(streams[0])[0]).to(wanted.device)
+        if not (got - wanted).abs().max() <= _CHECK_TOLERANCE * wanted.abs().max():
             raise ValueError(
                 f"this {self._sites.kind} model does more to its logits than a final norm, an "
                 "unembedding and a soft cap, so its loss cannot be taken in slices of tokens"
@@ -50,7 +50,7 @@ class Readout:
         return self._sites.final_norm(stream)
 
     def _logits(self, normed: Tensor) -> Tensor:
-        logits = self._sites.unembed(normed[None])[0].float()
+        logits = self._sites.unembed(normed[None])[0].to(normed.device).float()
         return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
 
     def losses(
