@@ -5,6 +5,7 @@ ignored, so that a newer file that only adds is still read.
 """
 
 import dataclasses
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -39,7 +40,13 @@ def rebuild(kind: Any, value: Any, place: str) -> Any:
         if value not in inner:
             raise _wrong(place, value, f"one of {', '.join(map(str, inner))}")
         return value
-    return _plain(origin or kind, value, place)
+    found = _plain(origin or kind, value, place)
+    if origin is Mapping:
+        return {
+            key: rebuild(inner[1], each, f"{place}[{json.dumps(key)}]")
+            for key, each in found.items()
+        }
+    return found
 
 
 def _record(kind: Any, value: Any, place: str) -> Any:
