@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planted_run import planted_run
+from planted_run import planted_run, write_files
 from test_rescore import document
 
 import gainlens
@@ -102,10 +102,7 @@ def _run(folder: Path) -> Target:
 
     run = planted_run()
     place = folder / "run"
-    place.mkdir()
-    store.write_tokens(place / store.TOKENS, run)
-    store.write_heads(place / store.HEADS, run)
-    store.write_json(place / store.RESULT, store.result_json(run))
+    write_files(place, run)
     whole = (place / store.RESULT).read_bytes()
     return Target(_written(place / store.RESULT, lambda: read_run(place)), (whole,))
 
@@ -116,7 +113,9 @@ def _tokens(folder: Path) -> Target:
     from gainlens.tables import TableFile
 
     path = folder / "tokens.parquet"
-    store.write_heads(path, planted_run(prompts=4))
+    run = planted_run(prompts=4)
+    sinks = [(report, run.captures[report.checkpoint.name].sink) for report in run.reports]
+    store.write_heads(path, sinks)
     return Target(_written(path, lambda: TableFile(path)), (path.read_bytes(),))
 
 

@@ -45,7 +45,7 @@ def main() -> None:
     for name in WHEN_NEEDED:
         importlib.import_module(name)
     drawings = rendering.drawings
-    rendering.drawings = lambda comparison: {DRAWN: drawings(comparison)[DRAWN]}
+    rendering.drawings = lambda *given: {DRAWN: drawings(*given)[DRAWN]}
     gc.freeze()  # else each child's first collection copies the whole heap
     for line in sys.stdin:
         asked = json.loads(line)

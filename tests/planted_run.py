@@ -1,12 +1,17 @@
 """A whole Comparison without a model: random streams of chosen gains, hostile texts, gaps."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from planted_interventions import ATTENTION, MLP, interventions
 
+from gainlens import store
 from gainlens.axes import Role
 from gainlens.gain import decompose, reduce_gains
 from gainlens.lifecycle import massive_lifecycle
 from gainlens.notebook import hypothesis_test, notebook_residual, side_of
+from gainlens.page.drawn import explored
 from gainlens.records import (
     Capture,
     Checkpoint,
@@ -182,3 +187,29 @@ def planted_run(
         verdict=judge(reports, RULE),
         environment={"python": "3.11", "numpy": "2"},
     )
+
+
+def write_files(folder: Path, run: Comparison) -> Path:
+    """What a run folder is read from: tables and result, without figures and page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    reports = {report.checkpoint.name: report for report in run.reports}
+    with store.TokenTable(folder / store.TOKENS) as tokens:
+        for key, report in reports.items():
+            tokens.add(report, run.captures[key], run.decompositions[key])
+    sinks = [(report, run.captures[key].sink) for key, report in reports.items()]
+    store.write_heads(folder / store.HEADS, sinks)
+    store.write_json(folder / store.RESULT, store.result_json(run))
+    return folder
+
+
+def explored_of(run: Comparison) -> dict[str, Any]:
+    """What a page lets one explore, by model key."""
+    return {
+        report.checkpoint.name: explored(
+            run,
+            report,
+            run.captures[report.checkpoint.name],
+            run.decompositions[report.checkpoint.name],
+        )
+        for report in run.reports
+    }

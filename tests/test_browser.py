@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_run import HOSTILE, HOSTILE_TOKEN, planted_run
+from planted_run import HOSTILE, HOSTILE_TOKEN, explored_of, planted_run
 
 from gainlens import figures
 from gainlens.page import page_html
@@ -55,7 +55,7 @@ def file(tmp_path_factory) -> Path:
     figures.save(figures.gain_curve(run.reports), folder, "gain_curve", ("svg",))
     svg = (folder / "gain_curve.svg").read_text("utf-8")
     path = folder / "report.html"
-    path.write_text(page_html(run, {"gain_curve": svg}), encoding="utf-8")
+    path.write_text(page_html(run, {"gain_curve": svg}, explored_of(run)), encoding="utf-8")
     return path
 
 

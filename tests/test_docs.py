@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_run import planted_run
+from planted_run import planted_run, write_files
 from sybil.document import Document
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import gainlens
-from gainlens import figures, records, store
+from gainlens import figures, records
 from gainlens.axes import GLOSSARY
 from gainlens.columns import DEFINITIONS
 from gainlens.command import gainlens_command
@@ -41,10 +41,7 @@ def run_folder(tmp_path_factory) -> Path:
     """A working directory in which runs/twins is a finished run."""
     folder = tmp_path_factory.mktemp("docs")
     run, planted = folder / "runs" / "twins", planted_run()
-    run.mkdir(parents=True)
-    store.write_tokens(run / store.TOKENS, planted)
-    store.write_heads(run / store.HEADS, planted)
-    store.write_json(run / store.RESULT, store.result_json(planted))
+    write_files(run, planted)
     return folder
 
 

@@ -45,7 +45,6 @@ from matplotlib.transforms import Bbox
 from gainlens import figures
 from gainlens.axes import GLOSSARY, Term
 from gainlens.figures.blocks import block_values
-from gainlens.figures.places import position_quartiles
 from gainlens.figures.style import (
     COMPONENTS,
     log_axis,
@@ -68,6 +67,10 @@ def norms_of(name: str) -> dict[str, figures.ClassNorms]:
     return {key: figures.class_norms(value) for key, value in decompositions(name).items()}
 
 
+def quartiles_of(name: str) -> dict[str, np.ndarray]:
+    return {key: figures.position_quartiles(value) for key, value in decompositions(name).items()}
+
+
 DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "gain_curve": lambda name: figures.gain_curve(SETS[name]),
     "split": lambda name: figures.split(SETS[name][-1]),
@@ -76,7 +79,7 @@ DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "massive_lifecycle": lambda name: figures.massive_lifecycle(SETS[name], norms_of(name)),
     "unembed_spectrum": lambda name: figures.unembed_spectrum(SETS[name]),
     "rope_wavelengths": lambda name: figures.rope_wavelengths(SETS[name]),
-    "gain_by_position": lambda name: figures.gain_by_position(SETS[name], decompositions(name)),
+    "gain_by_position": lambda name: figures.gain_by_position(SETS[name], quartiles_of(name)),
     "notebook_figure": lambda name: figures.notebook_figure(SETS[name], REFERENCE_ROWS[:1]),
     "attribution": lambda _: figures.attribution(verdict_of(effects())),
     "no attribution": lambda _: figures.attribution(verdict_of()),
@@ -314,7 +317,7 @@ def test_position_quartiles_in_doubling_bins():
         is_bos=position == 0,
         is_massive=position == 8,
     )
-    np.testing.assert_allclose(position_quartiles(planted)[1], [0.5, 1.0, 3.0, 4.0])
+    np.testing.assert_allclose(figures.position_quartiles(planted)[1], [0.5, 1.0, 3.0, 4.0])
 
 
 def test_spectrum_is_over_the_root_of_the_vocabulary_and_drops_zeros():
@@ -399,7 +402,7 @@ SINGLE: Sequence[tuple[str, Callable[[Axes], Axes]]] = (
     ("rope_wavelengths", lambda ax: figures.rope_wavelengths(TWINS, ax=ax)),
     (
         "gain_by_position",
-        lambda ax: figures.gain_by_position(TWINS, decompositions("twins"), ax=ax),
+        lambda ax: figures.gain_by_position(TWINS, quartiles_of("twins"), ax=ax),
     ),
     ("attribution", lambda ax: figures.attribution(verdict_of(effects()), ax=ax)),
     ("training_curves", lambda ax: figures.training_curves(training_table(), ax=ax)),

@@ -9,7 +9,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
-from planted_run import planted_run
+from planted_run import planted_run, write_files
 
 from gainlens import store
 
@@ -88,10 +88,7 @@ def test_real_checkpoints_are_one_line_away_and_colab_downloads(tmp_path, monkey
     """The measuring itself is left out: a finished run takes its place."""
     monkeypatch.setenv("HF_TOKEN", "hf_not_a_token")  # else the cell asks for one
     finished, planted = tmp_path / "finished", planted_run()
-    finished.mkdir()
-    store.write_tokens(finished / store.TOKENS, planted)
-    store.write_heads(finished / store.HEADS, planted)
-    store.write_json(finished / store.RESULT, store.result_json(planted))
+    write_files(finished, planted)
     colab = tmp_path / "google" / "colab"
     colab.mkdir(parents=True)
     (colab / "__init__.py").write_text(COLAB, encoding="utf-8")

@@ -15,7 +15,7 @@ import click
 import numpy as np
 import pandas as pd
 import pytest
-from planted_run import HOSTILE, HOSTILE_TOKEN, planted_run
+from planted_run import HOSTILE, HOSTILE_TOKEN, explored_of, planted_run, write_files
 
 from gainlens import cli, store
 from gainlens.axes import CLASS_SELECTIONS, GLOSSARY, REDUCTIONS, SPLITS
@@ -69,12 +69,16 @@ def run() -> Comparison:
 
 @pytest.fixture(scope="module")
 def page(run) -> str:
-    return page_html(run, FIGURES)
+    return page_html(run, FIGURES, explored_of(run))
 
 
 @pytest.fixture(scope="module")
 def elements(page) -> Elements:
     return Elements(page)
+
+
+def data_behind(run: Comparison) -> dict:
+    return page_data(run, dict.fromkeys(run.captures, "#000000"), explored_of(run))
 
 
 def data_of(page: str) -> dict:
@@ -108,11 +112,12 @@ def test_dissent_that_cannot_veto_is_folded_away(run, page):
 
 
 def test_the_same_comparison_gives_the_same_bytes_and_so_do_its_files(run, page, tmp_path):
-    assert page == page_html(planted_run(), dict(reversed(FIGURES.items())) | FIGURES)
-    store.write_tokens(tmp_path / store.TOKENS, run)
-    store.write_heads(tmp_path / store.HEADS, run)
-    store.write_json(tmp_path / store.RESULT, store.result_json(run))
-    assert page_html(read_run(tmp_path), FIGURES) == page
+    assert page == page_html(
+        planted_run(), dict(reversed(FIGURES.items())) | FIGURES, explored_of(run)
+    )
+    write_files(tmp_path, run)
+    read = read_run(tmp_path)
+    assert page_html(read, FIGURES, explored_of(read)) == page
 
 
 def test_foreign_text_stands_as_text(run, page, elements):
@@ -228,7 +233,7 @@ def without_interventions(run: Comparison) -> Comparison:
 
 
 def test_a_run_without_interventions_has_no_empty_tables(run):
-    page = page_html(without_interventions(run), {"headline": SVG})
+    page = page_html(without_interventions(run), {"headline": SVG}, explored_of(run))
     for name in ("sweep", "theta-dose", "ablated", "components", "token-controls"):
         assert f'id="table-{name}"' not in page
 
@@ -298,7 +303,7 @@ def test_unknown_parts_are_unknown_in_the_map(run):
     gram[8, 1, 4] = 0.0  # |x+m|^2: the shapley split has no value there
     broken = {**run.captures, "alpha": replace(capture, gram=gram)}
     with np.errstate(divide="ignore", invalid="ignore"):
-        data = page_data(replace(run, captures=broken), dict.fromkeys(run.captures, "#000000"))
+        data = data_behind(replace(run, captures=broken))
     values = data["models"][0]["maps"][0]["values"]
     assert np.isnan(unpack(values["attention/shapley"])).sum() == 1
     assert not np.isnan(unpack(values["attention/logmean"])).any()
@@ -307,7 +312,7 @@ def test_unknown_parts_are_unknown_in_the_map(run):
 
 def test_a_deep_run_with_long_prompts_stays_small():
     run = planted_run(depth=32, prompts=13, lengths=(390, 400), models=2)
-    data = page_data(run, dict.fromkeys(run.captures, "#000000"))
+    data = data_behind(run)
     cells = sum(
         len(map_["texts"]) * model["layers"] for model in data["models"] for map_ in model["maps"]
     )
@@ -326,8 +331,10 @@ def test_building_a_page_imports_neither_torch_nor_pandas():
         "import sys\nfor name in ('torch', 'transformers', 'transformer_lens', 'pandas'):\n"
         "    sys.modules[name] = None\n"
         "sys.path.insert(0, 'tests')\n"
-        "from planted_run import planted_run; from gainlens.page import page_html\n"
-        "print(len(page_html(planted_run(), {})) < 2e6)"
+        "from planted_run import explored_of, planted_run\n"
+        "from gainlens.page import page_html\n"
+        "run = planted_run()\n"
+        "print(len(page_html(run, {}, explored_of(run))) < 2e6)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from planted_run import planted_run
+from planted_run import planted_run, write_files
 
 from gainlens import store
 from gainlens.gain import decompose
@@ -20,13 +20,6 @@ from gainlens.records import BlockGain, Comparison, Interval
 from gainlens.verdict import judge
 
 
-def write(folder: Path, run: Comparison) -> Path:
-    store.write_tokens(folder / store.TOKENS, run)
-    store.write_heads(folder / store.HEADS, run)
-    store.write_json(folder / store.RESULT, store.result_json(run))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def run() -> Comparison:
     return planted_run()
@@ -34,7 +27,7 @@ def run() -> Comparison:
 
 @pytest.fixture
 def folder(run, tmp_path) -> Path:
-    return write(tmp_path, run)
+    return write_files(tmp_path, run)
 
 
 def same(one: Any, other: Any, place: str = "run") -> None:
@@ -90,7 +83,7 @@ def test_a_table_reads_the_same_in_groups_of_a_block_or_all_in_one(run, tmp_path
     import pyarrow.parquet as pq
 
     monkeypatch.setattr(store, "GROUP_ROWS", 1)
-    table = write(tmp_path, run) / store.TOKENS
+    table = write_files(tmp_path, run) / store.TOKENS
     blocks = sum(report.checkpoint.num_layers for report in run.reports)
     assert pq.ParquetFile(table).num_row_groups == blocks
     same(finite(run), read_run(tmp_path))
@@ -143,6 +136,8 @@ def rewrite(folder: Path, change) -> None:
     [
         (lambda d: d["verdict"].pop("outcome"), r"broken: verdict\.outcome is missing"),
         (lambda d: d["verdict"].update(robust=1), "verdict.robust is 1, needed is true or false"),
+        (lambda d: d["environment"].update({"a\nb": None}),
+         r'environment\["a\\nb"\] is None, needed is a string'),
         (lambda d: d.update(date=None), "date is None, needed is a string"),
         (lambda d: d["spec"].update(colour="red"), "broken: spec.colour: Extra inputs"),
         (lambda d: d["spec"].update({"a\nb\x1b": 1}), r"broken: spec.a\?b\?: Extra inputs"),
@@ -200,7 +195,7 @@ def test_a_missing_or_broken_table_is_one_sentence(folder, name):
 @pytest.mark.parametrize("name", [store.TOKENS, store.HEADS])
 @pytest.mark.fault("a run folder with another run's table", "refused: not of one run")
 def test_tables_of_another_run_are_refused(folder, tmp_path_factory, name):
-    other = write(tmp_path_factory.mktemp("other"), planted_run(prompts=23))
+    other = write_files(tmp_path_factory.mktemp("other"), planted_run(prompts=23))
     (folder / name).write_bytes((other / name).read_bytes())
     with pytest.raises(ValueError, match=f"no whole run: {name} has .* are not of one run"):
         read_run(folder)

@@ -352,11 +352,11 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(
 ):
     interrupt(spec, tmp_path, measured, KeyboardInterrupt(), at="long")
 
-    def full(path, parts):
-        path.write_bytes(b"PAR1")
-        raise OSError(28, os.strerror(28), str(path))
+    def full(table, *_):
+        table._path.write_bytes(b"PAR1")
+        raise OSError(28, os.strerror(28), str(table._path))
 
-    monkeypatch.setattr(resume, "write_tokens_of", full)
+    monkeypatch.setattr(resume.TokenTable, "add", full)
     with pytest.raises(ValueError, match=r"cannot write .*: No space left on device; make room"):
         run(spec, tmp_path)
     assert len(kept(tmp_path)) == 1

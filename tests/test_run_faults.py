@@ -82,7 +82,7 @@ def test_a_full_disk_keeps_the_old_result_and_the_finished_models(
     "refused: the file; nothing half-written is left",
 )
 def test_a_full_disk_at_the_first_model_leaves_nothing(base, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(resume, "write_tokens_of", full)
+    monkeypatch.setattr(resume, "TokenTable", full)
     assert run(compare_command, flags(base, tmp_path / "run")) == 2
     assert "tokens.parquet: No space left on device; make room there" in sentence(capsys)
     assert list(tmp_path.iterdir()) == []

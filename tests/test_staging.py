@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planted_run import planted_run
+from planted_run import planted_run, write_files
 from test_reading import same
 
 from gainlens import reading, staging, store
@@ -56,20 +56,12 @@ for step in range(1000):
 """
 
 
-def write(folder: Path, run) -> Path:
-    folder.mkdir()
-    store.write_tokens(folder / store.TOKENS, run)
-    store.write_heads(folder / store.HEADS, run)
-    store.write_json(folder / RESULT, store.result_json(run))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     """Two runs of the same shape and other numbers, and a trial for every step of replacing one."""
     base = tmp_path_factory.mktemp("staging")
-    old = write(base / "old", planted_run(prompts=20, models=2))
-    new = write(base / "new", planted_run(prompts=20, models=2, seed=100))
+    old = write_files(base / "old", planted_run(prompts=20, models=2))
+    new = write_files(base / "new", planted_run(prompts=20, models=2, seed=100))
     command = [sys.executable, "-c", DIE_AT_EVERY_STEP, str(old), str(new), str(base / "trials")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

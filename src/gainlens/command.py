@@ -58,11 +58,11 @@ def rescore(file: Path, out: Path | None, quiet: bool) -> None:
 def report(folder: Path, figures: Path | None, quiet: bool) -> None:
     """Draw page, tables and figures of a run again from what it measured.  No model is loaded."""
     from gainlens import rendering
-    from gainlens.reading import read_run
+    from gainlens.reading import check_run, read_run
     from gainlens.report import print_comparison
     from gainlens.staging import run_folder
 
-    read_run(folder)  # no lock, and no folder, where there is no run
+    check_run(folder)  # no lock, and no folder, where there is no run
     with run_folder(folder):
         comparison = read_run(folder)
         written = rendering.write_run(folder, figures or folder / "figures", comparison)

@@ -4,7 +4,8 @@ Notation as in DESIGN section 2: per block and token x enters, attention adds a,
 y leaves; y = x + a + m up to rounding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -27,6 +28,10 @@ _SERIES = 1e-4
 to 1e-12 there, and 0/0 at 0."""
 
 
+Parts = tuple[Float64[np.ndarray, "layer item"], Float64[np.ndarray, "layer item"]]
+"""Attention's and the MLP's part of log gains, nats; an item is a token, or a prompt."""
+
+
 def log_mean(
     p: Float64[np.ndarray, "*shape"], q: Float64[np.ndarray, "*shape"]
 ) -> Float64[np.ndarray, "*shape"]:
@@ -37,9 +42,7 @@ def log_mean(
     return p * np.where(small, 1 + u / 2 - u**2 / 12 + u**3 / 24, safe / np.log1p(safe))
 
 
-def split_log_gain(
-    capture: Capture, split: Split
-) -> tuple[Float64[np.ndarray, "layer token"], Float64[np.ndarray, "layer token"]]:
+def split_log_gain(capture: Capture, split: Split) -> Parts:
     """Attention's and the MLP's part of every token's log gain, nats.
 
     Each split sums to the log gain up to the model's own rounding.  `logmean` is free of
@@ -205,29 +208,50 @@ def cosines(capture: Capture) -> dict[str, Float64[np.ndarray, "layer token"]]:
         }
 
 
-def _group_sum(values: np.ndarray, prompt: np.ndarray, prompts: int) -> np.ndarray:
+def _group_sum(values: np.ndarray, prompt: np.ndarray) -> np.ndarray:
     """Sum over the tokens of each prompt: [layer, token] -> [layer, prompt]."""
-    return np.stack([np.bincount(prompt, weights=row, minlength=prompts) for row in values])
+    return np.add.reduceat(values, np.flatnonzero(np.diff(prompt, prepend=-1)), axis=1)
 
 
-def _token_weights(
+def _reducer(
     log_gain: np.ndarray, prompt: np.ndarray, mask: np.ndarray, reduction: Reduction
-) -> np.ndarray:
-    """Weights [layer, token] that sum to 1 over each prompt's tokens of the class."""
-    weights = np.zeros_like(log_gain)
-    for tokens in prompt_slices(prompt):
-        chosen = np.flatnonzero(mask[tokens]) + tokens.start
-        if not len(chosen):
-            continue
-        if reduction == "last_token":
-            chosen = chosen[-1:]
-        if reduction == "median":
-            order = np.argsort(log_gain[:, chosen], axis=1, kind="stable")
-            middle = order[:, (len(chosen) - 1) // 2 : len(chosen) // 2 + 1]
-            np.put_along_axis(weights, chosen[middle], 1 / middle.shape[1], axis=1)
-        else:
-            weights[:, chosen] = 1 / len(chosen)
-    return weights
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The mean over those tokens of the class that count: [layer, token] -> [layer, prompt].
+
+    All of them for geomean, the last for last_token, and for median the one or two in the middle of
+    a block's `log_gain`.  NaN where a prompt has no token of the class.
+    """
+    chosen = np.flatnonzero(mask)
+    owner = prompt[chosen]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    counts = np.diff(starts, append=len(chosen))
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        whole = np.full((len(values), int(prompt[-1]) + 1), np.nan)
+        whole[:, owner[starts]] = values
+        return whole
+
+    if reduction == "last_token":
+        last = chosen[starts + counts - 1]
+        return lambda values: placed(values[:, last])
+    if reduction == "median":
+        lower, upper = _middle_tokens(log_gain, chosen, starts, counts)
+        take = partial(np.take_along_axis, axis=1)
+        return lambda values: placed(take(values, lower) / 2 + take(values, upper) / 2)
+    return lambda values: placed(_group_sum(values[:, chosen], owner) / counts)
+
+
+def _middle_tokens(
+    log_gain: np.ndarray, chosen: np.ndarray, starts: np.ndarray, counts: np.ndarray
+) -> Int64[np.ndarray, "two layer prompt"]:
+    """The tokens in the middle of each prompt's log gains; twice the same for an odd number."""
+    middle = np.empty((2, len(log_gain), len(starts)), np.int64)
+    for place, (start, count) in enumerate(zip(starts, counts, strict=True)):
+        tokens = chosen[start : start + count]
+        order = np.argsort(log_gain[:, tokens], axis=1, kind="stable")
+        middle[0, :, place] = tokens[order[:, (count - 1) // 2]]
+        middle[1, :, place] = tokens[order[:, count // 2]]
+    return middle
 
 
 def reduce_norms(
@@ -242,20 +266,13 @@ def reduce_norms(
     NaN where a prompt has no such token.  The median is taken on log gains: for an even number of
     tokens it is the geometric mean of the two middle gains.
     """
-    prompts = int(prompt[-1]) + 1
     if reduction in ("frobenius", "ratio_of_means"):
         power = 2 if reduction == "frobenius" else 1
-        sums = [_group_sum(norm**power * mask, prompt, prompts) for norm in (norm_in, norm_out)]
+        sums = [_group_sum(norm**power * mask, prompt) for norm in (norm_in, norm_out)]
         with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where the class is empty: NaN
             return (np.log(sums[1]) - np.log(sums[0])) / power
     log_gain = np.log(norm_out / norm_in)
-    weights = _token_weights(log_gain, prompt, mask, reduction)
-    return _nan_where_empty(_group_sum(weights * log_gain, prompt, prompts), prompt, mask)
-
-
-def _nan_where_empty(values: np.ndarray, prompt: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    empty = np.bincount(prompt, weights=mask, minlength=values.shape[1]) == 0
-    return np.where(empty, np.nan, values)
+    return _reducer(log_gain, prompt, mask, reduction)(log_gain)
 
 
 def reduce_gains(
@@ -282,31 +299,49 @@ def reduce_gains(
     pick, `frobenius` splits the prompt's tokens as one long vector, `ratio_of_means` splits the
     change of the summed norms.  ValueError for a class or a reduction that is none.
     """
+    own: dict[Split, Parts] = {decomposition.split: (decomposition.attention, decomposition.mlp)}
+    return reduce_splits(capture, decomposition, own, selection, reduction)[decomposition.split]
+
+
+def reduce_splits(
+    capture: Capture,
+    decomposition: Decomposition,
+    parts: Mapping[Split, Parts],
+    selection: ClassSelection,
+    reduction: Reduction,
+) -> dict[Split, PromptGains]:
+    """`reduce_gains` under several splits, the tokens that count found once.
+
+    parts: each split's own, from `split_log_gain`.
+    """
     check_one_of("selection", selection, CLASS_SELECTIONS)
     check_one_of("reduction", reduction, REDUCTIONS)
     prompt, mask = capture.prompt, decomposition.tokens_of(selection)
-    log_gain = reduce_norms(decomposition.norm_in, decomposition.norm_out, prompt, mask, reduction)
+    reduced: dict[Split, Parts]
     if reduction in ("frobenius", "ratio_of_means"):
-        attention, mlp = _split_of_sums(capture, decomposition.split, mask, reduction)
+        norms = decomposition.norm_in, decomposition.norm_out
+        log_gain = reduce_norms(*norms, prompt, mask, reduction)
+        reduced = _splits_of_sums(capture, list(parts), mask, reduction)
     else:
-        weights = _token_weights(decomposition.log_gain, prompt, mask, reduction)
-        attention, mlp = (
-            _nan_where_empty(_group_sum(weights * part, prompt, log_gain.shape[1]), prompt, mask)
-            for part in (decomposition.attention, decomposition.mlp)
+        mean = _reducer(decomposition.log_gain, prompt, mask, reduction)
+        log_gain = mean(decomposition.log_gain)
+        reduced = {split: (mean(both[0]), mean(both[1])) for split, both in parts.items()}
+    return {
+        split: PromptGains(
+            selection=selection,
+            reduction=reduction,
+            log_gain=log_gain,
+            attention=attention,
+            mlp=mlp,
+            remainder=log_gain - attention - mlp,
         )
-    return PromptGains(
-        selection=selection,
-        reduction=reduction,
-        log_gain=log_gain,
-        attention=attention,
-        mlp=mlp,
-        remainder=log_gain - attention - mlp,
-    )
+        for split, (attention, mlp) in reduced.items()
+    }
 
 
-def _split_of_sums(
-    capture: Capture, split: Split, mask: np.ndarray, reduction: Reduction
-) -> tuple[np.ndarray, np.ndarray]:
+def _splits_of_sums(
+    capture: Capture, splits: Sequence[Split], mask: np.ndarray, reduction: Reduction
+) -> dict[Split, Parts]:
     """Parts of the log of a ratio of sums over tokens.
 
     With N the Frobenius norm or the sum of token norms: shapley and path add a and m to N in turn;
@@ -316,15 +351,20 @@ def _split_of_sums(
     power = 2 if reduction == "frobenius" else 1
 
     def total(values: np.ndarray) -> np.ndarray:
-        return _group_sum(values * mask, capture.prompt, capture.num_prompts)
+        return _group_sum(values * mask, capture.prompt)
 
     x, xa, xm, y = (
         total(capture.column(name) ** (power / 2)) for name in ("xx", "xa_sq", "xm_sq", "yy")
     )
+    found: dict[Split, Parts] = {}
     with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where the class is empty: NaN
-        if split != "logmean":
-            return _ordered_split(split, *(np.log(size) / power for size in (x, xa, xm, y)))
-        sizes = (np.sqrt(capture.column("xx")) + np.sqrt(capture.column("yy"))) ** (2 - power)
-        weight = power * log_mean(x, y)
-        attention, mlp = (total(write / sizes) / weight for write in _writes_onto_sum(capture))
-        return attention, mlp
+        logs = [np.log(size) / power for size in (x, xa, xm, y)]
+        for split in splits:
+            if split != "logmean":
+                found[split] = _ordered_split(split, *logs)
+                continue
+            sizes = (np.sqrt(capture.column("xx")) + np.sqrt(capture.column("yy"))) ** (2 - power)
+            weight = power * log_mean(x, y)
+            attention, mlp = (total(write / sizes) / weight for write in _writes_onto_sum(capture))
+            found[split] = attention, mlp
+    return found

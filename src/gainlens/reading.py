@@ -72,6 +72,11 @@ def read_run(folder: str | Path) -> Comparison:
                 return run
 
 
+def check_run(folder: Path) -> None:
+    """ValueError, with one sentence, where a folder holds no result.json of a comparison."""
+    _document(folder, current(folder, RESULT))
+
+
 def _identity(folder: Path) -> tuple[int, int] | None:
     """Changes at the moment in which a folder's run becomes another (staging.publish)."""
     try:

@@ -1,11 +1,13 @@
 """A comparison -> its run folder: figures, tables, page and result.json, all at once.  No torch."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,17 +15,18 @@ from gainlens import figures
 from gainlens.attribution import shipped_curves
 from gainlens.frames import TABLES, write_tables
 from gainlens.page import FIGURES, PAGE, page_html
-from gainlens.records import Comparison
+from gainlens.page.drawn import Explored, explored
+from gainlens.records import Comparison, ModelReport
 from gainlens.spec import REFERENCE_ROWS
 from gainlens.staging import publish
 from gainlens.store import (
     HEADS,
     RESULT,
     TOKENS,
+    TokenTable,
     result_json,
     write_heads,
     write_json,
-    write_tokens,
 )
 
 HEADLINE = "headline"
@@ -41,33 +44,48 @@ def check_writable(folder: Path) -> None:
         raise ValueError(f"{nearest} cannot be written to: give --out another folder")
 
 
-def drawings(comparison: Comparison) -> dict[str, Callable[[], Axes | Figure]]:
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn of one model's tokens: small, however many there are."""
+
+    norms: figures.ClassNorms
+    quartiles: np.ndarray
+    """from figures.position_quartiles"""
+    explored: Explored
+    sink: np.ndarray | None
+    """Capture.sink"""
+
+
+def drawings(
+    comparison: Comparison, drawn: Mapping[str, Drawn]
+) -> dict[str, Callable[[], Axes | Figure]]:
     """Every figure of a comparison by file name, drawn when called."""
     reports, verdict = comparison.reports, comparison.verdict
     rule = comparison.spec.rule
-    norms = {key: figures.class_norms(item) for key, item in comparison.decompositions.items()}
-    drawn: dict[str, Callable[[], Axes | Figure]] = {
+    norms = {key: one.norms for key, one in drawn.items()}
+    quartiles = {key: one.quartiles for key, one in drawn.items()}
+    found: dict[str, Callable[[], Axes | Figure]] = {
         HEADLINE: lambda: figures.headline(reports, verdict, rule=rule),
         "notebook": lambda: figures.notebook_figure(reports, REFERENCE_ROWS),
         "gain_curve": lambda: figures.gain_curve(reports),
         "verdict_forest": lambda: figures.verdict_forest(reports, rule=rule),
         "massive_lifecycle": lambda: figures.massive_lifecycle(reports, norms),
-        "gain_by_position": lambda: figures.gain_by_position(reports, comparison.decompositions),
+        "gain_by_position": lambda: figures.gain_by_position(reports, quartiles),
         "unembed_spectrum": lambda: figures.unembed_spectrum(reports),
         "rope_wavelengths": lambda: figures.rope_wavelengths(reports),
     }
     done = {report.checkpoint.name: report.interventions for report in reports}
     sweeps = {key: one.sweep for key, one in done.items()}
     for how in sorted({effect.how for sweep in sweeps.values() for effect in sweep}):
-        drawn[f"ablation_{how}"] = partial(figures.ablation_heatmap, reports, sweeps, how)
+        found[f"ablation_{how}"] = partial(figures.ablation_heatmap, reports, sweeps, how)
     doses = {key: one.theta_dose for key, one in done.items()}
     if any(doses.values()):
-        drawn["theta_dose"] = lambda: figures.theta_dose(reports, doses)
+        found["theta_dose"] = lambda: figures.theta_dose(reports, doses)
     if verdict.attribution:
-        drawn["attribution"] = lambda: figures.attribution(verdict)
+        found["attribution"] = lambda: figures.attribution(verdict)
     if curves := shipped_curves(comparison.spec):
-        drawn["training"] = lambda: figures.training_figure(dict(curves))
-    return drawn
+        found["training"] = lambda: figures.training_figure(dict(curves))
+    return found
 
 
 def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list[Path]:
@@ -86,16 +104,33 @@ def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list
 
 
 def _write(comparison: Comparison, folder: Path, figure_folder: Path) -> None:
+    drawn: dict[str, Drawn] = {}
+    with TokenTable(folder / TOKENS) as tokens:
+        for report in comparison.reports:
+            drawn[report.checkpoint.name] = _write_tokens(comparison, report, tokens)
     vector: dict[str, str] = {}
-    with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter, drawing does
-        tokens = beside.submit(write_tokens, folder / TOKENS, comparison)
-        for name, draw in drawings(comparison).items():
-            for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
-                if path.suffix == ".svg":
-                    vector[name] = path.read_text("utf-8")
-        html = page_html(comparison, vector)
-        tokens.result()
-    write_heads(folder / HEADS, comparison)
+    for name, draw in drawings(comparison, drawn).items():
+        for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
+            if path.suffix == ".svg":
+                vector[name] = path.read_text("utf-8")
+    html = page_html(comparison, vector, {key: one.explored for key, one in drawn.items()})
+    write_heads(folder / HEADS, [(r, drawn[r.checkpoint.name].sink) for r in comparison.reports])
     write_tables(folder, comparison)
     (folder / PAGE).write_text(html, encoding="utf-8")
     write_json(folder / RESULT, result_json(comparison))
+
+
+def _write_tokens(comparison: Comparison, report: ModelReport, tokens: TokenTable) -> Drawn:
+    """One model's rows, and what is drawn of them: two models' tokens may not fit into memory."""
+    key = report.checkpoint.name
+    capture, decomposition = comparison.captures[key], comparison.decompositions[key]
+    with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter
+        rows = beside.submit(tokens.add, report, capture, decomposition)
+        drawn = Drawn(
+            norms=figures.class_norms(decomposition),
+            quartiles=figures.position_quartiles(decomposition),
+            explored=explored(comparison, report, capture, decomposition),
+            sink=capture.sink,
+        )
+        rows.result()
+    return drawn

@@ -22,7 +22,7 @@ from gainlens.pipeline import Measured, environment
 from gainlens.rebuild import rebuild
 from gainlens.records import Capture, EncodedPrompts, ModelReport
 from gainlens.spec import ComparisonSpec, ModelSpec
-from gainlens.store import HEADS, TOKENS, plain, write_heads_of, write_tokens_of
+from gainlens.store import HEADS, TOKENS, TokenTable, plain, write_heads
 from gainlens.tables import Shape, TableFile, read_capture
 from gainlens.world import world
 
@@ -132,12 +132,12 @@ class Partials:
     def _write(self, place: Path, measured: Measured) -> None:
         new = self._folder / _NEW
         shutil.rmtree(new, ignore_errors=True)
-        parts = [(measured.report, measured.capture, measured.decomposition)]
         report = plain(measured.report, finite=False)
         try:
             new.mkdir(parents=True)
-            write_tokens_of(new / TOKENS, parts)
-            write_heads_of(new / HEADS, parts)
+            with TokenTable(new / TOKENS) as tokens:
+                tokens.add(measured.report, measured.capture, measured.decomposition)
+            write_heads(new / HEADS, [(measured.report, measured.capture.sink)])
             (new / _REPORT).write_text(json.dumps(report), encoding="utf-8")
             (new / _SUMS).write_text(json.dumps(_sums(new)), encoding="utf-8")
             new.rename(place)

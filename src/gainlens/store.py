@@ -4,8 +4,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -180,72 +179,67 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-Measurement = tuple[ModelReport, Capture, Decomposition]
-"""What the tables hold of one model."""
 GROUP_ROWS: Final = 1 << 20
 """Rows that tokens.parquet is written and read by at once, but at least those of one block."""
 
 
-def _measurements(comparison: Comparison) -> Iterator[Measurement]:
-    """One model at a time: together they may not fit into memory."""
-    for report in comparison.reports:
-        name = report.checkpoint.name
-        yield report, comparison.captures[name], comparison.decompositions[name]
-
-
-def write_heads(path: Path, comparison: Comparison) -> None:
+def write_heads(path: Path, sinks: Iterable[tuple[ModelReport, np.ndarray | None]]) -> None:
     """heads.parquet: one row a model, prompt, layer and head, with its attention on position 0.
 
-    Models whose back end shows no attention patterns have no rows.
+    sinks: of each model Capture.sink; those whose back end shows no attention patterns have no
+    rows.
     """
-    write_heads_of(path, _measurements(comparison))
-
-
-def write_tokens(path: Path, comparison: Comparison) -> None:
-    """tokens.parquet: one row a model, prompt, token and block; columns as in `token_columns`."""
-    write_tokens_of(path, _measurements(comparison))
-
-
-def write_heads_of(path: Path, measurements: Iterable[Measurement]) -> None:
-    """As `write_heads`, without a whole comparison."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows: dict[str, list[Any]] = {name: [] for name in ("model", "prompt", "layer", "head", "sink")}
-    for report, capture, _ in measurements:
-        if capture.sink is None:
+    for report, sink in sinks:
+        if sink is None:
             continue
-        layer, head, prompt = (axis.ravel() for axis in np.indices(capture.sink.shape))
-        rows["model"] += [report.checkpoint.name] * capture.sink.size
+        layer, head, prompt = (axis.ravel() for axis in np.indices(sink.shape))
+        rows["model"] += [report.checkpoint.name] * sink.size
         rows["prompt"] += [report.prompts.ids[index] for index in prompt]
         rows["layer"] += layer.tolist()
         rows["head"] += head.tolist()
-        rows["sink"] += capture.sink.ravel().tolist()
+        rows["sink"] += sink.ravel().tolist()
     kinds = (pa.string(), pa.string(), pa.int16(), pa.int16(), pa.float64())
     schema = pa.schema(list(zip(rows, kinds, strict=True)))
     pq.write_table(pa.table(rows, schema=schema), path, compression="zstd")
 
 
-def write_tokens_of(path: Path, measurements: Iterable[Measurement]) -> None:
-    """As `write_tokens`, without a whole comparison; some blocks of one model at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class TokenTable:
+    """tokens.parquet while it is written: one row a model, prompt, token and block.
 
-    with ExitStack() as stack:
-        writer: Any = None
-        for report, capture, decomposition in measurements:
-            layers, tokens = decomposition.log_gain.shape
-            step = max(1, GROUP_ROWS // max(1, tokens))
-            for first in range(0, layers, step):
-                blocks = range(first, min(layers, first + step))
-                columns = token_columns(
-                    report.checkpoint.name, report.prompts, capture, decomposition, blocks
-                )
-                table = pa.table(columns).unify_dictionaries()
-                if writer is None:
-                    writer = pq.ParquetWriter(path, table.schema, compression="zstd")
-                    stack.enter_context(writer)
-                writer.write_table(table)
+    A context; models are added one by one, and of each some blocks are written at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writer: Any = None
+
+    def __enter__(self) -> "TokenTable":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def add(self, report: ModelReport, capture: Capture, decomposition: Decomposition) -> None:
+        """All rows of one model; columns as in `token_columns`."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        layers, tokens = decomposition.log_gain.shape
+        step = max(1, GROUP_ROWS // max(1, tokens))
+        for first in range(0, layers, step):
+            blocks = range(first, min(layers, first + step))
+            columns = token_columns(
+                report.checkpoint.name, report.prompts, capture, decomposition, blocks
+            )
+            table = pa.table(columns).unify_dictionaries()
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+            self._writer.write_table(table)
 
 
 def token_columns(

@@ -162,7 +162,11 @@ class _Rows:
 
     def texts(self, name: str, count: int) -> tuple[str, ...]:
         """The first `count` strings."""
-        return tuple(self._column(name).slice(0, count).to_pylist())
+        found: list[str] = []
+        for chunk in self._column(name).slice(0, count).dictionary_encode().chunks:
+            words = [*chunk.dictionary.to_pylist(), None]  # far fewer than rows; last: null
+            found += [words[index] for index in chunk.indices.fill_null(-1).to_numpy()]
+        return tuple(found)
 
     def unknown(self, name: str) -> bool:
         """Whether the column is null throughout, or the file was written without it."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gainlens.figures.interventions import ablation_heatmap, theta_dose
     from gainlens.figures.lifecycle import ClassNorms, class_norms, massive_lifecycle
     from gainlens.figures.original import notebook_figure
-    from gainlens.figures.places import gain_by_position
+    from gainlens.figures.places import gain_by_position, position_quartiles
     from gainlens.figures.saving import save
     from gainlens.figures.summary import headline
     from gainlens.figures.weights import rope_wavelengths, unembed_spectrum
@@ -44,6 +44,7 @@ _HOME = {
     "massive_lifecycle": "lifecycle",
     "notebook_figure": "original",
     "gain_by_position": "places",
+    "position_quartiles": "places",
     "save": "saving",
     "headline": "summary",
     "rope_wavelengths": "weights",
@@ -63,6 +64,7 @@ __all__ = [
     "headline",
     "massive_lifecycle",
     "notebook_figure",
+    "position_quartiles",
     "rope_wavelengths",
     "save",
     "split",

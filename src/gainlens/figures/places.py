@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float64
 from matplotlib.axes import Axes
 
 from gainlens.figures.style import (
@@ -22,30 +23,30 @@ from gainlens.records import Decomposition, ModelReport
 @styled
 def gain_by_position(
     reports: Sequence[ModelReport],
-    decompositions: Mapping[str, Decomposition],
+    quartiles: Mapping[str, np.ndarray],
     ax: Axes | None = None,
 ) -> Axes:
     """Median gain of the last block in bins of position that double in width, one curve a model.
 
     Position 0 has a bin of its own; from there on massive tokens are left out.  The bar is the
-    range of the middle half of a bin's tokens.  `decompositions` holds one a model under its
-    checkpoint's name; ValueError where one is missing.
+    range of the middle half of a bin's tokens.  `quartiles` holds the `position_quartiles` of
+    each model under its checkpoint's name; ValueError where one is missing.
     """
-    missing = [r.checkpoint.name for r in reports if r.checkpoint.name not in decompositions]
+    missing = [r.checkpoint.name for r in reports if r.checkpoint.name not in quartiles]
     if missing:
         raise ValueError(
-            f"no decomposition was given for {', '.join(missing)}; pass decompose(capture) of each "
-            f"model under its name, got the names {', '.join(decompositions) or 'none'}"
+            f"no quartiles were given for {', '.join(missing)}; pass position_quartiles("
+            "decomposition) of each model under its name, got the names "
+            f"{', '.join(quartiles) or 'none'}"
         )
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.1 * len(reports))
     longest = 0
     for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
-        quartiles = position_quartiles(decompositions[report.checkpoint.name])
-        longest = max(longest, quartiles.shape[1])
-        at = np.arange(quartiles.shape[1]) + min(0.12, 0.5 / len(reports)) * (
+        low, middle, high = quartiles[report.checkpoint.name]
+        longest = max(longest, len(middle))
+        at = np.arange(len(middle)) + min(0.12, 0.5 / len(reports)) * (
             place - (len(reports) - 1) / 2
         )
-        low, middle, high = quartiles
         panel.vlines(at, low, high, color=look.colour, linewidth=1.0, alpha=0.6)
         panel.plot(at, middle, color=look.colour, linestyle=look.line, marker=look.marker,
                 markersize=3.6, label=name_of(report))  # fmt: skip
@@ -60,8 +61,11 @@ def gain_by_position(
     return panel
 
 
-def position_quartiles(decomposition: Decomposition) -> np.ndarray:
-    """Quartiles of the last block's gain, [3, bin], ratio; bins 0, 1, 2-3, 4-7, ...; else NaN."""
+def position_quartiles(decomposition: Decomposition) -> Float64[np.ndarray, "quartile bin"]:
+    """Quartiles of the last block's gain by position, ratio; bins 0, 1, 2-3, 4-7, ...; else NaN.
+
+    Massive tokens are left out.  `decomposition` is of one model, from `gainlens.decompose`.
+    """
     kept = ~decomposition.is_massive
     gain = np.exp(decomposition.log_gain[-1][kept])
     # frexp's exponent of p is 0 for p = 0 and k + 1 for 2^k <= p < 2^(k+1)

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from gainlens.columns import DEFINITIONS
 from gainlens.figures.style import looks
 from gainlens.page import details, tables
-from gainlens.page.drawn import page_data
+from gainlens.page.drawn import Explored, page_data
 from gainlens.page.kit import Table
 from gainlens.page.svg import inline_svg
 from gainlens.provenance import command_of
@@ -96,8 +96,13 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
 """Title and description of every figure, in the order of reading."""
 
 
-def page_html(comparison: Comparison, figures: Mapping[str, str]) -> str:
-    """The page of a run.  `figures` is SVG text by figure name, the headline first in the page.
+def page_html(
+    comparison: Comparison, figures: Mapping[str, str], models: Mapping[str, Explored]
+) -> str:
+    """The page of a run.
+
+    figures: SVG text by figure name, the headline first in the page; models: what it lets one
+    explore of each, by key (drawn.explored).
 
     The same input gives the same text.  About 1 MB, and at most 3.6 MB of it for the maps, however
     large the run.  Raises ValueError where a figure is no SVG.
@@ -118,7 +123,7 @@ def page_html(comparison: Comparison, figures: Mapping[str, str]) -> str:
         f"form-action 'none'; script-src {hashes}",
         style=Markup(_asset("report.css")),  # our own file
         scripts=[Markup(script) for script in scripts],  # our own files, none holds "</script"
-        data=script_json(page_data(comparison, colours)),
+        data=script_json(page_data(comparison, colours, models)),
         figures=_figures(comparison, figures),
         tables=_tables(comparison),
         details=_details(comparison),

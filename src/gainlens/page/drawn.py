@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from gainlens.axes import CLASS_SELECTIONS, GLOSSARY, REDUCTIONS, SPLITS
-from gainlens.gain import decompose, prompt_slices, reduce_gains
+from gainlens.axes import CLASS_SELECTIONS, GLOSSARY, REDUCTIONS, SPLITS, Split
+from gainlens.gain import Parts, prompt_slices, reduce_splits, split_log_gain
 from gainlens.records import Capture, Comparison, Decomposition, ModelReport, PromptGains
 from gainlens.spec import Rule
 from gainlens.stats import simultaneous_band
@@ -26,11 +26,15 @@ LONGEST_MAP: Final = 384
 _UNKNOWN: Final = -32768
 _FULL: Final = 32767
 
+Explored = dict[str, Any]
+"""What the page draws of one model: its blocks under each class, reduction and split, and maps of
+the log gain over blocks and tokens of some prompts."""
 
-def page_data(comparison: Comparison, colours: Mapping[str, str]) -> dict[str, Any]:
-    """What the page draws: every model's blocks under each class, reduction and split, and maps of
-    the log gain over blocks and tokens of some prompts.  `colours` is by model key."""
-    longest = _shown_tokens(comparison)
+
+def page_data(
+    comparison: Comparison, colours: Mapping[str, str], models: Mapping[str, Explored]
+) -> dict[str, Any]:
+    """What the page draws; colours and models, each from `explored`, by model key."""
     rule = comparison.spec.rule
     return {
         "rule": {"class": rule.token_class, "reduction": rule.reduction, "split": rule.split},
@@ -48,7 +52,7 @@ def page_data(comparison: Comparison, colours: Mapping[str, str]) -> dict[str, A
                 "colour": colours[report.checkpoint.name],
                 "layers": report.checkpoint.num_layers,
             }
-            | _curves_and_maps(report, comparison.captures[report.checkpoint.name], rule, longest)
+            | models[report.checkpoint.name]
             for report in comparison.reports
         ],
     }
@@ -58,31 +62,23 @@ def _labels(names: Sequence[str]) -> list[list[str]]:
     return [[name, GLOSSARY[name].label] for name in names]
 
 
-def _curves_and_maps(
-    report: ModelReport, capture: Capture, rule: Rule, longest: int
-) -> dict[str, Any]:
-    """One split at a time: a long run's are as large as its capture."""
+def explored(
+    comparison: Comparison, report: ModelReport, capture: Capture, decomposition: Decomposition
+) -> Explored:
+    """One model of a comparison; the maps of all its models together stay within MAP_CELLS."""
+    rule, longest = comparison.spec.rule, _shown_tokens(comparison)
+    parts: dict[Split, Parts] = {split: split_log_gain(capture, split) for split in SPLITS}
     curves: dict[str, Any] = {}
-    maps: list[dict[str, Any]] = []
-    for split in SPLITS:
-        tokens = decompose(capture, split=split, massive_ratio=rule.massive_ratio)
-        maps = maps or _maps(report, capture, tokens, longest)
-        for selection, reduction in product(CLASS_SELECTIONS, REDUCTIONS):
-            if not tokens.tokens_of(selection).any():
-                continue
-            gains = reduce_gains(capture, tokens, selection, reduction)
-            name = f"{selection}/{reduction}"
-            curves[name] = curves.get(name) or _curve(gains.log_gain, rule)
-            curves[name]["parts"][split] = _parts(gains)
-        for drawn, shown in zip(maps, _shown(capture, longest), strict=True):
-            for part in ("attention", "mlp"):
-                drawn["values"][f"{part}/{split}"] = _packed(getattr(tokens, part)[:, shown])
-    return {"curves": curves, "maps": maps}
+    for selection, reduction in product(CLASS_SELECTIONS, REDUCTIONS):
+        if decomposition.tokens_of(selection).any():
+            gains = reduce_splits(capture, decomposition, parts, selection, reduction)
+            curves[f"{selection}/{reduction}"] = _curve(gains, rule)
+    return {"curves": curves, "maps": _maps(report, capture, decomposition, parts, longest)}
 
 
-def _curve(log_gain: np.ndarray, rule: Rule) -> dict[str, Any]:
-    """Log gain and its simultaneous band, nats a block; no parts yet.  log_gain: [layer, prompt],
-    nats."""
+def _curve(gains: Mapping[Split, PromptGains], rule: Rule) -> dict[str, Any]:
+    """Log gain with its simultaneous band, and its parts under each split; nats a block."""
+    log_gain = gains[SPLITS[0]].log_gain
     low, high = simultaneous_band(
         log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
     )
@@ -92,14 +88,11 @@ def _curve(log_gain: np.ndarray, rule: Rule) -> dict[str, Any]:
         "gain": _rounded(log_gain[:, known].mean(axis=1)),
         "low": _rounded(low),
         "high": _rounded(high),
-        "parts": {},
+        "parts": {
+            split: [_rounded(part[:, known].mean(axis=1)) for part in (own.attention, own.mlp)]
+            for split, own in gains.items()
+        },
     }
-
-
-def _parts(gains: PromptGains) -> list[list[float | None]]:
-    """Attention's and the MLP's part of a curve, nats a block."""
-    known = ~np.isnan(gains.log_gain).any(axis=0)
-    return [_rounded(part[:, known].mean(axis=1)) for part in (gains.attention, gains.mlp)]
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
@@ -135,9 +128,16 @@ def _shown(capture: Capture, longest: int) -> list[slice]:
 
 
 def _maps(
-    report: ModelReport, capture: Capture, tokens: Decomposition, longest: int
+    report: ModelReport,
+    capture: Capture,
+    tokens: Decomposition,
+    parts: Mapping[Split, Parts],
+    longest: int,
 ) -> list[dict[str, Any]]:
-    """The log gain of each map's tokens; no parts yet."""
+    """The log gain of some prompts' tokens, and its parts under each split."""
+    values = {"log_gain": tokens.log_gain}
+    for split, both in parts.items():
+        values |= {f"attention/{split}": both[0], f"mlp/{split}": both[1]}
     indices = shown_prompts(len(report.prompts.ids))
     return [
         {
@@ -145,7 +145,7 @@ def _maps(
             "tokens": len(report.prompts.tokens[index]),
             "texts": _texts(capture, shown),
             "classes": _classes(tokens, shown),
-            "values": {"log_gain": _packed(tokens.log_gain[:, shown])},
+            "values": {name: _packed(grid[:, shown]) for name, grid in values.items()},
         }
         for index, shown in zip(indices, _shown(capture, longest), strict=True)
     ]

@@ -1,4 +1,4 @@
-// Draws what page_data.py computed: every model's blocks, and maps of blocks by tokens.
+// Draws what page/drawn.py computed: every model's blocks, and maps of blocks by tokens.
 // d3 and Plot are in the page before this file.  Text reaches the page as text nodes only.
 (() => {
   "use strict";
