@@ -12,7 +12,7 @@ from gainlens.axes import check_one_of
 from gainlens.checks import check_additivity, check_logits, logits_of
 from gainlens.digest import weights_digest
 from gainlens.front_ends import FRONT_ENDS, choose_backend
-from gainlens.hub import read_config, read_tokenizer, read_weights, resolve
+from gainlens.hub import read_config, read_tokenizer, read_weights
 from gainlens.limits import enough_memory
 from gainlens.placement import (
     Placement,
@@ -25,6 +25,7 @@ from gainlens.placement import (
 from gainlens.records import Checkpoint
 from gainlens.shards import json_object
 from gainlens.sites import kind_of, sites_of
+from gainlens.sources import resolve
 from gainlens.spec import Backend, Dtype
 
 CHECK_PROMPT = "The quick brown fox jumps over the lazy dog."

@@ -228,11 +228,20 @@ def _help_compare(flags: dict[str, Any]) -> None:
 
 
 def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
+    from gainlens.beside import helpers
+
+    spec = spec_of(flags)
+    with helpers(spec) as beside:
+        return _measure_and_write(spec, flags, quiet, beside.measured)
+
+
+def _measure_and_write(
+    spec: ComparisonSpec, flags: dict[str, Any], quiet: bool, elsewhere: Callable[[str], Any]
+) -> dict[str, Any]:
     from gainlens import rendering, report, store
     from gainlens.quiet import chatter_silenced
     from gainlens.staging import run_folder
 
-    spec = spec_of(flags)
     out: Path = flags["out"] or Path("runs") / spec.name
     default_run = spec.name == "twins" and flags["out"] is None
     figures: Path = flags["figures"] or (Path("figures") if default_run else out / "figures")
@@ -247,7 +256,7 @@ def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
         from gainlens.resume import Partials
 
         with Partials(out, spec, watch.tell) as keep:
-            comparison = compare(spec, watch, keep)
+            comparison = compare(spec, watch, keep, elsewhere)
             watch.phase("drawing figures, writing tables")
             written = rendering.write_run(out, figures, comparison)
     if not quiet:

@@ -10,20 +10,6 @@ import torch
 from gainlens.limits import first_line, ran_out
 from gainlens.resultfile import shown
 from gainlens.shards import INDEX, SINGLE, tensor_files
-from gainlens.spec import TWIN_PREFIX
-
-TWINS = Path(__file__).parent / "twins"
-
-
-def resolve(source: str) -> str:
-    """A directory or hub name; `gainlens:NAME` is a checkpoint that ships with the package."""
-    if not source.startswith(TWIN_PREFIX):
-        return source
-    folder = TWINS / source.removeprefix(TWIN_PREFIX)
-    if folder.parent != TWINS or not folder.is_dir():
-        known = ", ".join(sorted(TWIN_PREFIX + path.name for path in TWINS.glob("*-*")))
-        raise ValueError(f"no checkpoint {source} ships with gainlens; there are {known}")
-    return str(folder)
 
 
 def _sentence(source: str, error: Exception) -> str:

@@ -4,7 +4,7 @@ import datetime
 import gc
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from gainlens.checks import scale_control
 from gainlens.front_ends import choose_backend
 from gainlens.gain import decompose, decompose_each, reduce_gains
 from gainlens.gram import kernel_name
-from gainlens.hub import read_config, read_tokenizer, resolve
+from gainlens.hub import read_config, read_tokenizer
 from gainlens.lifecycle import massive_lifecycle
 from gainlens.notebook import hypothesis_test, notebook_residual, side_of
 from gainlens.placement import place
@@ -34,6 +34,7 @@ from gainlens.records import (
     ModelReport,
 )
 from gainlens.rope import check_theta, rope_from_config, rope_report
+from gainlens.sources import is_small, resolve
 from gainlens.spec import ComparisonSpec, ModelSpec
 from gainlens.standing import interventions_of, passes_of
 from gainlens.stats import halves_interval
@@ -106,8 +107,19 @@ class _InMemory:
         return measured.report
 
 
+Elsewhere = Callable[[str], Measured | None]
+"""What another process measured of a model, by its key; None where it is to be measured here."""
+
+
+def _nowhere(key: str) -> Measured | None:
+    return None
+
+
 def compare(
-    spec: ComparisonSpec, watch: Watch | None = None, keep: Keep | None = None
+    spec: ComparisonSpec,
+    watch: Watch | None = None,
+    keep: Keep | None = None,
+    elsewhere: Elsewhere = _nowhere,
 ) -> Comparison:
     """Measure every model of a comparison on the same texts and judge.
 
@@ -119,6 +131,7 @@ def compare(
         watch: told of every model and prompt that is done.
         keep: asked for every model before it is measured, and given it afterwards; without it all
             models' captures are in memory together.
+        elsewhere: asked for every model that was not kept (beside.helpers).
 
     Raises ValueError with one sentence for whatever the user can mend.
     """
@@ -131,7 +144,11 @@ def compare(
         with watch.model(model.label or model.key, _prompts_to_run(spec, model, prompts)):
             reports.append(
                 decided(keep.take(model, prompts))
-                or keep.add(model, prompts, measure(spec, model, prompts, watch))
+                or keep.add(
+                    model,
+                    prompts,
+                    elsewhere(model.key) or measure(spec, model, prompts, watch),
+                )
             )
         gc.collect()
     rule = spec.rule
@@ -213,6 +230,7 @@ def measure(
 ) -> Measured:
     """Load one model, capture it on the prompts, decompose, and intervene."""
     watch = watch or _Silent()
+    _set_threads(spec, model, prompts)
     loaded = load(
         model.hf_name,
         name=model.key,
@@ -225,7 +243,6 @@ def measure(
     check_sites(loaded.model, spec.ablate)
     weight, ln_weight, tied = unembedding(loaded.model)
     spectrum = unembed_gram(weight)
-    _set_threads(loaded, prompts)
     captured = capture(
         loaded.model,
         prompts,
@@ -313,15 +330,11 @@ def _backend(spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts) ->
     return choose_backend(config, max(len(tokens) for tokens in prompts.tokens))
 
 
-_SMALL_MODEL, _SHORT_PROMPT = 512, 1024
-"""Up to this d_model and this many tokens one thread is faster than two: 1.5 s against 2.2 s a
-twin, measured; at 8,192 tokens two are, 1.2 s against 2.0 a prompt."""
-
-
-def _set_threads(loaded: LoadedModel, prompts: EncodedPrompts) -> None:
-    small = loaded.checkpoint.d_model <= _SMALL_MODEL
-    short = max(len(tokens) for tokens in prompts.tokens) <= _SHORT_PROMPT
-    torch.set_num_threads(1 if small and short else _THREADS)
+def _set_threads(spec: ComparisonSpec, model: ModelSpec, prompts: EncodedPrompts) -> None:
+    """Before a model is touched: sums over threads differ in their last bits."""
+    config = read_config(resolve(model.hf_name), spec.revision, spec.trust_remote_code)
+    small = is_small(config.hidden_size, max(len(tokens) for tokens in prompts.tokens))
+    torch.set_num_threads(1 if small else _THREADS)
 
 
 def _of_role(reports: Sequence[ModelReport], role: str) -> ModelReport:

@@ -17,10 +17,11 @@ from typing import Any, Final
 from uuid import uuid4
 
 from gainlens.held import Held
-from gainlens.hub import read_config, resolve
+from gainlens.hub import read_config
 from gainlens.pipeline import Measured, environment
 from gainlens.rebuild import rebuild
 from gainlens.records import Capture, EncodedPrompts, ModelReport
+from gainlens.sources import resolve
 from gainlens.spec import ComparisonSpec, ModelSpec
 from gainlens.store import HEADS, TOKENS, TokenTable, plain, write_heads
 from gainlens.tables import Shape, TableFile, read_capture

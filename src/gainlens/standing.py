@@ -7,11 +7,12 @@ from functools import partial
 
 from gainlens.checkpoints import LoadedModel
 from gainlens.controls import bos_effects, massive_effects
-from gainlens.hub import read_config, resolve
+from gainlens.hub import read_config
 from gainlens.interventions import ablated_model, intervene
 from gainlens.last_block import baseline_of
 from gainlens.records import Capture, Decomposition, EncodedPrompts, Interventions
 from gainlens.rope import rope_from_config
+from gainlens.sources import resolve
 from gainlens.spec import ComparisonSpec
 
 

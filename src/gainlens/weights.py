@@ -6,10 +6,11 @@ What of the claim can be said of a 70B model on a laptop.
 from pathlib import Path
 from typing import Any
 
-from gainlens.hub import check_directory, fetch_some, resolve
+from gainlens.hub import check_directory, fetch_some
 from gainlens.records import RopeReport, UnembedReport
 from gainlens.rope import rope_report
 from gainlens.shards import json_object
+from gainlens.sources import resolve
 from gainlens.unembed import (
     read_final_norm,
     read_unembedding,
