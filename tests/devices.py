@@ -8,7 +8,6 @@ one of a third, as those of several GPUs do.
 from contextlib import contextmanager
 
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -85,18 +84,6 @@ def _run(function, args, kwargs):
 
 def _numbers(value):
     return value.numbers if isinstance(value, Placed) else value
-
-
-def put(module: nn.Module, where: torch.device) -> None:
-    """A module's parameters and buffers onto a device, as `module.to` would."""
-    for part in module.modules():
-        for name, weight in list(part._parameters.items()):
-            if weight is not None:
-                placed = nn.Parameter(Placed(weight.detach(), where), requires_grad=False)
-                part._parameters[name] = placed
-        for name, buffer in list(part._buffers.items()):
-            if buffer is not None:
-                part._buffers[name] = Placed(buffer, where)
 
 
 @contextmanager

@@ -15,8 +15,12 @@ from gainlens.gain import (
     head_split,
     log_mean,
     massive_tokens,
+    of_blocks,
+    of_tokens,
     reduce_gains,
     reduce_norms,
+    reduce_splits,
+    split_log_gain,
 )
 from gainlens.gram import CHUNK_ELEMENTS, gram_columns, top_components
 from gainlens.records import Capture
@@ -360,3 +364,60 @@ def test_heads_of_an_attention_have_parts_that_sum_to_its_own(vectors):
     np.testing.assert_allclose(parts[:, 0], onto, atol=1e-13)
     with pytest.raises(ValueError, match=r"^this capture has no heads: make it with capture\(.*"):
         head_split(plain)
+
+
+@pytest.fixture
+def whole(vectors) -> Capture:
+    """A capture that lacks nothing."""
+    rng = np.random.default_rng(1)
+    tokens = sum(LENGTHS)
+    return dataclasses.replace(
+        capture_of(*vectors),
+        visible=rng.uniform(size=(2, tokens)),
+        null=rng.uniform(size=(2, tokens)),
+        sink=rng.uniform(size=(LAYERS, 4, len(LENGTHS))),
+        heads=rng.normal(size=(LAYERS, 4, 3, tokens)),
+        token_text=tuple(f"t{index}" for index in range(tokens)),
+    )
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("selection", CLASS_SELECTIONS)
+def test_all_splits_at_once_and_some_blocks_at_a_time_give_the_same(whole, selection, reduction):
+    tokens = decompose(whole)
+    parts = {split: split_log_gain(whole, split) for split in SPLITS}
+    together = reduce_splits(whole, tokens, parts, selection, reduction)
+    for split in SPLITS:
+        alone = reduce_gains(whole, decompose(whole, split=split), selection, reduction)
+        for name in ("log_gain", "attention", "mlp", "remainder"):
+            np.testing.assert_array_equal(
+                getattr(together[split], name), getattr(alone, name), err_msg=split
+            )
+        assert (alone.selection, alone.reduction) == (selection, reduction)
+    pieces = [of_blocks(whole, tokens, slice(start, start + 2)) for start in (0, 2)]
+    log_gains = [reduce_gains(*piece, selection, reduction).log_gain for piece in pieces]
+    assert [len(each) for each in log_gains] == [2, 1]
+    np.testing.assert_array_equal(np.concatenate(log_gains), together[SPLITS[0]].log_gain)
+
+
+def test_some_blocks_and_some_tokens_are_those_of_the_whole(whole):
+    some, own = of_blocks(whole, decompose(whole), slice(1, 3))
+    for name in ("top_value", "top_index", "sink", "heads"):
+        np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[1:3])
+    np.testing.assert_array_equal(some.gram, whole.gram[:, 1:3])
+    np.testing.assert_array_equal(own.remainder, decompose(whole).remainder[1:3])
+    np.testing.assert_array_equal(own.norm_in, decompose(whole).norm_in[1:3])
+    assert some.normed is whole.normed
+    later = of_tokens(whole, slice(4, 12))
+    for name in ("prompt", "position", "token_id", "normed"):
+        np.testing.assert_array_equal(getattr(later, name), getattr(whole, name)[4:12])
+    for name in ("gram", "visible", "null", "heads"):
+        np.testing.assert_array_equal(getattr(later, name), getattr(whole, name)[..., 4:12])
+    np.testing.assert_array_equal(later.top_index, whole.top_index[:, 4:12])
+    np.testing.assert_array_equal(later.top_value, whole.top_value[:, 4:12])
+    assert later.token_text == whole.token_text[4:12]
+    assert later.sink is whole.sink
+    bare = dataclasses.replace(whole, visible=None, null=None, heads=None, token_text=None)
+    assert of_tokens(bare, slice(2)).heads is None
+    assert of_tokens(bare, slice(2)).token_text is None
+    assert of_blocks(bare, decompose(bare), slice(1))[0].heads is None

@@ -51,6 +51,23 @@ def test_the_last_is_held_whatever_its_size_and_alone():
     assert made == ["a", "b", "a"]
 
 
+def test_room_is_made_before_the_next_is_made():
+    there = []
+    sizes = {"small": 10, "large": 150, "next": 150}
+
+    def maker(key):
+        def make():
+            there.append(sorted(several._held))
+            return Record(np.zeros(sizes[key]))
+
+        return make
+
+    several = Held({key: maker(key) for key in sizes}, 1600)
+    for key in ("small", "large", "next"):
+        several[key]
+    assert there == [[], ["small"], []]  # large and another as large are 2,400 bytes
+
+
 def test_an_unknown_key_is_a_key_error_and_loses_nothing():
     made = []
     several = held(0, made)

@@ -310,6 +310,12 @@ def test_unknown_parts_are_unknown_in_the_map(run):
     script_json(data)
 
 
+def test_blocks_in_pieces_give_the_same_curves(run, monkeypatch):
+    before = data_behind(run)
+    monkeypatch.setattr("gainlens.page.drawn._CELLS_AT_ONCE", 1)
+    assert data_behind(run) == before
+
+
 def test_a_deep_run_with_long_prompts_stays_small():
     run = planted_run(depth=32, prompts=13, lengths=(390, 400), models=2)
     data = data_behind(run)

@@ -5,7 +5,9 @@ y leaves; y = x + a + m up to rounding.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -173,6 +175,38 @@ def decompose(
         is_bos=capture.position == 0,
         is_massive=massive_tokens(capture, massive_ratio),
     )
+
+
+def of_blocks(
+    capture: Capture, decomposition: Decomposition, blocks: slice
+) -> tuple[Capture, Decomposition]:
+    """Both of some blocks alone, as views; what belongs to the last block stays as it is."""
+    first = _there(capture, "top_value", "top_index", "sink", "heads")
+    grids = _there(
+        decomposition, "log_gain", "attention", "mlp", "remainder", "norm_in", "norm_out"
+    )
+    some = {name: value[blocks] for name, value in first.items()}
+    own = {name: value[blocks] for name, value in grids.items()}
+    return replace(capture, gram=capture.gram[:, blocks], **some), replace(decomposition, **own)
+
+
+def of_tokens(capture: Capture, tokens: slice) -> Capture:
+    """Of some tokens alone, as views; attention on position 0, a prompt's, stays as it is."""
+    last = _there(
+        capture, "prompt", "position", "token_id", "gram", "normed", "visible", "null", "heads"
+    )
+    return replace(
+        capture,
+        **{name: value[..., tokens] for name, value in last.items()},
+        top_value=capture.top_value[:, tokens],
+        top_index=capture.top_index[:, tokens],
+        token_text=None if capture.token_text is None else capture.token_text[tokens],
+    )
+
+
+def _there(record: Any, *names: str) -> dict[str, Any]:
+    """Those arrays of a record that it has."""
+    return {name: getattr(record, name) for name in names if getattr(record, name) is not None}
 
 
 def decompose_each(

@@ -10,12 +10,12 @@ import numpy as np
 
 T = TypeVar("T")
 BUDGET: Final = 1 << 28
-"""Bytes that values are held up to; the one asked for last is held whatever its size."""
+"""Bytes of what is held when another is made; the one asked for last is held whatever its size."""
 
 
 class Held(Mapping[str, T], Generic[T]):
-    """Values by key, each made by its function when asked for.  Those asked for last are held while
-    their arrays fit together into `budget` bytes."""
+    """Values by key, each made by its function when asked for.  Those asked for last are held, as
+    long as one more, as large as the largest, would still fit into `budget` bytes."""
 
     def __init__(self, makers: Mapping[str, Callable[[], T]], budget: int = BUDGET) -> None:
         self._makers = dict(makers)
@@ -27,10 +27,9 @@ class Held(Mapping[str, T], Generic[T]):
         with self._lock:
             if key not in self._held:
                 make = self._makers[key]
-                self._make_room(0)  # before the next is made, not after: two do not fit either
+                self._make_room()
                 self._held[key] = make()
             self._held.move_to_end(key)
-            self._make_room(1)
             return self._held[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -39,9 +38,12 @@ class Held(Mapping[str, T], Generic[T]):
     def __len__(self) -> int:
         return len(self._makers)
 
-    def _make_room(self, least: int) -> None:
-        while len(self._held) > least and sum(map(nbytes, self._held.values())) > self._budget:
+    def _make_room(self) -> None:
+        """For one as large as the largest: before it is made, since both may not fit."""
+        sizes = [nbytes(value) for value in self._held.values()]
+        while sizes and sum(sizes) + max(sizes) > self._budget:
             self._held.popitem(last=False)
+            sizes.pop(0)
 
 
 def nbytes(record: Any) -> int:

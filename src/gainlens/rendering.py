@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,13 +123,10 @@ def _write_tokens(comparison: Comparison, report: ModelReport, tokens: TokenTabl
     """One model's rows, and what is drawn of them: two models' tokens may not fit into memory."""
     key = report.checkpoint.name
     capture, decomposition = comparison.captures[key], comparison.decompositions[key]
-    with ThreadPoolExecutor(1) as beside:  # compression needs no interpreter
-        rows = beside.submit(tokens.add, report, capture, decomposition)
-        drawn = Drawn(
-            norms=figures.class_norms(decomposition),
-            quartiles=figures.position_quartiles(decomposition),
-            explored=explored(comparison, report, capture, decomposition),
-            sink=capture.sink,
-        )
-        rows.result()
-    return drawn
+    tokens.add(report, capture, decomposition)
+    return Drawn(
+        norms=figures.class_norms(decomposition),
+        quartiles=figures.position_quartiles(decomposition),
+        explored=explored(comparison, report, capture, decomposition),
+        sink=capture.sink,
+    )

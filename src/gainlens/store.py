@@ -286,8 +286,8 @@ def token_columns(
         "layer": np.repeat(np.asarray(blocks), tokens).astype(np.int16),
         "class": words(classes, ["bos", "massive", "ordinary"]),
     }
-    for name in GRAM_COLUMNS:
-        columns[name] = grid(capture.column(name), np.float32)
+    for name, column in zip(GRAM_COLUMNS, capture.gram, strict=True):
+        columns[name] = grid(column, np.float32)
     for name in ("log_gain", "attention", "mlp"):
         columns[name] = grid(getattr(decomposition, name), np.float32)
     columns["normed"] = at_last(capture.normed)

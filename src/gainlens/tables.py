@@ -100,7 +100,7 @@ def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) 
         return None if rows.unknown(names[0]) else np.stack([last(name) for name in names])
 
     ranks = [rank for rank in range(TOP_COMPONENTS) if not rows.unknown(f"top_value_{rank}")]
-    return Capture(
+    capture = Capture(
         prompt=prompt,
         position=position,
         token_id=rows.values("token_id")[:length].astype(np.int64),
@@ -113,6 +113,15 @@ def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) 
         sink=_sink(heads, model, shape),
         token_text=None if rows.unknown("text") else rows.texts("text", length),
     )
+    _give_back()
+    return capture
+
+
+def _give_back() -> None:
+    """What Arrow keeps of columns that were read, to the system: 200 MB of a long run."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
 
 
 def _sink(heads: TableFile, model: str, shape: Shape) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gainlens.axes import GLOSSARY, TOKEN_CLASSES
+from gainlens.axes import GLOSSARY, TOKEN_CLASSES, ClassSelection
 from gainlens.figures.blocks import draw_gain
 from gainlens.figures.style import (
     COMPONENTS,
@@ -51,11 +51,11 @@ def class_norms(decomposition: Decomposition) -> ClassNorms:
 
     `decomposition` is of one model, from `gainlens.decompose`; L2 norms.
     """
-    states = np.concatenate([decomposition.norm_in, decomposition.norm_out[-1:]])
+    states = [*decomposition.norm_in, decomposition.norm_out[-1]]
 
-    def median(name: str) -> np.ndarray:
-        chosen = states[:, decomposition.tokens_of(name)]  # type: ignore[arg-type]
-        return np.median(chosen, axis=1) if chosen.shape[1] else np.full(len(states), np.nan)
+    def median(name: ClassSelection) -> np.ndarray:
+        chosen = decomposition.tokens_of(name)
+        return np.array([np.median(norms[chosen]) if chosen.any() else np.nan for norms in states])
 
     return ClassNorms(median("bos"), median("massive"), median("ordinary"))
 

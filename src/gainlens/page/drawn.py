@@ -12,7 +12,14 @@ from typing import Any, Final
 import numpy as np
 
 from gainlens.axes import CLASS_SELECTIONS, GLOSSARY, REDUCTIONS, SPLITS, Split
-from gainlens.gain import Parts, prompt_slices, reduce_splits, split_log_gain
+from gainlens.gain import (
+    Parts,
+    of_blocks,
+    of_tokens,
+    prompt_slices,
+    reduce_splits,
+    split_log_gain,
+)
 from gainlens.records import Capture, Comparison, Decomposition, ModelReport, PromptGains
 from gainlens.spec import Rule
 from gainlens.stats import simultaneous_band
@@ -23,6 +30,8 @@ MAP_CELLS: Final = 190_000
 """Blocks x tokens over all maps: 7 numbers of 2 bytes in base64 each, so at most 3.6 MB."""
 LONGEST_MAP: Final = 384
 """Tokens of a prompt that the map shows at most."""
+_CELLS_AT_ONCE: Final = 1 << 20
+"""Blocks x tokens whose splits are in memory together: 50 MB."""
 _UNKNOWN: Final = -32768
 _FULL: Final = 32767
 
@@ -66,19 +75,38 @@ def explored(
     comparison: Comparison, report: ModelReport, capture: Capture, decomposition: Decomposition
 ) -> Explored:
     """One model of a comparison; the maps of all its models together stay within MAP_CELLS."""
-    rule, longest = comparison.spec.rule, _shown_tokens(comparison)
-    parts: dict[Split, Parts] = {split: split_log_gain(capture, split) for split in SPLITS}
-    curves: dict[str, Any] = {}
-    for selection, reduction in product(CLASS_SELECTIONS, REDUCTIONS):
-        if decomposition.tokens_of(selection).any():
-            gains = reduce_splits(capture, decomposition, parts, selection, reduction)
-            curves[f"{selection}/{reduction}"] = _curve(gains, rule)
-    return {"curves": curves, "maps": _maps(report, capture, decomposition, parts, longest)}
+    longest = _shown_tokens(comparison)
+    return {
+        "curves": _curves(capture, decomposition, comparison.spec.rule),
+        "maps": _maps(report, capture, decomposition, longest),
+    }
 
 
-def _curve(gains: Mapping[Split, PromptGains], rule: Rule) -> dict[str, Any]:
-    """Log gain with its simultaneous band, and its parts under each split; nats a block."""
-    log_gain = gains[SPLITS[0]].log_gain
+def _curves(capture: Capture, decomposition: Decomposition, rule: Rule) -> dict[str, Any]:
+    """Every class and reduction that has tokens; some blocks at a time, for their memory."""
+    layers, tokens = decomposition.log_gain.shape
+    step = max(1, _CELLS_AT_ONCE // max(1, tokens))
+    pieces: dict[str, list[Mapping[Split, PromptGains]]] = {}
+    for start in range(0, layers, step):
+        some, own = of_blocks(capture, decomposition, slice(start, start + step))
+        parts: dict[Split, Parts] = {split: split_log_gain(some, split) for split in SPLITS}
+        for selection, reduction in product(CLASS_SELECTIONS, REDUCTIONS):
+            if own.tokens_of(selection).any():
+                gains = reduce_splits(some, own, parts, selection, reduction)
+                pieces.setdefault(f"{selection}/{reduction}", []).append(gains)
+    return {name: _curve(each, rule) for name, each in pieces.items()}
+
+
+def _curve(pieces: Sequence[Mapping[Split, PromptGains]], rule: Rule) -> dict[str, Any]:
+    """Log gain with its simultaneous band, and its parts under each split; nats a block.
+
+    pieces: of some blocks each, in their order.
+    """
+
+    def grid(split: Split, part: str) -> np.ndarray:
+        return np.concatenate([getattr(gains[split], part) for gains in pieces])
+
+    log_gain = grid(SPLITS[0], "log_gain")
     low, high = simultaneous_band(
         log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
     )
@@ -89,8 +117,10 @@ def _curve(gains: Mapping[Split, PromptGains], rule: Rule) -> dict[str, Any]:
         "low": _rounded(low),
         "high": _rounded(high),
         "parts": {
-            split: [_rounded(part[:, known].mean(axis=1)) for part in (own.attention, own.mlp)]
-            for split, own in gains.items()
+            split: [
+                _rounded(grid(split, part)[:, known].mean(axis=1)) for part in ("attention", "mlp")
+            ]
+            for split in SPLITS
         },
     }
 
@@ -128,16 +158,9 @@ def _shown(capture: Capture, longest: int) -> list[slice]:
 
 
 def _maps(
-    report: ModelReport,
-    capture: Capture,
-    tokens: Decomposition,
-    parts: Mapping[Split, Parts],
-    longest: int,
+    report: ModelReport, capture: Capture, tokens: Decomposition, longest: int
 ) -> list[dict[str, Any]]:
     """The log gain of some prompts' tokens, and its parts under each split."""
-    values = {"log_gain": tokens.log_gain}
-    for split, both in parts.items():
-        values |= {f"attention/{split}": both[0], f"mlp/{split}": both[1]}
     indices = shown_prompts(len(report.prompts.ids))
     return [
         {
@@ -145,10 +168,19 @@ def _maps(
             "tokens": len(report.prompts.tokens[index]),
             "texts": _texts(capture, shown),
             "classes": _classes(tokens, shown),
-            "values": {name: _packed(grid[:, shown]) for name, grid in values.items()},
+            "values": {"log_gain": _packed(tokens.log_gain[:, shown])}
+            | _parts(of_tokens(capture, shown)),
         }
         for index, shown in zip(indices, _shown(capture, longest), strict=True)
     ]
+
+
+def _parts(capture: Capture) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for split in SPLITS:
+        attention, mlp = split_log_gain(capture, split)
+        found |= {f"attention/{split}": _packed(attention), f"mlp/{split}": _packed(mlp)}
+    return found
 
 
 def _texts(capture: Capture, tokens: slice) -> list[str]:
