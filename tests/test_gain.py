@@ -12,6 +12,7 @@ from gainlens.axes import CLASS_SELECTIONS, GRAM_COLUMNS, REDUCTIONS, SPLITS
 from gainlens.gain import (
     cosines,
     decompose,
+    decompose_each,
     head_split,
     log_mean,
     massive_tokens,
@@ -421,3 +422,22 @@ def test_some_blocks_and_some_tokens_are_those_of_the_whole(whole):
     assert of_tokens(bare, slice(2)).heads is None
     assert of_tokens(bare, slice(2)).token_text is None
     assert of_blocks(bare, decompose(bare), slice(1))[0].heads is None
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("selection", CLASS_SELECTIONS)
+def test_norms_alone_reduce_to_the_same_log_gain(whole, selection, reduction):
+    tokens = decompose(whole)
+    gains = reduce_gains(whole, tokens, selection, reduction).log_gain
+    norms = tokens.norm_in, tokens.norm_out
+    alone = reduce_norms(*norms, whole.prompt, tokens.tokens_of(selection), reduction)
+    np.testing.assert_allclose(alone, gains, rtol=1e-12)  # log y/x against half of log y^2/x^2
+    assert np.isfinite(alone[:, 0]).all() == (selection != "massive")
+
+
+def test_each_models_decomposition_is_made_under_what_was_asked(whole):
+    each = decompose_each({"one": whole}, split="path", massive_ratio=1.01)
+    want = decompose(whole, split="path", massive_ratio=1.01)
+    np.testing.assert_array_equal(each["one"].mlp, want.mlp)
+    np.testing.assert_array_equal(each["one"].is_massive, want.is_massive)
+    assert (each["one"].split, want.is_massive.any()) == ("path", True)
