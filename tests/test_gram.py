@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gainlens import gram
 from gainlens.gram import block_numbers, gram_columns, kernel_name, top_components
@@ -18,6 +19,20 @@ def activations(shape, dtype=torch.float32, seed=0) -> list[torch.Tensor]:
     x, a, m = (torch.randn(shape) * size for size in (3.0, 1.0, 2.0))
     x[..., 1] += 300
     return [part.to(dtype) for part in (x, a, m, x + a + m)]
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that an operation makes; views are none."""
+
+    nbytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        given = {one.untyped_storage().data_ptr() for one in args if isinstance(one, torch.Tensor)}
+        for one in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(one, torch.Tensor) and one.untyped_storage().data_ptr() not in given:
+                self.nbytes = max(self.nbytes, one.nbytes)
+        return made
 
 
 @pytest.fixture
@@ -51,6 +66,26 @@ def test_columns_equal_float64_inner_products():
         scale = left.norm(dim=-1) * right.norm(dim=-1)
         error = (got[:, column] - (left * right).sum(-1)).abs() / scale
         assert float(error.max()) < 1e-6, gram.GRAM_COLUMNS[column]
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5])
+def test_slices_of_tokens_give_the_numbers_of_one(tokens, monkeypatch):
+    """15 tokens in slices of 1, 2 (with one left over) and 5."""
+    parts = activations((3, 5, 64))
+    want = block_numbers(*parts).packed
+    monkeypatch.setitem(gram.CHUNK_ELEMENTS, "cpu", tokens * 64)
+    assert torch.equal(block_numbers(*parts).packed, want)
+
+
+def test_no_temporary_grows_with_the_prompt():
+    """The largest thing that is made on the CPU of 64 slices of tokens is no larger than a slice's,
+    beside the numbers themselves."""
+    parts = activations((64 * gram.CHUNK_ELEMENTS["cpu"] // 512, 512))
+    made = Largest()
+    with made:
+        numbers = block_numbers(*parts)
+    largest = max(gram.CHUNK_ELEMENTS["cpu"] * 4, numbers.packed.nbytes)
+    assert made.nbytes <= largest < parts[0].nbytes / 3
 
 
 def test_cpu_computes_with_torch_and_never_asks_for_triton(no_triton):

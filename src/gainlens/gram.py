@@ -124,10 +124,15 @@ def top_components(
 ) -> tuple[Float[Tensor, "*batch token rank"], Int[Tensor, "*batch token rank"]]:
     """The largest |components| of a stream with their sign, largest first, and their dimensions.
 
-    Shape: [..., token, d_model] -> two of [..., token, min(4, d_model)], in plain torch.
+    Shape: [..., token, d_model] -> two of [..., token, min(4, d_model)], in plain torch; in slices
+    of tokens, as the columns.
     """
     rank = min(TOP_COMPONENTS, y.shape[-1])
-    index = y.abs().topk(rank, dim=-1).indices
+    flat = y.reshape(-1, y.shape[-1])
+    index = torch.empty(len(flat), rank, dtype=torch.int64, device=y.device)
+    for part in token_slices(flat):
+        index[part] = flat[part].abs().topk(rank, dim=-1).indices
+    index = index.reshape(*y.shape[:-1], rank)
     return y.gather(-1, index).float(), index
 
 
