@@ -201,6 +201,8 @@ def test_the_terminal_report_names_verdict_parts_and_dissent(pair, tmp_path, cap
     for word in ("CONFIRMED", "EXPANDS", "CONTRACTS", "Dissent", "CONFOUNDED", "Mistral (ref)"):
         assert word in printed
     assert "\x1b" not in printed  # no control codes in a pipe
+    seconds = json.loads((tmp_path / "o" / "result.json").read_text("utf-8"))["seconds"]
+    assert f"Measured in {seconds:.1f} s, written to" in printed
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ def print_comparison(comparison: Comparison, written: Sequence[Path]) -> None:
     if verdict.attribution_note:
         console.print(f"Attribution: {escape(verdict.attribution_note)}", highlight=False)
     folders = sorted({str(path.parent) for path in written})
-    console.print(f"Written to {escape(', '.join(folders))} in {comparison.seconds:.1f} s")
+    where = escape(", ".join(folders))
+    console.print(f"Measured in {comparison.seconds:.1f} s, written to {where}")
 
 
 def _table(title: str, *columns: str) -> Table:
