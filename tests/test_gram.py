@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -66,6 +67,16 @@ def test_columns_equal_float64_inner_products():
         scale = left.norm(dim=-1) * right.norm(dim=-1)
         error = (got[:, column] - (left * right).sum(-1)).abs() / scale
         assert float(error.max()) < 1e-6, gram.GRAM_COLUMNS[column]
+
+
+def test_top_components_are_numpys_largest_in_size_with_their_sign():
+    y = -activations((2, 3, 50))[3]  # the largest of every token is negative
+    value, index = top_components(y)
+    order = np.argsort(-np.abs(y.numpy()), axis=-1)[..., :4]
+    np.testing.assert_array_equal(index.numpy(), order)
+    np.testing.assert_array_equal(value.numpy(), np.take_along_axis(y.numpy(), order, -1))
+    assert (value[..., 0] < -200).all()
+    assert (value > 0).any()
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 5])
