@@ -7,7 +7,7 @@ writes src/gainlens/data/calibration.csv.
 
 from pathlib import Path
 
-from gainlens.calibration import write_calibration
+from calibration import write_calibration
 
 if __name__ == "__main__":
     write_calibration(Path(__file__).parents[1] / "src/gainlens/data/calibration.csv")

@@ -4,7 +4,7 @@ python scripts/compare.py            the shipped twins: offline, on a laptop, in
 python scripts/compare.py --help     every flag, with examples
 """
 
-from gainlens.cli import main
+from gainlens.cli.compare import main
 
 if __name__ == "__main__":
     main()

@@ -81,7 +81,7 @@ def test_shapes_and_dtypes_are_checked_while_tests_run():
     from beartype.roar import BeartypeException
     from jaxtyping import TypeCheckError
 
-    from gainlens.gain import log_mean
+    from gainlens.metrics.splits import log_mean
 
     with pytest.raises((BeartypeException, TypeCheckError)):
         log_mean(np.ones(3, dtype=np.float32), np.ones(3, dtype=np.float32))

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted_run import planted_run, write_files
+from planting.runs import planted_run, write_files
 from sybil.document import Document
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import gainlens
-from gainlens import figures, records
-from gainlens.axes import GLOSSARY
-from gainlens.columns import DEFINITIONS
-from gainlens.command import gainlens_command
+from gainlens import figures
+from gainlens.cli.commands import gainlens_command
+from gainlens.core.glossary import DEFINITIONS, GLOSSARY
+from gainlens.records import comparison as records
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

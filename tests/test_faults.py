@@ -12,15 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import BACK_ENDS
-from planted import planted_checkpoint
+from planting.checkpoints import BACK_ENDS
+from planting.planted_blocks import TEXTS, planted_checkpoint
 from safetensors.torch import load_file, save_file
-from test_planted import TEXTS
 
 import gainlens
-from gainlens.checkpoints import load
-from gainlens.cli import compare_command, run
-from gainlens.pipeline import encode_for
+from gainlens.cli.compare import compare_command, run
+from gainlens.models.loading import encode_for, load
 
 fault = pytest.mark.fault
 ROOT = Path(__file__).parents[1]
@@ -204,7 +202,7 @@ def test_names_cannot_leave_the_run_folder(pair, tmp_path):
 
 @fault("a result file whose model keys are paths", "re-scored; only the run folder is written")
 def test_keys_of_a_result_file_cannot_leave_the_run_folder(tmp_path):
-    from test_rescore import document
+    from planting.result_files import document
 
     tree = document()
     tree["models"] = {f"../../{key}": model for key, model in tree["models"].items()}
@@ -233,16 +231,17 @@ def test_a_hundred_megabytes_in_one_line_are_refused(tmp_path):
 def test_a_model_that_turns_with_another_theta_stops_the_comparison(
     pair, tmp_path, capsys, monkeypatch
 ):
-    from gainlens import pipeline
+    from gainlens.models.loading import load
+    from gainlens.runs import measuring
 
-    plain = pipeline.load
+    plain = load
 
     def edited(*args, **options):
         loaded = plain(*args, **options)
         loaded.model.model.rotary_emb.inv_freq.pow_(1.2)
         return loaded
 
-    monkeypatch.setattr(pipeline, "load", edited)
+    monkeypatch.setattr(measuring, "load", edited)
     flags = [*pair, "--backend", "native", "--no-interventions", "--out", str(tmp_path / "out")]
     assert run(compare_command, flags) == 2
     error = capsys.readouterr().err
@@ -255,7 +254,7 @@ def test_a_model_that_turns_with_another_theta_stops_the_comparison(
 def test_the_result_says_whether_embeddings_are_tied(make_checkpoint):
     for tied in (True, False):
         loaded = load(make_checkpoint(tie_word_embeddings=tied))
-        assert gainlens.checkpoints.unembedding(loaded.model)[2] is tied
+        assert gainlens.weights.of_model.unembedding(loaded.model)[2] is tied
 
 
 # --- the table

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from fuzzing import Target, answer, mutated, targets
+from planting.fuzzing import Target, answer, mutated, targets
 
 NAMES = (
     "rescore", "run", "tokens", "prompts-text", "prompts-jsonl", "ablation", "config", "index",

@@ -40,9 +40,9 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    from planted_run import planted_run
+    from planting.runs import planted_run
 
-    from gainlens.rendering import write_run
+    from gainlens.runs.writing import write_run
 
     folder = tmp_path_factory.mktemp("run")
     write_run(folder, folder / "figures", planted_run())

@@ -9,9 +9,9 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
-from planted_run import planted_run, write_files
+from planting.runs import planted_run, write_files
 
-from gainlens import store
+from gainlens.results.run_folder import RESULT
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "long_context.ipynb"
 COLAB = """
@@ -66,7 +66,7 @@ def test_the_preset_is_one_line_of_its_own():
 def test_it_runs_on_the_twins(tmp_path):
     notebook = run(read(), tmp_path)
     folder = tmp_path / "runs" / "twins"
-    result = json.loads((folder / store.RESULT).read_text("utf-8"))
+    result = json.loads((folder / RESULT).read_text("utf-8"))
     text = printed(notebook)
     assert f"the notebook's rule: {result['hypothesis_test']['verdict']}" in text
     assert result["verdict"]["headline"] in text
@@ -80,7 +80,7 @@ def test_it_runs_on_the_twins(tmp_path):
     ]
     assert len(pictures) == 5
     with zipfile.ZipFile(tmp_path / "gainlens-twins.zip") as archive:
-        assert {store.RESULT, "report.html", "figures/headline.png"} <= set(archive.namelist())
+        assert {RESULT, "report.html", "figures/headline.png"} <= set(archive.namelist())
 
 
 @pytest.mark.slow

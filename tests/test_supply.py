@@ -5,10 +5,9 @@ import runpy
 from pathlib import Path
 
 import pytest
-from planted import planted_checkpoint
-from test_planted import TEXTS
+from planting.planted_blocks import TEXTS, planted_checkpoint
 
-from gainlens.cli import compare_command, run
+from gainlens.cli.compare import compare_command, run
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "src" / "gainlens").rglob("*.py"))

@@ -19,9 +19,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
-from gainlens.columns import DEFINITIONS
-from gainlens.command import gainlens_command
-from gainlens.spec import PRESETS
+from gainlens.core.glossary import DEFINITIONS
+from gainlens.cli.commands import gainlens_command
+from gainlens.core.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "notebooks" / "long_context.ipynb"

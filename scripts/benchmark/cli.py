@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from benchmark.measure import Plan, measure
-from gainlens.benchmarks import BenchRow, merged, read_rows, write_rows
+from benchmark.table import BenchRow, merged, read_rows, write_rows
+from gainlens.activations.gram import kernel_name
 from gainlens.figures import bench_figure, save
-from gainlens.gram import kernel_name
 
 ROOT = Path(__file__).parents[2]
 _PACKAGES = ("torch", "triton", "transformers", "transformer-lens", "nnsight", "numpy")

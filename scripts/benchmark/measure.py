@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmark.methods import METHODS, Method, tokens_of
 from benchmark.shapes import build, config_of
-from gainlens.benchmarks import MEASURED, OUT_OF_MEMORY, REFUSED, BenchRow
+from benchmark.table import MEASURED, OUT_OF_MEMORY, REFUSED, BenchRow
 
 _LEAST, _MOST = 3, 15
 _STATUS = Path("/proc/self/status")

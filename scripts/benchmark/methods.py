@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gainlens.capturing import capture
-from gainlens.records import EncodedPrompts
-from gainlens.sites import kind_of
+from gainlens.activations.capturing import capture
+from gainlens.models.sites import kind_of
+from gainlens.records.inputs import EncodedPrompts
 
 _SITES = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
 

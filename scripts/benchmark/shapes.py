@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from gainlens.front_ends import FRONT_ENDS
+from gainlens.models.backends import FRONT_ENDS
 
 CONTEXT = 131_072
 _LLAMA3 = {

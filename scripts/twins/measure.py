@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gainlens.axes import GRAM_COLUMNS
-from gainlens.gain import decompose, reduce_gains
-from gainlens.gram import gram_columns, top_components
-from gainlens.records import Capture
+from gainlens.activations.gram import gram_columns, top_components
+from gainlens.core.vocabulary import GRAM_COLUMNS
+from gainlens.metrics.decomposition import decompose
+from gainlens.metrics.reductions import reduce_gains
+from gainlens.records.capture import Capture
 from twins import ensemble, tokens
 from twins.ensemble import Shape, Weights
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from gainlens.axes import GLOSSARY
+from gainlens.core.glossary import GLOSSARY
 from gainlens.figures.style import (
     COMPONENTS,
     FAINT,
@@ -28,7 +28,8 @@ from gainlens.figures.style import (
     styled,
     threshold,
 )
-from gainlens.records import BlockGain, ModelReport
+from gainlens.records.comparison import ModelReport
+from gainlens.records.gains import BlockGain
 
 _MARKERS = 12
 """About how many markers a curve carries: enough to tell curves apart without colour."""

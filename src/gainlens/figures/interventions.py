@@ -11,7 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from gainlens.axes import GLOSSARY
+from gainlens.claims.wording import component_label
+from gainlens.core.glossary import GLOSSARY
 from gainlens.figures.style import (
     FAINT,
     INK,
@@ -26,8 +27,9 @@ from gainlens.figures.style import (
     styled,
     threshold,
 )
-from gainlens.records import AblationEffect, Change, Interval, ModelReport, ThetaDose
-from gainlens.wording import component_label
+from gainlens.records.comparison import ModelReport
+from gainlens.records.interval import Interval
+from gainlens.records.interventions import AblationEffect, Change, ThetaDose
 
 QUANTITIES: Final = ("delta_log_gain", "delta_last_gain", "delta_loss")
 _PALE: Final = 0.05

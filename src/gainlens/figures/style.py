@@ -23,8 +23,8 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from gainlens.axes import GLOSSARY
-from gainlens.records import ModelReport
+from gainlens.core.glossary import GLOSSARY
+from gainlens.records.comparison import ModelReport
 
 ONE_COLUMN: Final = 3.4
 TWO_COLUMNS: Final = 7.1

@@ -23,7 +23,8 @@ from gainlens.figures.style import (
     positive,
     styled,
 )
-from gainlens.records import ModelReport, RopeReport
+from gainlens.records.comparison import ModelReport
+from gainlens.records.weights import RopeReport
 
 _CENTRED: Final[Any] = (0, (4, 2))
 _EDGE: Final[Any] = (0, (1, 1.5))

@@ -1,0 +1,137 @@
+"""What the capture costs beside its peers: time and memory against the length of the prompt."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator, StrMethodFormatter
+
+from benchmark.table import OUT_OF_MEMORY, REFUSED, BenchRow
+from gainlens.figures.style import (
+    INK,
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    Style,
+    axes_or_new,
+    legend_above,
+    log_axis,
+    new_figure,
+    styled,
+    threshold,
+)
+
+_METHODS: Final = {
+    "gainlens": ("#D55E00", "o"),
+    "plain": (INK, "s"),
+    "notebook": ("#0072B2", "^"),
+    "nnsight": ("#009E73", "v"),
+    "run_with_cache, five sites": ("#CC79A7", "D"),
+    "run_with_cache, all": ("#8A7B1E", "X"),
+}
+"""Colour and marker of a method; one that is not here is grey."""
+_BACKENDS: Final = {"native": "-", "hooked": (0, (5, 1.5)), "bridge": (0, (1, 1.2))}
+"""Line of a back end."""
+
+
+@styled
+def bench_times(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
+    """Time over the native plain forward pass against prompt length; rows of one machine and model.
+
+    The ratio is of medians of one run; what did not fit is a cross at the panel's upper edge.
+
+    Args:
+        rows: of the bench table.
+        ax: axes to draw on; a new figure where not given.
+
+    Raises ValueError where there are no rows, or rows of several machines or models.
+    """
+    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 3.2)
+    _draw(panel, _one_machine(rows), lambda row: row.times_native_plain)
+    threshold(panel, 1.0, along="x")
+    panel.set_ylabel("time over native plain forward (ratio)")
+    return _finished(panel, rows, outside=ax is None)
+
+
+@styled
+def bench_memory(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
+    """Peak memory above the weights in GB (1e9 bytes) against prompt length, as bench_times.
+
+    Args:
+        rows: of the bench table.
+        ax: axes to draw on; a new figure where not given.
+
+    Raises ValueError where there are no rows, or rows of several machines or models.
+    """
+    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 3.2)
+    _draw(panel, _one_machine(rows), lambda row: row.memory_bytes and row.memory_bytes / 1e9)
+    panel.set_ylabel("peak memory above weights (GB)")
+    return _finished(panel, rows, outside=ax is None)
+
+
+@styled
+def bench_figure(rows: Sequence[BenchRow]) -> Figure:
+    """Time and memory side by side, one line of panels a machine and model, in the rows' order.
+
+    rows: of the bench table.  Raises ValueError where there are none.
+    """
+    groups: dict[tuple[str, str, str], list[BenchRow]] = {}
+    for row in rows:
+        groups.setdefault((row.machine, row.model, row.dtype), []).append(row)
+    figure = new_figure(TWO_COLUMNS, 0.8 + 2.6 * max(1, len(groups)))
+    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False)
+    handles: dict[str, object] = {}
+    for (time, memory), (names, group) in zip(panels, groups.items(), strict=True):
+        bench_times(group, time)
+        bench_memory(group, memory)
+        time.set_title(f"{names[1]}, {names[2]}, untrained weights; {names[0]}")
+        for panel in (time, memory):
+            drawn, labels = panel.get_legend_handles_labels()
+            handles |= dict(zip(labels, drawn, strict=True))
+            panel.get_legend().remove()
+    if handles:
+        last = panels[-1][-1]
+        legend_above(last, outside=True, handles=list(handles.values()), names=list(handles))
+    return figure
+
+
+def _one_machine(rows: Sequence[BenchRow]) -> Sequence[BenchRow]:
+    """The rows; ValueError where they cannot share a panel or there are none."""
+    groups = {(row.machine, row.model, row.dtype) for row in rows}
+    if len(groups) != 1:
+        raise ValueError(
+            f"one panel shows one machine and model, the rows are of {len(groups)}; give the rows "
+            "of one, or draw bench_figure"
+        )
+    return rows
+
+
+def _draw(ax: Axes, rows: Sequence[BenchRow], value: Callable[[BenchRow], float | None]) -> None:
+    curves: dict[tuple[str, str], list[BenchRow]] = {}
+    for row in rows:
+        curves.setdefault((row.backend, row.method), []).append(row)
+    for (backend, method), points in curves.items():
+        colour, marker = _METHODS.get(method, ("#767676", "P"))
+        known = [(row.tokens, found) for row in points if (found := value(row)) is not None]
+        lost = [row.tokens for row in points if row.status in (OUT_OF_MEMORY, REFUSED)]
+        style: Style = {"color": colour, "marker": marker}
+        if known:
+            line = _BACKENDS.get(backend, "-")
+            ax.plot(
+                *zip(*known, strict=True), linestyle=line, label=f"{backend}: {method}", **style
+            )
+        if lost:
+            at: Style = {"transform": ax.get_xaxis_transform(), "clip_on": False}
+            ax.plot(lost, [1.0] * len(lost), linestyle="", color=colour, marker="x", **at)
+
+
+def _finished(ax: Axes, rows: Sequence[BenchRow], *, outside: bool) -> Axes:
+    lengths = sorted({row.tokens for row in rows})
+    ax.set_xscale("log")
+    ax.set_xticks(lengths)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    ax.set_xlabel("prompt (tokens); a cross at the top: out of memory")
+    log_axis(ax.yaxis)
+    legend_above(ax, outside=outside)
+    return ax

@@ -1,0 +1,93 @@
+"""What each attention head writes, projected on the stream; no [token, head, d_model] is made.
+
+A head reads out z and writes z W_O.  Its inner product with a vector v of the stream is <z, W_O v>,
+so v is taken through W_O once for all heads; its squared norm is z G z with G = W_O W_O^T.
+Where an RMSNorm follows (Gemma 2 and 3, OLMo 2), what is added is c g * u, with g the norm's weight
+and c one number a token: each head then adds c g * z W_O, and c follows from what is added.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from gainlens.models.decoders import AttentionOut
+
+UNEXPLAINED = 0.02
+"""Largest share of the writes' norms by which the heads' sum may miss what attention adds: bfloat16
+rounds to 2^-8.  What it must catch is another factor, or a norm that is not known."""
+_SLICE_ELEMENTS = 1 << 22
+"""Elements of an activation that are taken to float32 at a time: 16 MiB."""
+
+
+class HeadNumbers(NamedTuple):
+    """What the heads of a block leave behind of every token."""
+
+    columns: Float32[Tensor, "*batch token head head_column"]
+    """in the order of axes.HEAD_COLUMNS; squared L2 norm"""
+    unexplained: Float32[Tensor, "*batch token"]
+    """|heads' sum + b_O - attn_out| over the sum of all their norms; 0 up to rounding"""
+
+
+def project_heads(
+    z: Float[Tensor, "*batch token head d_head"],
+    x: Float[Tensor, "*batch token d_model"],
+    a: Float[Tensor, "*batch token d_model"],
+    y: Float[Tensor, "*batch token d_model"],
+    out: AttentionOut,
+) -> HeadNumbers:
+    """Each head's write on x and on y, and its squared norm.
+
+    z: what the heads read out, before W_O; x, a, y: resid_pre, attn_out and resid_post of the same
+    block, of any floating dtype.  Accumulated in float32, in slices of tokens.
+    """
+    *batch, heads, d_head = z.shape
+    weight, bias = _written(out, a)
+    per_head = weight.unflatten(0, (heads, d_head))
+    gram = per_head @ per_head.mT
+    streams = [tensor.to(z.device).reshape(-1, x.shape[-1]) for tensor in (x, a, y)]
+    columns: list[Tensor] = []
+    unexplained: list[Tensor] = []
+    step = max(1, _SLICE_ELEMENTS // x.shape[-1])
+    slices = (tensor.split(step) for tensor in (z.reshape(-1, heads, d_head), *streams))
+    for parts in zip(*slices, strict=True):
+        z32, x32, a32, y32 = (part.float() for part in parts)
+        on_x, on_y = (_onto(z32, stream @ weight.T) for stream in (x32, y32))
+        squared = (torch.einsum("thd,hde->the", z32, gram) * z32).sum(-1).clamp_min(0)
+        whole = z32.flatten(-2) @ weight + bias
+        c = torch.ones_like(whole[:, :1]) if out.post_norm is None else _scale(whole, a32)
+        columns.append(torch.stack((c * on_x, c * on_y, c.square() * squared), dim=-1))
+        sizes = a32.norm(dim=-1) + (c * squared.sqrt()).sum(-1)
+        missed = (c * whole - a32).norm(dim=-1)
+        unexplained.append(torch.where(sizes > 0, missed / sizes, 0.0))
+    return HeadNumbers(
+        torch.cat(columns).reshape(*batch, heads, -1), torch.cat(unexplained).reshape(batch)
+    )
+
+
+def _written(out: AttentionOut, a: Tensor) -> tuple[Tensor, Tensor]:
+    """W_O and b_O in float32, times what a norm after them multiplies by."""
+    weight = out.weight.float()
+    bias = weight.new_zeros(weight.shape[1]) if out.bias is None else out.bias.float()
+    if out.post_norm is None:
+        return weight, bias
+    gain = _norm_weight(out.post_norm, a)
+    return weight * gain, bias * gain
+
+
+def _norm_weight(norm: nn.Module, like: Tensor) -> Tensor:
+    """What an RMSNorm multiplies by, up to a factor that c absorbs: its output on ones."""
+    plain = getattr(norm, "original_component", norm)
+    return plain(torch.ones_like(like.reshape(-1, like.shape[-1])[:1]))[0].float()
+
+
+def _onto(z: Tensor, projected: Tensor) -> Tensor:
+    """[token, head, d_head] and a stream through W_O [token, head * d_head] -> [token, head]."""
+    return (z * projected.unflatten(-1, z.shape[1:])).sum(-1)
+
+
+def _scale(whole: Tensor, a: Tensor) -> Tensor:
+    """c with a = c whole, [token, 1]; 0 where nothing is written."""
+    squared = whole.square().sum(-1, keepdim=True)
+    return torch.where(squared > 0, (whole * a).sum(-1, keepdim=True) / squared, 0.0)

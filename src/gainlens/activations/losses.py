@@ -1,0 +1,130 @@
+"""Next-token loss in nats, without ever holding the logits of all tokens."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gainlens.activations.batches import batches
+from gainlens.models.hooks import reading
+from gainlens.models.processes import gathered
+from gainlens.models.sites import ModelSites, sites_of
+from gainlens.records.inputs import EncodedPrompts
+
+CHUNK_LOGITS = {"cpu": 1 << 19, "cuda": 1 << 26}
+"""Logits held at once, elements.  2 MiB in float32 stay in a CPU's cache: measured twice as fast as
+64 MiB; a GPU wants few large kernels."""
+CHUNK_TOKENS = 128
+"""At least so many tokens at once: each slice reads all of W_U."""
+_CHECK_TOKENS = 8
+_CHECK_TOLERANCE = 0.02
+"""Share of the largest |logit|; bfloat16 rounds to 2^-8.  What it must catch is a factor."""
+
+
+class Readout:
+    """The final norm and the unembedding of a model, applied to slices of tokens."""
+
+    def __init__(self, model: nn.Module, sites: ModelSites) -> None:
+        self._sites = sites
+        self._cap = _soft_cap(model)
+
+    def check(self, prompts: EncodedPrompts) -> None:
+        """ValueError where the model makes its logits otherwise (Granite and Cohere scale them)."""
+        tokens = torch.from_numpy(prompts.tokens[0][:_CHECK_TOKENS])[None].to(self._sites.device)
+        streams: list[Tensor] = []
+        last = self._sites.site(f"blocks.{self._sites.num_layers - 1}.hook_resid_post")
+        with torch.no_grad(), reading([(last, streams.append)]):
+            wanted = self._sites.logits(tokens)[0].float()
+        with torch.no_grad():
+            got = self._logits(self.normed(streams[0])[0]).to(wanted.device)
+        if not (got - wanted).abs().max() <= _CHECK_TOLERANCE * wanted.abs().max():
+            raise ValueError(
+                f"this {self._sites.kind} model does more to its logits than a final norm, an "
+                "unembedding and a soft cap, so its loss cannot be taken in slices of tokens"
+            )
+
+    def normed(self, stream: Tensor) -> Tensor:
+        """The last block's output after the final norm, [batch, position, d_model]."""
+        return self._sites.final_norm(stream)
+
+    def _logits(self, normed: Tensor) -> Tensor:
+        logits = self._sites.unembed(normed[None])[0].to(normed.device).float()
+        return logits if self._cap is None else self._cap * torch.tanh(logits / self._cap)
+
+    def losses(
+        self,
+        normed: Float[Tensor, "batch position d_model"],
+        tokens: Int[Tensor, "batch position"],
+        lengths: Int[Tensor, " batch"],
+    ) -> Float[Tensor, "batch prediction"]:
+        """-ln p(next token) of every position but each row's last, nats; NaN in the padding."""
+        predicts = torch.arange(1, tokens.shape[1]) < lengths[:, None]
+        predicts = predicts.to(normed.device)
+        flat = normed[:, :-1][predicts]
+        following = tokens[:, 1:].to(normed.device)[predicts]
+        step = max(CHUNK_TOKENS, CHUNK_LOGITS.get(flat.device.type, 1 << 24) // self._vocabulary)
+        pieces = [
+            cross_entropy(self._logits(part), target, reduction="none")
+            for part, target in zip(flat.split(step), following.split(step), strict=True)
+        ]
+        found = torch.full(predicts.shape, torch.nan, device=normed.device)
+        found[predicts] = torch.cat(pieces)
+        return found
+
+    @property
+    def _vocabulary(self) -> int:
+        shapes = [max(weight.shape) for weight in self._sites.unembed.parameters()]
+        return max(shapes, default=1 << 15)
+
+
+def _soft_cap(model: nn.Module) -> float | None:
+    """Gemma 2 bounds its logits: HookedTransformer's -1 and Hugging Face's None are no bound."""
+    either: Any = model
+    if hasattr(either, "cfg") and hasattr(either.cfg, "output_logits_soft_cap"):
+        cap = either.cfg.output_logits_soft_cap
+    else:
+        hf_model = getattr(either, "original_model", either)
+        cap = getattr(hf_model.config.get_text_config(), "final_logit_softcapping", None)
+    return cap if cap is not None and cap > 0 else None
+
+
+def loss(
+    model: nn.Module, prompts: EncodedPrompts, *, batch_tokens: int | None = None
+) -> Float64[np.ndarray, " prompt"]:
+    """Mean next-token loss of each prompt, nats per token; NaN for a prompt of one token.
+
+    Every token but the first is predicted, from all before it.  Composes with `ablate` and the RoPE
+    interventions.
+
+    Args:
+        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
+        prompts: token ids, from `encode_for`.
+        batch_tokens: prompts of like length run together, up to this many tokens; None is
+            what suits the device.
+
+    Raises ValueError where the model post-processes its logits.
+
+    Examples:
+        >>> gainlens.loss(loaded.model, prompts).shape
+        (2,)
+    """
+    sites = sites_of(model)
+    readout = Readout(model, sites)
+    readout.check(prompts)
+    means: dict[int, float] = {}
+    last = sites.site(f"blocks.{sites.num_layers - 1}.hook_resid_post")
+    for batch in batches(model, prompts, sites.device, batch_tokens):
+        streams: list[Tensor] = []
+        with torch.no_grad(), reading([(last, streams.append)]):
+            sites.run(batch.tokens)
+            losses = readout.losses(readout.normed(streams[0]), batch.tokens, batch.lengths)
+        for index, length, row in zip(batch.index, batch.lengths.tolist(), losses, strict=True):
+            if length > 1:
+                means[index] = float(row[: length - 1].double().mean())
+    found = np.full(len(prompts.tokens), np.nan)
+    for index, mean in gathered(means).items():
+        found[index] = mean
+    return found

@@ -1,0 +1,28 @@
+"""TODO: activations.scale_control."""
+
+import torch
+from torch import Tensor, nn
+
+from gainlens.models.hooks import reading
+from gainlens.models.sites import BLOCK_SITES, sites_of
+
+
+def scale_control(model: nn.Module, tokens: Tensor, weight: Tensor, factor: float = 2.0) -> float:
+    """Largest change of a logit, as a share of the largest |logit|, when the last stream is scaled.
+
+    The final norm forgets its input's scale (up to its epsilon), so this is about 0: whatever is
+    measured after it cannot show what the last block did to the norm.  weight: W_U [d_vocab,
+    d_model]; tokens: [batch, position].
+    """
+    sites = sites_of(model)
+    streams: list[Tensor] = []
+    with torch.no_grad():
+        with reading(
+            [(sites.site(f"blocks.{sites.num_layers - 1}.{BLOCK_SITES[-1]}"), streams.append)]
+        ):
+            sites.run(tokens.to(sites.device))
+        plain, scaled = (
+            sites.final_norm(streams[0] * scale).to(weight.device).float() @ weight.float().T
+            for scale in (1.0, factor)
+        )
+    return float((scaled - plain).abs().max() / plain.abs().max())

@@ -1,0 +1,24 @@
+"""TODO: activations.subspaces."""
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+_SLICE_ELEMENTS = 1 << 22
+
+
+def visible_share(
+    write: Float[Tensor, "*batch token d_model"], basis: Float32[Tensor, "d_model rank"]
+) -> Float32[Tensor, "*batch token"]:
+    """Share of each token's squared norm that lies in the span of `basis`, a fraction.
+
+    For a direction that knows nothing of the basis it is rank / d_model on average; NaN where
+    nothing is written.  Works in slices of tokens: no float32 copy of a long prompt's write.
+    """
+    basis = basis.to(write.device)
+    flat = write.reshape(-1, write.shape[-1])
+    shares: list[Tensor] = []
+    for tokens in flat.split(max(1, _SLICE_ELEMENTS // flat.shape[1])):
+        part = tokens.float()
+        shares.append((part @ basis).square().sum(dim=-1) / part.square().sum(dim=-1))
+    return torch.cat(shares).reshape(write.shape[:-1])

@@ -1,0 +1,284 @@
+"""Intervals for means over prompts and over seeds, chosen by measured coverage.  numpy and scipy.
+
+The unit is the prompt: tokens of one prompt are not independent, so a prompt enters as one number.
+The interval is a symmetric studentised bootstrap (Hall 1988, J. R. Stat. Soc. B 50: from the
+quantile of |t|) in which a resample draws half as many prompts as there are (m out of n; Bickel,
+Goetze & van Zwet 1997).  A small sample understates its own tails, and half-sized resamples make up
+for it.  Coverage of 95 % intervals for the mean of 32 values, one set of 4,000 draws for all rows:
+
+    values                              normal  Student t(3)  exponential  lognormal(1)
+    this one                            0.963   0.967         0.966        0.940
+    same, full-sized resamples          0.955   0.956         0.950        0.917
+    equal-tailed, half-sized            0.959   0.914         0.961        0.941
+    equal-tailed, full-sized            0.951   0.915         0.950        0.927
+    Student's t                         0.954   0.950         0.933        0.889
+
+data/calibration.csv holds what scripts/calibrate.py measures of this one on draws of its own.
+
+No resample is kept: each leaves a count in a histogram of its |t|, so that memory does not grow
+with the number of resamples.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int64
+from scipy.special import stdtrit
+
+from gainlens.claims.histogram import Histogram
+from gainlens.records.interval import Interval
+
+ROUNDING = 1e-12
+"""Values that differ by less (nats) do not differ: float64 logs of ratios, summed over tokens."""
+FEW = 12
+"""Below this many prompts half of them are too few to resample: Student's t instead."""
+CONSTANT = "no interval: every value is the same, so their spread cannot be told"
+UNSTABLE = "no interval: too few distinct values to resample"
+
+_METHOD = "symmetric studentised bootstrap over prompts, half-sized resamples"
+_STUDENT = "Student's t"
+_BLOCK = 128
+"""resamples drawn, and cells treated, at once: their histogram takes 4 MB"""
+Cells = Float64[np.ndarray, "cell prompt"]
+
+
+def _draws(
+    n: int, size: int, resamples: int, rng: np.random.Generator
+) -> Iterator[Float64[np.ndarray, "resample prompt"]]:
+    """The share of `size` draws that fall on each of n prompts; in blocks of resamples."""
+    for start in range(0, resamples, _BLOCK):
+        rows = min(_BLOCK, resamples - start)
+        drawn: Int64[np.ndarray, "resample draw"] = rng.integers(0, n, (rows, size))
+        flat = (drawn + n * np.arange(rows)[:, None]).ravel()
+        yield np.bincount(flat, minlength=rows * n).reshape(rows, n) / size
+
+
+def _moments(
+    weights: np.ndarray, centred: Cells, size: int
+) -> tuple[Float64[np.ndarray, "resample cell"], Float64[np.ndarray, "resample cell"]]:
+    """Mean and squared standard error of resamples of `size` centred values of unit variance."""
+    mean = weights @ centred.T
+    variance = weights @ (centred**2).T - mean**2
+    return mean, np.where(variance > ROUNDING, variance, 0.0) / (size - 1)
+
+
+def _studentised(mean: np.ndarray, squared_error: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample without spread: +-inf, or 0
+        return np.nan_to_num(mean / np.sqrt(squared_error), nan=0.0, posinf=np.inf, neginf=-np.inf)
+
+
+def _standardise(values: Cells) -> tuple[Cells, Float64[np.ndarray, " cell"]]:
+    """Values minus their mean over their standard deviation, and the standard error."""
+    deviation = values.std(axis=1, ddof=1)
+    centred = (values - values.mean(axis=1, keepdims=True)) / deviation[:, None]
+    return centred, deviation / np.sqrt(values.shape[1])
+
+
+def _half_widths(
+    values: Cells, confidence: float, resamples: int, seed: int
+) -> Float64[np.ndarray, " cell"]:
+    """Half the interval's width of each cell, in standard errors of its mean."""
+    n = values.shape[1]
+    if n < FEW:
+        return np.full(len(values), stdtrit(n - 1, (1 + confidence) / 2))
+    centred, _ = _standardise(values)
+    histogram = Histogram(len(values))
+    for weights in _draws(n, n // 2, resamples, np.random.default_rng(seed)):
+        histogram.add(np.abs(_studentised(*_moments(weights, centred, n // 2))))
+    return histogram.quantile(confidence)
+
+
+def _unknown(estimate: float, n: int, confidence: float, method: str, status: str) -> Interval:
+    return Interval(estimate, np.nan, np.nan, n, confidence, method, status)
+
+
+def _too_few(values: np.ndarray, confidence: float, unit: str) -> Interval:
+    """Zero or one value: an estimate at most."""
+    n = len(values)
+    estimate = float(values[0]) if n else np.nan
+    status = f"no interval: {n} {unit}{'' if n == 1 else 's'}, at least 2 are needed"
+    return _unknown(estimate, n, confidence, "none", status)
+
+
+def mean_intervals(
+    values: Cells, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[Interval, ...]:
+    """A two-sided interval for the mean over prompts of each cell; any unit.
+
+    Shape: [cell, prompt].  NaN is a prompt without tokens of the class: left out, and `n` counts
+    the rest.  Cells with equally many prompts share their resamples.  An estimate without an
+    interval (fewer than 2 prompts, no spread) has NaN ends and a status that says why.
+    """
+    assert not np.isinf(values).any(), "a log gain is finite or unknown"
+    counts = (~np.isnan(values)).sum(axis=1)
+    found: dict[int, Interval] = {}
+    for n in np.unique(counts):
+        cells = np.flatnonzero(counts == n)
+        known = values[cells][~np.isnan(values[cells])].reshape(len(cells), n)
+        for start in range(0, len(cells), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            intervals = _equal_sized(known[part], confidence, resamples, seed)
+            found.update(zip(cells[part].tolist(), intervals, strict=True))
+    return tuple(found[cell] for cell in range(len(values)))
+
+
+def _equal_sized(values: Cells, confidence: float, resamples: int, seed: int) -> list[Interval]:
+    n = values.shape[1]
+    if n < 2:
+        return [_too_few(row, confidence, "prompt") for row in values]
+    method = _METHOD if n >= FEW else f"{_STUDENT} over prompts"
+    means = values.mean(axis=1)
+    spread = np.ptp(values, axis=1) > ROUNDING
+    half = np.full(len(values), np.nan)
+    if spread.any():
+        width = _half_widths(values[spread], confidence, resamples, seed)
+        half[spread] = width * _standardise(values[spread])[1]
+    return [
+        _interval(float(means[cell]), float(half[cell]), n, confidence, method, bool(spread[cell]))
+        for cell in range(len(values))
+    ]
+
+
+def _interval(
+    estimate: float, half: float, n: int, confidence: float, method: str, varies: bool = True
+) -> Interval:
+    if not varies:
+        return _unknown(estimate, n, confidence, method, CONSTANT)
+    if np.isnan(half):
+        return _unknown(estimate, n, confidence, method, UNSTABLE)
+    return Interval(estimate, estimate - half, estimate + half, n, confidence, method)
+
+
+def mean_interval(
+    values: Float64[np.ndarray, " prompt"],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """`mean_intervals` of one cell: [prompt] -> one interval, in the values' unit."""
+    (interval,) = mean_intervals(
+        values[None], confidence=confidence, resamples=resamples, seed=seed
+    )
+    return interval
+
+
+def difference_interval(
+    long: Float64[np.ndarray, " prompt"],
+    short: Float64[np.ndarray, " prompt_of_short"],
+    *,
+    paired: bool,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Mean of `long` minus mean of `short`, with its interval, in the values' unit.
+
+    Paired: both hold the same prompts in the same order, and the prompts' differences are the
+    values.  Unpaired: prompts are drawn from either side on its own, with Welch's standard error.
+    """
+    if paired:
+        assert len(long) == len(short), "paired values come one a prompt on either side"
+        return mean_interval(long - short, confidence=confidence, resamples=resamples, seed=seed)
+    sides = [side[~np.isnan(side)][None] for side in (long, short)]
+    n = sum(side.shape[1] for side in sides)
+    fewest = min(sides, key=lambda side: side.shape[1])
+    if fewest.shape[1] < 2:
+        return _too_few(fewest[0], confidence, "prompt")
+    estimate = float(sides[0].mean() - sides[1].mean())
+    if not any(np.ptp(side) > ROUNDING for side in sides):
+        return _unknown(estimate, n, confidence, "Welch's t", CONSTANT)
+    width, method = _welch_half_width(sides, confidence, resamples, seed)
+    error = float(np.sqrt(sum(side.var(ddof=1) / side.shape[1] for side in sides)))
+    return _interval(estimate, width * error, n, confidence, method)
+
+
+def _welch_half_width(
+    sides: Sequence[np.ndarray], confidence: float, resamples: int, seed: int
+) -> tuple[float, str]:
+    """In standard errors of the difference; and the method's name."""
+    if min(side.shape[1] for side in sides) < FEW:
+        parts = np.array([side.var(ddof=1) / side.shape[1] for side in sides])
+        free = np.array([side.shape[1] - 1 for side in sides])
+        degrees = parts.sum() ** 2 / (parts**2 / free).sum()
+        return float(stdtrit(degrees, (1 + confidence) / 2)), "Welch's t over prompts"
+    scale = max(float(side.std(ddof=1)) for side in sides)
+    centred = [(side - side.mean()) / scale for side in sides]
+    sizes = [side.shape[1] // 2 for side in sides]
+    streams = [
+        _draws(side.shape[1], size, resamples, rng)
+        for side, size, rng in zip(sides, sizes, np.random.default_rng(seed).spawn(2), strict=True)
+    ]
+    histogram = Histogram(1)
+    for weights in zip(*streams, strict=True):
+        (mean, error), (other, other_error) = map(_moments, weights, centred, sizes)
+        histogram.add(np.abs(_studentised(mean - other, error + other_error)))
+    method = f"{_METHOD}, drawn on either side on its own"
+    return float(histogram.quantile(confidence)[0]), method
+
+
+def halves_interval(
+    values: Float64[np.ndarray, " prompt"],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """A control: the same model against itself on disjoint halves of the prompts, drawn at random.
+
+    Its truth is 0; an interval that leaves 0 out is a false alarm, as often as stated.
+    """
+    order = np.random.default_rng(seed).permutation(len(values))
+    halves = [values[order[start::2]] for start in (0, 1)]
+    return difference_interval(
+        *halves, paired=False, confidence=confidence, resamples=resamples, seed=seed
+    )
+
+
+def seed_interval(
+    values: Float64[np.ndarray, " seed"], *, confidence: float = 0.95, unit: str = "seed"
+) -> Interval:
+    """Student's t interval for the mean over seeds (or another handful of units)."""
+    values = values[~np.isnan(values)]
+    if len(values) < 2:
+        return _too_few(values, confidence, unit)
+    estimate, method = float(values.mean()), f"{_STUDENT} over {unit}s"
+    if np.ptp(values) <= ROUNDING:
+        return _unknown(estimate, len(values), confidence, method, CONSTANT)
+    half = stdtrit(len(values) - 1, (1 + confidence) / 2) * values.std(ddof=1)
+    half = float(half / np.sqrt(len(values)))
+    return Interval(estimate, estimate - half, estimate + half, len(values), confidence, method)
+
+
+def simultaneous_band(
+    values: Float64[np.ndarray, "layer prompt"],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[Float64[np.ndarray, " layer"], Float64[np.ndarray, " layer"]]:
+    """A band that holds every layer's mean at once with the stated confidence: (low, high).
+
+    Bootstrap of the largest |t| over layers, prompts drawn whole, so that the layers' correlation
+    counts (full-sized resamples: half-sized ones covered 97 %).  Prompts that lack the class are
+    left out; NaN where a layer has no spread or there are fewer than 2 prompts.  Below 12 prompts:
+    Student's t with Bonferroni's correction.
+    """
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    layers, n = values.shape
+    low, high = np.full((2, layers), np.nan)
+    varies = np.ptp(values, axis=1) > ROUNDING if n >= 2 else np.zeros(layers, dtype=bool)
+    if not varies.any():
+        return low, high
+    centred, error = _standardise(values[varies])
+    if n < FEW:
+        half = float(stdtrit(n - 1, 1 - (1 - confidence) / 2 / len(centred)))
+    else:
+        histogram = Histogram(1)
+        for weights in _draws(n, n, resamples, np.random.default_rng(seed)):
+            t = _studentised(*_moments(weights, centred, n))
+            histogram.add(np.abs(t).max(axis=1, keepdims=True))
+        half = histogram.quantile(confidence)[0]
+    means = values[varies].mean(axis=1)
+    low[varies], high[varies] = means - half * error, means + half * error
+    return low, high

@@ -1,0 +1,141 @@
+"""The `gainlens` command: compare, rescore, report, rerun, models, completion."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import get_completion_class
+
+from gainlens.cli.compare import compare_command, main, rescore_file
+from gainlens.cli.options import Taught
+
+EXAMPLES = (
+    ("compare", "the shipped twins: verdict, figures, report.html in runs/twins"),
+    ("compare --short DIR --long NAME", "any two models, local or from the hub"),
+    ("models", "the presets, and what is known of each model"),
+    ("weights DIR NAME", "W_U and RoPE alone, of any size, without a GPU"),
+    ("report runs/twins", "page and figures again, from what was measured"),
+    ("rerun runs/twins", "the same comparison again: is every number the same?"),
+    ("rescore result.json", "what an old result can and cannot say"),
+)
+_DIFFERENCES_SHOWN = 20
+_FOLDER = click.Path(path_type=Path)
+
+
+class TaughtGroup(click.Group):
+    """A group whose help leads with examples."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """What it is for, examples, then the commands."""
+        self.format_help_text(ctx, formatter)
+        with formatter.section("Examples"):
+            formatter.write_dl([(f"gainlens {call}", what) for call, what in EXAMPLES], col_max=60)
+        self.format_options(ctx, formatter)
+
+
+@click.group(cls=TaughtGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="gainlens")
+def gainlens_command() -> None:
+    """Where does a transformer's residual stream grow or shrink, which component does it, and does
+    a claim about it survive a fair test?"""
+
+
+gainlens_command.add_command(compare_command)
+
+
+@gainlens_command.command(cls=Taught, examples=[("result.json", "the notebook's JSON, or ours")])
+@click.argument("file", type=_FOLDER)
+@click.option("--out", metavar="DIR", type=_FOLDER, help="[default: runs/rescore-FILE]")
+@click.option("--quiet", is_flag=True, help="No tables.")
+def rescore(file: Path, out: Path | None, quiet: bool) -> None:
+    """Say what an old result can and cannot say.  No model is loaded."""
+    rescore_file(file, out, quiet)
+
+
+@gainlens_command.command(cls=Taught, examples=[("runs/twins", "where compare wrote")])
+@click.argument("folder", type=_FOLDER)
+@click.option("--figures", metavar="DIR", type=_FOLDER, help="[default: DIR/figures]")
+@click.option("--quiet", is_flag=True, help="No tables.")
+def report(folder: Path, figures: Path | None, quiet: bool) -> None:
+    """Draw page, tables and figures of a run again from what it measured.  No model is loaded."""
+    from gainlens.report.terminal import print_comparison
+    from gainlens.results.reading import check_run, read_run
+    from gainlens.results.run_folder import run_folder
+    from gainlens.runs import writing as rendering
+
+    check_run(folder)  # no lock, and no folder, where there is no run
+    with run_folder(folder):
+        comparison = read_run(folder)
+        written = rendering.write_run(folder, figures or folder / "figures", comparison)
+    if not quiet:
+        print_comparison(comparison, written)
+
+
+@gainlens_command.command(cls=Taught, examples=[("DIR meta-llama/Llama-3.1-70B", "side by side")])
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--revision", metavar="R", help="Branch, tag or commit of hub models.")
+def weights(models: tuple[str, ...], revision: str | None) -> None:
+    """Compare W_U and RoPE alone: of each model one shard is read, and no GPU is needed."""
+    from gainlens.cli.listing import print_weights
+    from gainlens.models.quiet import chatter_silenced
+    from gainlens.weights.report import weights_report
+
+    with chatter_silenced():
+        found = {model: weights_report(model, revision=revision) for model in models}
+    print_weights(found)
+
+
+@gainlens_command.command(cls=Taught, examples=[("runs/twins", "into runs/twins-rerun")])
+@click.argument("folder", type=_FOLDER)
+@click.option("--out", metavar="DIR", type=_FOLDER, help="[default: FOLDER-rerun]")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def rerun(folder: Path, out: Path | None, quiet: bool) -> None:
+    """Compare again as a run folder says, and name every number that differs.
+
+    Exit status 0 where result.json is the same to the bit, date and timing aside, else 1.
+    """
+    from gainlens.models.quiet import chatter_silenced
+    from gainlens.report.terminal import progress
+    from gainlens.results.reading import read_run
+
+    models = len(read_run(folder).spec.models)
+    with chatter_silenced(), progress(quiet, models) as watch:
+        from gainlens.runs.rerun import rerun as repeat
+
+        found = repeat(folder, out or folder.with_name(f"{folder.name}-rerun"), watch, _tell)
+    for caveat in found.caveats:
+        click.echo(f"not the same to begin with: {caveat}")
+    if found.same:
+        click.echo("every number is the same to the bit, date and timing aside")
+        return
+    click.echo(
+        f"{len(found.differences)} values differ, numbers by at most {found.largest:.1e} (relative)"
+    )
+    for one in found.differences[:_DIFFERENCES_SHOWN]:
+        click.echo(f"  {one.place}: {one.before} -> {one.after}")
+    click.get_current_context().exit(1)
+
+
+def _tell(sentence: str) -> None:
+    click.echo(sentence, err=True)
+
+
+@gainlens_command.command(cls=Taught, examples=[("", "all of them")])
+def models() -> None:
+    """List the presets, and what is known of each model."""
+    from gainlens.cli.listing import print_models
+
+    print_models()
+
+
+@gainlens_command.command(cls=Taught, examples=[("bash >> ~/.bashrc", "for bash, zsh or fish")])
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes this command's words in a shell."""
+    kind: Any = get_completion_class(shell)
+    click.echo(kind(gainlens_command, {}, "gainlens", "_GAINLENS_COMPLETE").source())
+
+
+def run_command() -> None:
+    """The console script."""
+    main(gainlens_command)

@@ -1,0 +1,111 @@
+"""The presets and what is known of each model, before anything is measured."""
+
+from collections.abc import Mapping
+from math import exp
+from typing import Final
+
+from rich.markup import escape
+from rich.table import Table
+
+from gainlens.claims.training_table import GAIN_COLUMN, SHIPPED_CURVES, read_curves
+from gainlens.claims.wording import plain
+from gainlens.core.glossary import DEFINITIONS
+from gainlens.core.presets import PRESETS, TWIN_PREFIX
+from gainlens.core.spec import ModelSpec
+from gainlens.notebook.published import REFERENCE_ROWS
+from gainlens.records.weights import RopeReport, UnembedReport
+from gainlens.report.terminal import console_of
+
+_SHIPPED_SEED: Final = 0
+_PUBLISHED: Final = {
+    "meta-llama/Llama-2-7b-hf": "Llama-2-7B (published)",
+    "meta-llama/Llama-3.1-8B": "Llama-3.1-8B (published)",
+    "mistralai/Mistral-7B-v0.1": "Mistral (ref)",
+}
+"""Rows of the reference table by hub name."""
+
+
+def known_of(model: ModelSpec) -> str:
+    """What was measured of a model elsewhere, in a few words; `nothing here` where nothing was."""
+    if model.hf_name.startswith(TWIN_PREFIX):
+        return _of_twin(model)
+    rows = {row.label: row for row in REFERENCE_ROWS}
+    row = rows.get(_PUBLISHED.get(model.hf_name, ""))
+    if row is None:
+        return "nothing here"
+    return f"notebook's last_gain {row.last_gain:.3g}, σ_max(W_U) {row.w_u_spectral:.3g}"
+
+
+def _of_twin(model: ModelSpec) -> str:
+    """Loss and gain at the end of training, from the table that ships with the package."""
+    assert model.context_length is not None
+    assert model.expected_rope_theta is not None
+    curves = read_curves(SHIPPED_CURVES)
+    mine = (
+        (curves["context"] == model.context_length)
+        & (curves["theta"] == model.expected_rope_theta)
+        & (curves["bos_every"] == 1)
+        & (curves["seed"] == _SHIPPED_SEED)
+    )
+    last = mine.nonzero()[0][curves["tokens"][mine].argmax()]
+    loss = curves[f"loss_{model.context_length}"][last]
+    gain = exp(curves[GAIN_COLUMN][last])
+    return (
+        f"held-out loss {loss:.2f} nats a token at {model.context_length:,} tokens; last block "
+        f"{gain:.2f} on the mixed prompts"
+    )
+
+
+_WEIGHTS: Final = (
+    ("spectral_norm", ",.4g"), ("sigma_per_sqrt_vocab", ".4g"), ("edge_ratio", ".4g"),
+    ("stable_rank", ",.4g"), ("effective_rank", ",.4g"), ("mean_row_cosine", ".3f"),
+)  # fmt: skip
+_ROPE: Final = (
+    ("rope_theta", ",.0f"), ("max_position", ",.0f"), ("beyond_context", ".0%"),
+    ("theta_bound", ",.0f"),
+)  # fmt: skip
+
+
+def print_weights(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> None:
+    """W_U and RoPE of several models, a column each."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for model in found:
+        table.add_column(escape(model), justify="right")
+    table.add_row(
+        "W_U", *(f"{unembed.shape[0]:,} x {unembed.shape[1]:,}" for unembed, _ in found.values())
+    )
+    for name, form in _WEIGHTS:
+        values = (plain(getattr(unembed, name), form) for unembed, _ in found.values())
+        table.add_row(DEFINITIONS[name].label, *values)
+    for name, form in _ROPE:
+        known = (getattr(rope, name) for _, rope in found.values())
+        values = (plain(None if value is None else float(value), form) for value in known)
+        table.add_row(DEFINITIONS[name].label, *values)
+    console_of().print(table)
+
+
+def print_models() -> None:
+    """Every preset's models with role, context, theta and what is known."""
+    console = console_of()
+    table = Table(box=None, pad_edge=False)
+    for name in ("preset", "role", "model", "context", "theta", "known"):
+        right = name in ("context", "theta")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name == "model")
+    for preset, models in PRESETS.items():
+        for place, model in enumerate(models):
+            table.add_row(
+                preset if place == 0 else "",
+                model.role,
+                escape(model.hf_name),
+                f"{model.context_length:,}",
+                f"{model.expected_rope_theta:,.0f}",
+                known_of(model),
+                end_section=place == len(models) - 1,
+            )
+    console.print(table)
+    console.print(
+        f"{TWIN_PREFIX}NAME ships with the package; the others come from the Hugging Face hub "
+        "(gated ones after `hf auth login`).",
+        highlight=False,
+    )

@@ -1,0 +1,37 @@
+"""The vocabulary: axis names, the captured columns, and one glossary of every number.
+
+The axis names are the same words in jaxtyping strings, einops patterns, table columns and axis
+labels: ``prompt token layer component column rank head d_model d_vocab``.  ``token`` always runs
+over the tokens of all prompts, one prompt after the other; ``layer`` is TransformerLens' block
+index, from 0.
+"""
+
+from typing import Final, Literal
+
+Component = Literal["attention", "mlp"]
+TokenClass = Literal["bos", "massive", "ordinary"]
+ClassSelection = Literal["bos", "massive", "ordinary", "all"]
+Reduction = Literal["geomean", "median", "ratio_of_means", "frobenius", "last_token"]
+Split = Literal["logmean", "shapley", "path"]
+Behaviour = Literal["EXPANDS", "CONTRACTS", "FLAT"]
+Role = Literal["short", "long", "reference", "control"]
+
+COMPONENTS: Final = ("attention", "mlp")
+TOKEN_CLASSES: Final = ("bos", "massive", "ordinary")
+CLASS_SELECTIONS: Final = ("bos", "massive", "ordinary", "all")
+REDUCTIONS: Final = ("geomean", "median", "ratio_of_means", "frobenius", "last_token")
+SPLITS: Final = ("logmean", "shapley", "path")
+
+GRAM_COLUMNS: Final = ("xx", "aa", "mm", "xa", "xm", "am", "yy", "xa_sq", "xm_sq")
+"""What a token leaves behind at one block, with x = resid_pre, a = attn_out, m = mlp_out and
+y = resid_post: the six inner products of (x, a, m), then |y|^2, |x+a|^2 and |x+m|^2 measured
+directly, because from the Gram matrix alone they cancel where a block erases."""
+
+HEAD_COLUMNS: Final = ("hx", "hy", "hh")
+"""What a token leaves behind of one head's write h: its inner products with x = resid_pre and with
+y = resid_post, and its squared norm."""
+
+UNIT_ROUNDOFF: Final = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}
+"""Largest relative error of rounding to a dtype that gainlens measures in."""
+TOP_COMPONENTS: Final = 4
+"""How many of the largest |components| of resid_post are kept per token and block."""

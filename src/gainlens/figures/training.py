@@ -1,0 +1,166 @@
+"""TODO: figures.training."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gainlens.figures.style import (
+    ONE_COLUMN,
+    TWO_COLUMNS,
+    Look,
+    Style,
+    axes_or_new,
+    label,
+    legend_above,
+    log_axis,
+    new_figure,
+    positive,
+    styled,
+    threshold,
+)
+
+Quantity = Literal["gain", "last_gain"]
+Abscissa = Literal["loss", "tokens"]
+
+_COLUMNS: Final = {"gain": "log_gain_last_ordinary", "last_gain": "notebook_last_gain"}
+"""The table's column of each quantity; `gain` is stored as nats and drawn as a ratio."""
+
+_CELLS: Final = (
+    Look("#0072B2", "o", "-"),
+    Look("#009E73", "^", (0, (6, 1.5, 1, 1.5))),
+    Look("#CC79A7", "v", (0, (3, 1, 1, 1, 1, 1))),
+    Look("#D55E00", "s", (0, (5, 1.5))),
+    Look("#000000", "D", (0, (1, 1.2))),
+    Look("#8A7B1E", "h", (0, (8, 2, 2, 2))),
+)
+"""In the order of context, then theta, then BOS: the short twin and the long one keep their colours
+where the table holds the 2 x 2 design."""
+
+
+@styled
+def training_curves(
+    table: Mapping[str, np.ndarray],
+    ax: Axes | None = None,
+    *,
+    against: Abscissa = "loss",
+    of: Quantity = "gain",
+) -> Axes:
+    """The twins along training: the last block's gain, or the notebook's number, of every cell.
+
+    `table` holds equally long columns, one entry a cell, seed and checkpoint: context and tokens
+    (tokens), theta, seed, `loss_<context>` (held-out loss at the cell's own context, nats a token),
+    log_gain_last_ordinary (nats), notebook_last_gain (ratio), and bos_every where there are control
+    cells.  Thin lines are seeds, the thick one is their mean, its marker the end of training.
+    Loss falls to the right, so that training runs to the right in either view.  `against` is the
+    horizontal axis, `of` the vertical one: the gain as a ratio, or the notebook's last_gain.
+    Raises ValueError where a column is missing.
+    """
+    _check_columns(table, [_COLUMNS[of]])
+    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.9)
+    cells = _cells_of(table)
+    for (name, rows), look in zip(cells.items(), _cycled(len(cells)), strict=True):
+        _draw_cell(panel, table, rows, look, name, against, of)
+    threshold(panel, 1.0, along="x")
+    panel.set_ylabel(label(of) if of == "last_gain" else f"last block: {label(of)}")
+    log_axis(panel.yaxis)
+    if against == "tokens":
+        panel.set_xlabel(label("trained_tokens"))
+        log_axis(panel.xaxis)
+    else:
+        panel.set_xlabel(label("loss"))
+        panel.invert_xaxis()
+    legend_above(panel, outside=ax is None)
+    return panel
+
+
+@styled
+def training_figure(table: Mapping[str, np.ndarray]) -> Figure:
+    """`training_curves` in four panels: the true gain above the notebook's number, against tokens
+    and against held-out loss.
+
+    `table` is as there.  Raises ValueError where a column is missing.
+    """
+    figure = new_figure(TWO_COLUMNS, 4.8)
+    panels: Any = figure.subplots(2, 2, sharey="row", sharex="col")
+    views: tuple[Abscissa, ...] = ("tokens", "loss")
+    quantities: tuple[Quantity, ...] = ("gain", "last_gain")
+    for row, of in zip(panels, quantities, strict=True):
+        for ax, against in zip(row, views, strict=True):
+            training_curves(table, ax, against=against, of=of)
+            ax.get_legend().remove()
+            ax.label_outer()
+    panels[0, 1].xaxis.set_inverted(True)
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=3)
+    return figure
+
+
+def _check_columns(table: Mapping[str, np.ndarray], wanted: Sequence[str]) -> None:
+    needed = ["context", "theta", "seed", "tokens", *wanted]
+    missing = [name for name in needed if name not in table]
+    if missing or not len(table["tokens"]):
+        raise ValueError(
+            f"the training table needs the columns {', '.join(needed)} and at least one row; "
+            f"missing: {', '.join(missing) or 'rows'}"
+        )
+
+
+def _cells_of(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Row indices of every cell, by name; sorted by BOS spacing, context and theta."""
+    every = np.asarray(table.get("bos_every", np.ones(len(table["tokens"]))))
+    keys = sorted(
+        {
+            (float(b), float(c), float(t))
+            for b, c, t in zip(every, table["context"], table["theta"], strict=True)
+        }
+    )
+    cells: dict[str, np.ndarray] = {}
+    for bos, context, theta in keys:
+        mine = (every == bos) & (table["context"] == context) & (table["theta"] == theta)
+        rare = "" if bos == 1 else f", BOS in 1 of {bos:g}"
+        name = f"context {context:,.0f}, theta {theta:,.0f}{rare}"
+        cells[name] = np.flatnonzero(mine)
+    return cells
+
+
+def _cycled(count: int) -> list[Look]:
+    return [_CELLS[i % len(_CELLS)] for i in range(count)]
+
+
+def _draw_cell(
+    ax: Axes,
+    table: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    look: Look,
+    name: str,
+    against: Abscissa,
+    of: Quantity,
+) -> None:
+    """Every seed of one cell thin, their mean at each checkpoint thick, the end marked."""
+    x = np.asarray(table["tokens"] if against == "tokens" else own_loss(table), dtype=np.float64)
+    y = np.asarray(table[_COLUMNS[of]], dtype=np.float64)
+    y = positive(np.exp(y) if of == "gain" else y)
+    x = positive(x) if against == "tokens" else x
+    style: Style = {"color": look.colour, "linestyle": look.line}
+    for seed in np.unique(table["seed"][rows]):
+        mine = rows[table["seed"][rows] == seed]
+        mine = mine[np.argsort(table["tokens"][mine], kind="stable")]
+        ax.plot(x[mine], y[mine], color=look.colour, linewidth=0.5, alpha=0.5)
+    reached = [rows[table["tokens"][rows] == tokens] for tokens in np.unique(table["tokens"][rows])]
+    mean_x, mean_y = ([values[at].mean() for at in reached] for values in (x, y))
+    ax.plot(mean_x, mean_y, linewidth=1.5, **style)
+    edge: Style = {"markeredgecolor": "white", "markeredgewidth": 0.6, "markersize": 5.5}
+    ax.plot(mean_x[-1], mean_y[-1], color=look.colour, marker=look.marker, zorder=4, **edge)
+    ax.plot([], [], marker=look.marker, label=name, **style)
+
+
+def own_loss(table: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Held-out loss of every row at its own training context, nats a token."""
+    contexts = np.asarray(table["context"]).astype(int)
+    missing = sorted({f"loss_{c}" for c in contexts if f"loss_{c}" not in table})
+    if missing:
+        raise ValueError(f"the training table has no column {', '.join(missing)}: held-out loss")
+    return np.array([table[f"loss_{c}"][row] for row, c in enumerate(contexts)], dtype=np.float64)

@@ -1,0 +1,49 @@
+"""A forward pass that can be taken up again at any block, without running the blocks before it."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gainlens.models.decoders import tensor_of, with_first
+from gainlens.models.hooks import scoped
+from gainlens.models.sites import ModelSites
+
+
+class Passage:
+    """One batch through a model; what each block from `first` on was called with is kept.
+
+    Works alike on all three kinds of model: a block is called again with what it was called with
+    (mask, rotary embeddings, positions), but for the stream.
+    """
+
+    def __init__(self, sites: ModelSites, tokens: Tensor, first: int) -> None:
+        self._blocks = sites.blocks
+        self._calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        recorders = [
+            partial(
+                self._blocks[layer].register_forward_pre_hook,
+                partial(self._record, layer),
+                with_kwargs=True,
+                prepend=True,  # before hooks of the user's, which apply again when taken up
+            )
+            for layer in range(first, sites.num_layers)
+        ]
+        with torch.no_grad(), scoped(recorders):
+            sites.run(tokens)
+
+    def _record(
+        self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._calls[layer] = args, kwargs
+
+    def resume(self, block: int) -> None:
+        """Run block `block` on the stream that entered it, then all later ones; hooks fire."""
+        stream: Tensor | None = None
+        with torch.no_grad():
+            for layer in range(block, len(self._blocks)):
+                args, kwargs = self._calls[layer]
+                if stream is not None:
+                    args, kwargs = with_first(args, kwargs, stream)
+                stream = tensor_of(self._blocks[layer](*args, **kwargs))

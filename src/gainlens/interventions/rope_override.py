@@ -1,0 +1,176 @@
+"""RoPE's base and scaling on fixed weights: the same model, its rotary tables made anew.
+
+What a model trained under one base does under another is an intervention; what a model trained
+under another base does is not known from it.
+"""
+
+import copy
+import math
+from collections.abc import Generator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from gainlens.models.sites import kind_of
+
+
+@contextmanager
+def rope_theta(model: nn.Module, theta: float) -> Generator[None]:
+    """The same weights under another RoPE base, for as long as the context is open.
+
+    Works on HookedTransformer, TransformerBridge and Hugging Face models; scaling stays what it is,
+    and sliding layers that have a base of their own keep it (Gemma 3).  Equal to a model built with
+    that base; afterwards the model is as before, to the bit.
+
+    Args:
+        model: whose rotary tables are made anew for as long as the context is open.
+        theta: the base, 10,000 in Llama 2 and 500,000 in Llama 3.
+
+    Examples:
+        >>> with gainlens.rope_theta(loaded.model, 5e5):
+        ...     swapped = gainlens.capture(loaded.model, prompts)
+        >>> bool((swapped.gram != captured.gram).any())
+        True
+
+    Raises ValueError for a base that is not a finite number above 1, and for a model without RoPE.
+    """
+    if not (math.isfinite(theta) and theta > 1):
+        raise ValueError(f"a RoPE base is a finite number above 1, such as 500000; got {theta}")
+    with _changed(model, {"rope_theta": float(theta)}, {"rotary_base": float(theta)}):
+        yield
+
+
+@contextmanager
+def rope_scaling(model: nn.Module, scaling: Mapping[str, Any] | None) -> Generator[None]:
+    """The same weights without RoPE scaling (llama3, yarn, linear, dynamic, longrope), under the
+    base that they have, for as long as the context is open.
+
+    Args:
+        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
+        scaling: None, no scaling.  Another kind is not to be had on fixed weights on every back
+            end.
+
+    Raises ValueError for anything else, and for a model without RoPE.
+    """
+    if scaling is not None:
+        raise ValueError(f"rope_scaling can be taken away, with None, and not set to {scaling!r}")
+    plain = {
+        "use_NTK_by_parts_rope": False,
+        "use_yarn_rope": False,
+        "rotary_scaling_factor": 1.0,
+    }
+    with _changed(model, None, plain):
+        yield
+
+
+@contextmanager
+def _changed(
+    model: Any, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
+) -> Generator[None]:
+    """parameters: into Hugging Face's rope_parameters, None for no scaling; settings: into
+    TransformerLens' config."""
+    with ExitStack() as stack:
+        if kind_of(model) == "hooked":
+            stack.enter_context(_hooked(model, settings))
+        else:
+            hf_model = getattr(model, "original_model", model)
+            modules = [m for m in _decoder(hf_model).modules() if _is_rotary(m)]
+            if not modules:
+                raise _no_rope(model)
+            for module in modules:
+                stack.enter_context(_rebuilt(module, parameters))
+        yield
+
+
+def _decoder(hf_model: Any) -> nn.Module:
+    return hf_model.get_decoder() if hasattr(hf_model, "get_decoder") else hf_model
+
+
+def _no_rope(model: nn.Module) -> ValueError:
+    return ValueError(
+        f"this {kind_of(model)} model has no rotary tables of its own ({type(model).__name__}): "
+        "there is no RoPE base to change"
+    )
+
+
+@contextmanager
+def _hooked(model: Any, settings: Mapping[str, Any]) -> Generator[None]:
+    """Every block's sin and cos tables made anew; the config too, since they grow on the fly."""
+    if model.cfg.positional_embedding_type != "rotary":
+        raise _no_rope(model)
+    attentions: list[Any] = [block.attn for block in model.blocks]
+    configs = {id(cfg): cfg for cfg in (model.cfg, *(attention.cfg for attention in attentions))}
+    saved = {
+        key: {name: getattr(cfg, name) for name in settings if hasattr(cfg, name)}
+        for key, cfg in configs.items()
+    }
+    tables: list[tuple[Tensor, Tensor]] = [(a.rotary_sin, a.rotary_cos) for a in attentions]
+    try:
+        for key, cfg in configs.items():
+            for name in saved[key]:
+                setattr(cfg, name, settings[name])
+        for attention, (sin, _) in zip(attentions, tables, strict=True):
+            new = attention.calculate_sin_cos_rotary(
+                attention.cfg.rotary_dim,
+                len(sin),
+                base=attention._rotary_base(),  # that of its kind of layer, sliding or full
+                dtype=attention.cfg.dtype,
+            )
+            attention.rotary_sin, attention.rotary_cos = (table.to(sin.device) for table in new)
+        yield
+    finally:
+        for key, cfg in configs.items():
+            for name, value in saved[key].items():
+                setattr(cfg, name, value)
+        for attention, (sin, cos) in zip(attentions, tables, strict=True):
+            attention.rotary_sin, attention.rotary_cos = sin, cos
+
+
+def _is_rotary(module: Any) -> bool:
+    """Hugging Face's own rotary module, not TransformerLens' wrapper of it."""
+    named = any(name.endswith("inv_freq") for name, _ in module.named_buffers(recurse=False))
+    return named and hasattr(module, "config")
+
+
+@contextmanager
+def _rebuilt(module: Any, parameters: Mapping[str, Any] | None) -> Generator[None]:
+    """A rotary module with the tables that transformers itself makes for the changed config."""
+    config = copy.deepcopy(module.config)
+    config.rope_parameters = _with(config.rope_parameters, parameters)
+    fresh = type(module)(config=config)
+    buffers, saved = dict(module._buffers), _settings(module)
+    try:
+        _set(module, _settings(fresh))
+        for name, buffer in fresh._buffers.items():
+            module._buffers[name] = buffer.to(buffers[name])
+        yield
+    finally:
+        _set(module, saved)
+        module._buffers.clear()
+        module._buffers.update(buffers)
+
+
+def _with(old: Mapping[str, Any], parameters: Mapping[str, Any] | None) -> dict[str, Any]:
+    """rope_parameters with a change; of the layers with full attention where types differ."""
+    by_type = {key: value for key, value in old.items() if isinstance(value, Mapping)}
+    if by_type:
+        chosen = "full_attention" if "full_attention" in by_type else next(iter(by_type))
+        return {**old, chosen: _with(by_type[chosen], parameters)}
+    if parameters is not None:
+        return {**old, **parameters}
+    kept = {key: old[key] for key in ("rope_theta", "partial_rotary_factor") if key in old}
+    return {"rope_type": "default", **kept}
+
+
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """The plain attributes of a module: no hook, buffer or submodule."""
+    skip = ("_", "training")
+    return {name: value for name, value in vars(module).items() if not name.startswith(skip)}
+
+
+def _set(module: nn.Module, settings: Mapping[str, Any]) -> None:
+    for name in _settings(module):
+        delattr(module, name)
+    for name, value in settings.items():
+        setattr(module, name, value)

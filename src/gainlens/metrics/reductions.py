@@ -1,0 +1,175 @@
+"""TODO: metrics.reductions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from gainlens.core.messages import check_one_of
+from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS, ClassSelection, Reduction, Split
+from gainlens.metrics.splits import Parts, log_mean, ordered_split, writes_onto_sum
+from gainlens.records.capture import Capture
+from gainlens.records.gains import Decomposition, PromptGains
+
+
+def _group_sum(values: np.ndarray, prompt: np.ndarray) -> np.ndarray:
+    """Sum over the tokens of each prompt: [layer, token] -> [layer, prompt]."""
+    return np.add.reduceat(values, np.flatnonzero(np.diff(prompt, prepend=-1)), axis=1)
+
+
+def _reducer(
+    log_gain: np.ndarray, prompt: np.ndarray, mask: np.ndarray, reduction: Reduction
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The mean over those tokens of the class that count: [layer, token] -> [layer, prompt].
+
+    All of them for geomean, the last for last_token, and for median the one or two in the middle of
+    a block's `log_gain`.  NaN where a prompt has no token of the class.
+    """
+    chosen = np.flatnonzero(mask)
+    owner = prompt[chosen]
+    starts = np.flatnonzero(np.diff(owner, prepend=-1))
+    counts = np.diff(starts, append=len(chosen))
+
+    def placed(values: np.ndarray) -> np.ndarray:
+        whole = np.full((len(values), int(prompt[-1]) + 1), np.nan)
+        whole[:, owner[starts]] = values
+        return whole
+
+    if reduction == "last_token":
+        last = chosen[starts + counts - 1]
+        return lambda values: placed(values[:, last])
+    if reduction == "median":
+        lower, upper = _middle_tokens(log_gain, chosen, starts, counts)
+        take = partial(np.take_along_axis, axis=1)
+        return lambda values: placed(take(values, lower) / 2 + take(values, upper) / 2)
+    return lambda values: placed(_group_sum(values[:, chosen], owner) / counts)
+
+
+def _middle_tokens(
+    log_gain: np.ndarray, chosen: np.ndarray, starts: np.ndarray, counts: np.ndarray
+) -> Int64[np.ndarray, "two layer prompt"]:
+    """The tokens in the middle of each prompt's log gains; twice the same for an odd number."""
+    middle = np.empty((2, len(log_gain), len(starts)), np.int64)
+    for place, (start, count) in enumerate(zip(starts, counts, strict=True)):
+        tokens = chosen[start : start + count]
+        order = np.argsort(log_gain[:, tokens], axis=1, kind="stable")
+        middle[0, :, place] = tokens[order[:, (count - 1) // 2]]
+        middle[1, :, place] = tokens[order[:, count // 2]]
+    return middle
+
+
+def reduce_norms(
+    norm_in: Float64[np.ndarray, "layer token"],
+    norm_out: Float64[np.ndarray, "layer token"],
+    prompt: Int64[np.ndarray, " token"],
+    mask: Bool[np.ndarray, " token"],
+    reduction: Reduction,
+) -> Float64[np.ndarray, "layer prompt"]:
+    """One log gain a prompt from norms before and after, over the masked tokens; nats.
+
+    NaN where a prompt has no such token.  The median is taken on log gains: for an even number of
+    tokens it is the geometric mean of the two middle gains.
+    """
+    if reduction in ("frobenius", "ratio_of_means"):
+        power = 2 if reduction == "frobenius" else 1
+        sums = [_group_sum(norm**power * mask, prompt) for norm in (norm_in, norm_out)]
+        with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where the class is empty: NaN
+            return (np.log(sums[1]) - np.log(sums[0])) / power
+    log_gain = np.log(norm_out / norm_in)
+    return _reducer(log_gain, prompt, mask, reduction)(log_gain)
+
+
+def reduce_gains(
+    capture: Capture,
+    decomposition: Decomposition,
+    selection: ClassSelection = "ordinary",
+    reduction: Reduction = "geomean",
+) -> PromptGains:
+    """One log gain a prompt and block, with its parts: [layer, prompt], nats.
+
+    Args:
+        capture: from `capture`.
+        decomposition: of that capture, from `decompose`.
+        selection: the tokens that count: bos, massive, ordinary or all.
+        reduction: how they become one number: geomean, median, ratio_of_means, frobenius or
+            last_token.
+
+    Examples:
+        >>> gainlens.reduce_gains(captured, tokens, "ordinary", "geomean").log_gain.shape
+        (8, 2)
+
+    NaN where a prompt has no token of the class.  Under every reduction attention + mlp +
+    remainder is the log gain: `median` and `last_token` take the parts of the tokens that they
+    pick, `frobenius` splits the prompt's tokens as one long vector, `ratio_of_means` splits the
+    change of the summed norms.  ValueError for a class or a reduction that is none.
+    """
+    own: dict[Split, Parts] = {decomposition.split: (decomposition.attention, decomposition.mlp)}
+    return reduce_splits(capture, decomposition, own, selection, reduction)[decomposition.split]
+
+
+def reduce_splits(
+    capture: Capture,
+    decomposition: Decomposition,
+    parts: Mapping[Split, Parts],
+    selection: ClassSelection,
+    reduction: Reduction,
+) -> dict[Split, PromptGains]:
+    """`reduce_gains` under several splits, the tokens that count found once.
+
+    parts: each split's own, from `split_log_gain`.
+    """
+    check_one_of("selection", selection, CLASS_SELECTIONS)
+    check_one_of("reduction", reduction, REDUCTIONS)
+    prompt, mask = capture.prompt, decomposition.tokens_of(selection)
+    reduced: dict[Split, Parts]
+    if reduction in ("frobenius", "ratio_of_means"):
+        norms = decomposition.norm_in, decomposition.norm_out
+        log_gain = reduce_norms(*norms, prompt, mask, reduction)
+        reduced = _splits_of_sums(capture, list(parts), mask, reduction)
+    else:
+        mean = _reducer(decomposition.log_gain, prompt, mask, reduction)
+        log_gain = mean(decomposition.log_gain)
+        reduced = {split: (mean(both[0]), mean(both[1])) for split, both in parts.items()}
+    return {
+        split: PromptGains(
+            selection=selection,
+            reduction=reduction,
+            log_gain=log_gain,
+            attention=attention,
+            mlp=mlp,
+            remainder=log_gain - attention - mlp,
+        )
+        for split, (attention, mlp) in reduced.items()
+    }
+
+
+def _splits_of_sums(
+    capture: Capture, splits: Sequence[Split], mask: np.ndarray, reduction: Reduction
+) -> dict[Split, Parts]:
+    """Parts of the log of a ratio of sums over tokens.
+
+    With N the Frobenius norm or the sum of token norms: shapley and path add a and m to N in turn;
+    logmean divides each component's share of N(y)^p - N(x)^p by that difference's logarithmic mean,
+    where a token's |y| - |x| is <a, x+y> / (|x|+|y|) for attention and likewise for the MLP.
+    """
+    power = 2 if reduction == "frobenius" else 1
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return _group_sum(values * mask, capture.prompt)
+
+    x, xa, xm, y = (
+        total(capture.column(name) ** (power / 2)) for name in ("xx", "xa_sq", "xm_sq", "yy")
+    )
+    found: dict[Split, Parts] = {}
+    with np.errstate(invalid="ignore", divide="ignore"):  # 0/0 where the class is empty: NaN
+        logs = [np.log(size) / power for size in (x, xa, xm, y)]
+        for split in splits:
+            if split != "logmean":
+                found[split] = ordered_split(split, *logs)
+                continue
+            sizes = (np.sqrt(capture.column("xx")) + np.sqrt(capture.column("yy"))) ** (2 - power)
+            weight = power * log_mean(x, y)
+            attention, mlp = (total(write / sizes) / weight for write in writes_onto_sum(capture))
+            found[split] = attention, mlp
+    return found

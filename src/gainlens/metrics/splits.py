@@ -1,0 +1,106 @@
+"""Gram columns -> gains, their split, token classes, and one number a prompt.  float64 numpy.
+
+Notation as in DESIGN section 2: per block and token x enters, attention adds a, the MLP adds m,
+y leaves; y = x + a + m up to rounding.
+"""
+
+import numpy as np
+from jaxtyping import Float64
+
+from gainlens.core.vocabulary import HEAD_COLUMNS, Split
+from gainlens.records.capture import Capture
+
+_SERIES = 1e-4
+"""Below this relative change the logarithmic mean is taken from its series: (u/log1p(u)) is exact
+to 1e-12 there, and 0/0 at 0."""
+
+
+Parts = tuple[Float64[np.ndarray, "layer item"], Float64[np.ndarray, "layer item"]]
+"""Attention's and the MLP's part of log gains, nats; an item is a token, or a prompt."""
+
+
+def log_mean(
+    p: Float64[np.ndarray, "*shape"], q: Float64[np.ndarray, "*shape"]
+) -> Float64[np.ndarray, "*shape"]:
+    """Logarithmic mean (q - p) / ln(q / p) of positive numbers; p where they agree (Ang 2004)."""
+    u = (q - p) / p
+    small = np.abs(u) < _SERIES
+    safe = np.where(small, 1.0, u)
+    return p * np.where(small, 1 + u / 2 - u**2 / 12 + u**3 / 24, safe / np.log1p(safe))
+
+
+def split_log_gain(capture: Capture, split: Split) -> Parts:
+    """Attention's and the MLP's part of every token's log gain, nats.
+
+    Each split sums to the log gain up to the model's own rounding.  `logmean` is free of
+    cancellation and finite where |x+m| vanishes; see DESIGN section 2 for all three.
+    """
+    if split == "logmean":
+        weight = 2 * log_mean(capture.column("xx"), capture.column("yy"))
+        attention, mlp = writes_onto_sum(capture)
+        return attention / weight, mlp / weight
+    x, xa, xm, y = (np.log(capture.column(name)) / 2 for name in ("xx", "xa_sq", "xm_sq", "yy"))
+    return ordered_split(split, x, xa, xm, y)
+
+
+def head_split(capture: Capture) -> Float64[np.ndarray, "layer head token"]:
+    """Every head's part of every token's log gain, nats, under the logarithmic-mean split.
+
+    Args:
+        capture: from `capture(..., heads=True)`.
+
+    Head h writes h: its part is <h, x+y> / 2L.  The heads sum to attention's part, less that of
+    attention's bias b_O (GPT-2, GPT-NeoX) and of whatever was put in attn_out's place.  ValueError
+    where the capture was made without heads.
+
+    Examples:
+        >>> with_heads = gainlens.capture(loaded.model, prompts, heads=True)
+        >>> parts = gainlens.head_split(with_heads)
+        >>> parts.shape  # layer head token; nats
+        (8, 4, 35)
+        >>> bool(abs(parts.sum(axis=1) - tokens.attention).max() < 1e-5)
+        True
+    """
+    if capture.heads is None:
+        raise ValueError("this capture has no heads: make it with capture(..., heads=True)")
+    weight = 2 * log_mean(capture.column("xx"), capture.column("yy"))
+    on_x, on_y = (capture.heads[:, :, HEAD_COLUMNS.index(name)] for name in ("hx", "hy"))
+    return (on_x + on_y) / weight[:, None, :]
+
+
+def writes_onto_sum(
+    capture: Capture,
+) -> tuple[Float64[np.ndarray, "layer token"], Float64[np.ndarray, "layer token"]]:
+    """<a, x+y> and <m, x+y>; their sum is |y|^2 - |x|^2."""
+    xa, xm, am = (capture.column(name) for name in ("xa", "xm", "am"))
+    return 2 * xa + capture.column("aa") + am, 2 * xm + capture.column("mm") + am
+
+
+def ordered_split(
+    split: Split, x: np.ndarray, xa: np.ndarray, xm: np.ndarray, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """From the logs of |x|, |x+a|, |x+m|, |y|: one order of adding (path), or the mean of both."""
+    if split == "path":
+        return xa - x, y - xa
+    return ((xa - x) + (y - xm)) / 2, ((xm - x) + (y - xa)) / 2
+
+
+def cosines(capture: Capture) -> dict[str, Float64[np.ndarray, "layer token"]]:
+    """cos(x, a), cos(x, m) and cos(x, y): erasing shows as a negative cosine.
+
+    Args:
+        capture: from `capture`.
+
+    Under attention, mlp and block, [layer, token] each; NaN for a component that writes nothing.
+
+    Examples:
+        >>> sorted(gainlens.cosines(captured))
+        ['attention', 'block', 'mlp']
+    """
+    xx, xa, xm = (capture.column(name) for name in ("xx", "xa", "xm"))
+    with np.errstate(invalid="ignore", divide="ignore"):  # a component that writes nothing: NaN
+        return {
+            "attention": xa / np.sqrt(xx * capture.column("aa")),
+            "mlp": xm / np.sqrt(xx * capture.column("mm")),
+            "block": (xx + xa + xm) / np.sqrt(xx * capture.column("yy")),
+        }

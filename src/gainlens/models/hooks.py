@@ -1,0 +1,81 @@
+"""TODO: models.hooks."""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from gainlens.models.decoders import first_tensor, tensor_of, with_first
+from gainlens.models.sites import Reader, Site, Writer
+
+
+@contextmanager
+def reading(readers: Sequence[tuple[Site, Reader]]) -> Generator[None]:
+    """Call each reader with its site's activation during forward passes within the context.
+
+    A reader sees what the model goes on with: hooks that were there before have run.
+    """
+    with scoped(partial(_register_reader, site, read) for site, read in readers):
+        yield
+
+
+@contextmanager
+def writing(writers: Sequence[tuple[Site, Writer]]) -> Generator[None]:
+    """Let each writer replace its site's activation during forward passes within the context.
+
+    Writers of one site apply in order, after hooks that were there before; readers registered
+    later see the result.
+    """
+    with scoped(partial(_register_writer, site, write) for site, write in writers):
+        yield
+
+
+@contextmanager
+def scoped(registrations: Iterable[Callable[[], Any]]) -> Generator[None]:
+    """Each registration returns a torch hook's handle; all are removed, whatever is raised."""
+    handles: list[Any] = []
+    try:
+        for register in registrations:
+            handles.append(register())
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _apart(tensor: Tensor, heads: int | None) -> Tensor:
+    return tensor if heads is None else tensor.unflatten(-1, (heads, -1))
+
+
+def _register_reader(site: Site, read: Reader) -> Any:
+    if site.side == "input":
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            read(_apart(first_tensor(args, kwargs), site.heads))
+
+        return site.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        read(_apart(tensor_of(output), site.heads))
+
+    return site.module.register_forward_hook(after)
+
+
+def _register_writer(site: Site, write: Writer) -> Any:
+    def rewritten(tensor: Tensor) -> Tensor:
+        return write(_apart(tensor, site.heads)).reshape(tensor.shape)
+
+    if site.side == "input":
+
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return with_first(args, kwargs, rewritten(first_tensor(args, kwargs)))
+
+        return site.module.register_forward_pre_hook(before, with_kwargs=True)
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        new = rewritten(tensor_of(output))
+        return (new, *output[1:]) if isinstance(output, tuple) else new
+
+    return site.module.register_forward_hook(after)

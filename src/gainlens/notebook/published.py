@@ -1,0 +1,69 @@
+"""TODO: notebook.published."""
+
+from gainlens.core.spec import Spec
+
+
+class ReferenceRow(Spec):
+    """A row of the comparison table that was measured elsewhere."""
+
+    label: str
+    context: int
+    rope_theta: float
+    last_gain: float
+    w_u_spectral: float
+    source: str
+    behaviour: str
+
+
+NOTEBOOK_REFERENCES: dict[str, dict[str, float | str]] = {
+    "llama3.1-8b": {
+        "last_gain": 0.48,
+        "w_u_spectral": 94.61,
+        "rope_theta": 500000,
+        "behavior": "CONTRACTS",
+    },
+    "mistral-7b": {
+        "last_gain": 1.37,
+        "w_u_spectral": 16.14,
+        "rope_theta": 10000,
+        "behavior": "EXPANDS",
+    },
+}
+"""The notebook's REFERENCE, as it stands in its JSON.  The 0.48 is another metric on another prompt
+(Frobenius norm of the whole tensor, before the final norm)."""
+
+_PUBLISHED = (
+    "published run of the notebook, float16, buk81/uniformity-asymmetry@e3c7f94 (MIT), "
+    "paper3/Results/llama2_vs_llama31_hypothesis_test.json"
+)
+REFERENCE_ROWS: tuple[ReferenceRow, ...] = (
+    ReferenceRow(
+        label="Mistral (ref)",
+        context=8192,
+        rope_theta=10_000,
+        last_gain=1.37,
+        w_u_spectral=16.14,
+        source="the notebook's reference, unsourced there",
+        behaviour="EXPANDS",
+    ),
+    ReferenceRow(
+        label="Llama-2-7B (published)",
+        context=4096,
+        rope_theta=10_000,
+        last_gain=0.9225226747869376,
+        w_u_spectral=44.400177001953125,
+        source=_PUBLISHED,
+        behaviour="CONTRACTS",
+    ),
+    ReferenceRow(
+        label="Llama-3.1-8B (published)",
+        context=131_072,
+        rope_theta=500_000,
+        last_gain=1.5331995195328298,
+        w_u_spectral=94.60694885253906,
+        source=_PUBLISHED,
+        behaviour="EXPANDS",
+    ),
+)
+
+HYPOTHESIS = "Long-context models require dampening (contraction) for numerical stability"

@@ -1,0 +1,117 @@
+"""Every record that crosses a stage.  numpy only: read this file and you know the data flow.
+
+    prompts      -> EncodedPrompts            texts as one model's token ids
+    checkpoints  -> Checkpoint                what was loaded, and how it was checked
+    capturing    -> Capture                   a token's inner products at every block; no vector
+    gain         -> Decomposition             log gains, their split, and token classes
+    unembed/rope -> UnembedReport, RopeReport
+    stats        -> Interval
+    interventions -> Interventions           what ablations and another theta change
+    verdict      -> ModelReport, Verdict      everything that is said
+    store        -> Comparison                one run, whole
+
+Nothing here is changed once made.  Unknown is NaN (or None) with a reason beside it, never 0.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from gainlens.core.messages import check_one_of
+from gainlens.core.spec import ComparisonSpec
+from gainlens.core.vocabulary import Behaviour, Role
+from gainlens.records.capture import Capture
+from gainlens.records.gains import BlockGain, Decomposition, MassiveToken
+from gainlens.records.inputs import Checkpoint, EncodedPrompts
+from gainlens.records.interval import Interval
+from gainlens.records.interventions import Interventions
+from gainlens.records.verdict import GainCell, Verdict
+from gainlens.records.weights import RopeReport, UnembedReport
+
+
+@dataclass(frozen=True)
+class NotebookResidual:
+    """The notebook's residual statistics, in its convention and under its names."""
+
+    norms: tuple[float, ...]
+    """mean L2 norm over positions of each hidden state; the last entry after the final norm"""
+    gains: tuple[float, ...]
+    embedding_norm: float
+    final_norm: float
+    initial_gain: float
+    last_gain: float
+    last_expands: bool
+    cumulative_energy: float
+    num_layers: int
+    contracting_layers: int
+    expanding_layers: int
+    true_last_gain: float
+    """mean |resid_post| over mean |resid_pre| of the last block: what last_gain was taken for"""
+    final_norm_gain: float
+    """mean |ln_final(y)| over mean |y|: last_gain = true_last_gain * final_norm_gain"""
+
+
+@dataclass(frozen=True)
+class ModelReport:
+    """Everything measured on one model."""
+
+    role: Role
+    checkpoint: Checkpoint
+    residual: NotebookResidual
+    unembed: UnembedReport
+    rope: RopeReport
+    layers: tuple[BlockGain, ...]
+    cells: tuple[GainCell, ...]
+    last_block: Float64[np.ndarray, " prompt"]
+    """per-prompt log gain of the last block under the primary estimand, nats"""
+    behaviour: Behaviour | None
+    equivalent: bool | None
+    """whether the interval lies within 1 +- the spec's margin: FLAT alone is not equality"""
+    massive: tuple[MassiveToken, ...]
+    prompts: EncodedPrompts
+    scale_control: float
+    """largest change of a logit, as a share of the largest |logit|, when the last stream is scaled
+    by 2: the final norm forgets scale, so a number after it cannot show the last block's gain"""
+    halves_control: Interval
+    """the same model against itself on disjoint halves of the prompts, log gain, nats"""
+    visible_share: tuple[float, float] | None = None
+    """mean of Capture.visible over ordinary tokens, for attention and for the MLP; NaN for one
+    that writes nothing"""
+    interventions: Interventions = Interventions()
+
+
+@dataclass(frozen=True)
+class HypothesisTest:
+    """The notebook's rule and strings, to the letter."""
+
+    short_expands: bool
+    long_expands: bool
+    theta_ratio: float
+    gain_ratio: float
+    wu_ratio: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One run, whole."""
+
+    spec: ComparisonSpec
+    date: str
+    """ISO 8601, UTC"""
+    seconds: float
+    """of loading, measuring and judging"""
+    reports: tuple[ModelReport, ...]
+    captures: Mapping[str, Capture]
+    """by model key"""
+    decompositions: Mapping[str, Decomposition]
+    test: HypothesisTest
+    verdict: Verdict
+    environment: Mapping[str, str]
+
+    def report(self, role: Role) -> ModelReport:
+        """The first model of a role; ValueError where there is none."""
+        check_one_of("role", role, [report.role for report in self.reports])
+        return next(report for report in self.reports if report.role == role)

@@ -1,0 +1,63 @@
+"""TODO: records.inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int64
+
+
+@dataclass(frozen=True)
+class EncodedPrompts:
+    """Texts as the token ids of one model's tokenizer."""
+
+    source: str
+    """name of the prompt set, or the file it came from"""
+    sha256: str
+    """of the canonical JSON of ids and texts, before any cutting"""
+    ids: tuple[str, ...]
+    """one name a prompt"""
+    tokens: tuple[Int64[np.ndarray, " _"], ...]
+    """token ids [position], one array a prompt; the axis is unnamed since lengths differ"""
+    bos: bool
+    """whether position 0 holds a BOS token (Qwen2 prepends none)"""
+    cut: int
+    """how many prompts were shortened to fit"""
+    left_out: tuple[str, ...]
+    """names of prompts that could not be used, with the reason"""
+    note: str = ""
+    """what a reader must know to get the same texts again; empty where `source` is enough"""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was loaded, where from, and what the check at load found."""
+
+    name: str
+    """key of the model within a comparison"""
+    hf_name: str
+    """hub name or directory as given"""
+    revision: str | None
+    """commit hash of a hub model, else None"""
+    backend: str
+    dtype: str
+    architecture: str
+    num_layers: int
+    num_heads: int
+    d_model: int
+    d_vocab: int
+    context: int
+    """max_position_embeddings, tokens"""
+    config: Mapping[str, Any]
+    """the Hugging Face config as a plain dictionary, for identification"""
+    training: Mapping[str, Any] | None
+    """the `compared` block of training.json beside the weights, else None: training unknown"""
+    additivity: float
+    """largest |x+a+m-y| / (|x|+|a|+|m|+|y|) over blocks and tokens of the check prompt"""
+    logits_kl: float | None
+    """largest KL divergence over tokens from the Hugging Face model's logits, nats; None when the
+    Hugging Face model is itself what is measured (native)"""
+    weights: str | None = None
+    """sha256 that names a directory's weights (digest.py); None for a hub model, whose commit does,
+    and in results from before it was taken"""

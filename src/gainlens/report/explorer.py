@@ -1,0 +1,238 @@
+"""A comparison -> the numbers behind the page's interactive drawings, as JSON values.
+
+Everything is computed here, by the same functions as the verdict; the page only draws.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from math import isfinite
+from typing import Any, Final
+
+import numpy as np
+
+from gainlens.claims.intervals import simultaneous_band
+from gainlens.core.glossary import GLOSSARY
+from gainlens.core.spec import Rule
+from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS, SPLITS, Split
+from gainlens.metrics.massive import prompt_slices
+from gainlens.metrics.reductions import reduce_splits
+from gainlens.metrics.splits import Parts, split_log_gain
+from gainlens.records.capture import Capture
+from gainlens.records.comparison import Comparison, ModelReport
+from gainlens.records.gains import Decomposition, PromptGains
+
+
+def of_blocks(
+    capture: Capture, decomposition: Decomposition, blocks: slice
+) -> tuple[Capture, Decomposition]:
+    """Both of some blocks alone, as views; what belongs to the last block stays as it is."""
+    first = _there(capture, "top_value", "top_index", "sink", "heads")
+    grids = _there(
+        decomposition, "log_gain", "attention", "mlp", "remainder", "norm_in", "norm_out"
+    )
+    some = {name: value[blocks] for name, value in first.items()}
+    own = {name: value[blocks] for name, value in grids.items()}
+    return replace(capture, gram=capture.gram[:, blocks], **some), replace(decomposition, **own)
+
+
+def of_tokens(capture: Capture, tokens: slice) -> Capture:
+    """Of some tokens alone, as views; attention on position 0, a prompt's, stays as it is."""
+    last = _there(
+        capture, "prompt", "position", "token_id", "gram", "normed", "visible", "null", "heads"
+    )
+    return replace(
+        capture,
+        **{name: value[..., tokens] for name, value in last.items()},
+        top_value=capture.top_value[:, tokens],
+        top_index=capture.top_index[:, tokens],
+        token_text=None if capture.token_text is None else capture.token_text[tokens],
+    )
+
+
+def _there(record: Any, *names: str) -> dict[str, Any]:
+    """Those arrays of a record that it has."""
+    return {name: getattr(record, name) for name in names if getattr(record, name) is not None}
+
+
+MAP_PROMPTS: Final = 12
+"""Prompts that the map shows, evenly spread over the set."""
+MAP_CELLS: Final = 190_000
+"""Blocks x tokens over all maps: 7 numbers of 2 bytes in base64 each, so at most 3.6 MB."""
+LONGEST_MAP: Final = 384
+"""Tokens of a prompt that the map shows at most."""
+_CELLS_AT_ONCE: Final = 1 << 20
+"""Blocks x tokens whose splits are in memory together: 50 MB."""
+_UNKNOWN: Final = -32768
+_FULL: Final = 32767
+
+Explored = dict[str, Any]
+"""What the page draws of one model: its blocks under each class, reduction and split, and maps of
+the log gain over blocks and tokens of some prompts."""
+
+
+def page_data(
+    comparison: Comparison, colours: Mapping[str, str], models: Mapping[str, Explored]
+) -> dict[str, Any]:
+    """What the page draws; colours and models, each from `explored`, by model key."""
+    rule = comparison.spec.rule
+    return {
+        "rule": {"class": rule.token_class, "reduction": rule.reduction, "split": rule.split},
+        "confidence": rule.confidence,
+        "choices": {
+            "class": _labels(("ordinary", *(c for c in CLASS_SELECTIONS if c != "ordinary"))),
+            "reduction": _labels(REDUCTIONS),
+            "split": _labels(SPLITS),
+            "part": _labels(("log_gain", "attention", "mlp")),
+        },
+        "models": [
+            {
+                "key": report.checkpoint.name,
+                "role": report.role,
+                "colour": colours[report.checkpoint.name],
+                "layers": report.checkpoint.num_layers,
+            }
+            | models[report.checkpoint.name]
+            for report in comparison.reports
+        ],
+    }
+
+
+def _labels(names: Sequence[str]) -> list[list[str]]:
+    return [[name, GLOSSARY[name].label] for name in names]
+
+
+def explored(
+    comparison: Comparison, report: ModelReport, capture: Capture, decomposition: Decomposition
+) -> Explored:
+    """One model of a comparison; the maps of all its models together stay within MAP_CELLS."""
+    longest = _shown_tokens(comparison)
+    return {
+        "curves": _curves(capture, decomposition, comparison.spec.rule),
+        "maps": _maps(report, capture, decomposition, longest),
+    }
+
+
+def _curves(capture: Capture, decomposition: Decomposition, rule: Rule) -> dict[str, Any]:
+    """Every class and reduction that has tokens; some blocks at a time, for their memory."""
+    layers, tokens = decomposition.log_gain.shape
+    step = max(1, _CELLS_AT_ONCE // max(1, tokens))
+    pieces: dict[str, list[Mapping[Split, PromptGains]]] = {}
+    for start in range(0, layers, step):
+        some, own = of_blocks(capture, decomposition, slice(start, start + step))
+        parts: dict[Split, Parts] = {split: split_log_gain(some, split) for split in SPLITS}
+        for selection, reduction in product(CLASS_SELECTIONS, REDUCTIONS):
+            if own.tokens_of(selection).any():
+                gains = reduce_splits(some, own, parts, selection, reduction)
+                pieces.setdefault(f"{selection}/{reduction}", []).append(gains)
+    return {name: _curve(each, rule) for name, each in pieces.items()}
+
+
+def _curve(pieces: Sequence[Mapping[Split, PromptGains]], rule: Rule) -> dict[str, Any]:
+    """Log gain with its simultaneous band, and its parts under each split; nats a block.
+
+    pieces: of some blocks each, in their order.
+    """
+
+    def grid(split: Split, part: str) -> np.ndarray:
+        return np.concatenate([getattr(gains[split], part) for gains in pieces])
+
+    log_gain = grid(SPLITS[0], "log_gain")
+    low, high = simultaneous_band(
+        log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+    )
+    known = ~np.isnan(log_gain).any(axis=0)
+    return {
+        "n": int(known.sum()),
+        "gain": _rounded(log_gain[:, known].mean(axis=1)),
+        "low": _rounded(low),
+        "high": _rounded(high),
+        "parts": {
+            split: [
+                _rounded(grid(split, part)[:, known].mean(axis=1)) for part in ("attention", "mlp")
+            ]
+            for split in SPLITS
+        },
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float | None]:
+    """To 1e-6 nats, null where not known."""
+    return [round(value, 6) if isfinite(value) else None for value in values.tolist()]
+
+
+def shown_prompts(count: int) -> list[int]:
+    """Indices of the prompts that the map shows: all, or MAP_PROMPTS evenly spread."""
+    return np.unique(
+        np.linspace(0, count - 1, min(count, MAP_PROMPTS)).round().astype(int)
+    ).tolist()
+
+
+def _shown_tokens(comparison: Comparison) -> int:
+    """How many tokens of a prompt every map can show, so that all maps stay below MAP_CELLS."""
+    lengths = [
+        (report.checkpoint.num_layers, len(report.prompts.tokens[prompt]))
+        for report in comparison.reports
+        for prompt in shown_prompts(len(report.prompts.ids))
+    ]
+    longest = LONGEST_MAP
+    while longest > 1 and sum(depth * min(longest, n) for depth, n in lengths) > MAP_CELLS:
+        longest = longest * 7 // 8
+    return longest
+
+
+def _shown(capture: Capture, longest: int) -> list[slice]:
+    """The tokens of each prompt that has a map."""
+    prompts = prompt_slices(capture.prompt)
+    shown = [prompts[index] for index in shown_prompts(len(prompts))]
+    return [slice(whole.start, min(whole.stop, whole.start + longest)) for whole in shown]
+
+
+def _maps(
+    report: ModelReport, capture: Capture, tokens: Decomposition, longest: int
+) -> list[dict[str, Any]]:
+    """The log gain of some prompts' tokens, and its parts under each split."""
+    indices = shown_prompts(len(report.prompts.ids))
+    return [
+        {
+            "prompt": report.prompts.ids[index],
+            "tokens": len(report.prompts.tokens[index]),
+            "texts": _texts(capture, shown),
+            "classes": _classes(tokens, shown),
+            "values": {"log_gain": _packed(tokens.log_gain[:, shown])}
+            | _parts(of_tokens(capture, shown)),
+        }
+        for index, shown in zip(indices, _shown(capture, longest), strict=True)
+    ]
+
+
+def _parts(capture: Capture) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for split in SPLITS:
+        attention, mlp = split_log_gain(capture, split)
+        found |= {f"attention/{split}": _packed(attention), f"mlp/{split}": _packed(mlp)}
+    return found
+
+
+def _texts(capture: Capture, tokens: slice) -> list[str]:
+    if capture.token_text is not None:
+        return list(capture.token_text[tokens])
+    return [f"[{token}]" for token in capture.token_id[tokens]]
+
+
+def _classes(decomposition: Decomposition, tokens: slice) -> str:
+    """A letter a token: b(os), m(assive), o(rdinary)."""
+    massive = np.where(decomposition.is_massive[tokens], "m", "o")
+    return "".join(np.where(decomposition.is_bos[tokens], "b", massive).tolist())
+
+
+def _packed(values: np.ndarray) -> list[Any]:
+    """[unit, base64 of little-endian int16], block by block; -32768 is unknown.
+
+    A unit is the largest size over 32767, so the error is below 2e-5 of the largest value.
+    """
+    finite = np.isfinite(values)
+    unit = float(f"{np.abs(values[finite]).max(initial=0.0) / _FULL:.6g}") or 1.0
+    whole = np.where(finite, np.round(np.where(finite, values, 0.0) / unit), _UNKNOWN)
+    return [unit, base64.b64encode(whole.astype("<i2").tobytes()).decode("ascii")]

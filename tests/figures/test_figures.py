@@ -1,0 +1,543 @@
+"""Every figure: what it shows, in which words, unclipped, without a warning, the same bytes twice.
+
+`DRAWINGS` draws every figure of one of the sets of reports in figure_reports.
+"""
+
+import gc
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise, product
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib import rcParams
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from planting.drawings import boxes_of, texts_of
+from planting.figure_reports import (
+    EXTREMES,
+    LLAMAS,
+    LONG,
+    NAN,
+    SETS,
+    SHORT,
+    TWINS,
+    decomposition_of,
+    effects,
+    interval_of,
+    report_of,
+    training_table,
+    verdict_of,
+)
+
+from gainlens import figures
+from gainlens.core.glossary import GLOSSARY, Term
+from gainlens.core.spec import Rule
+from gainlens.figures.blocks import block_values
+from gainlens.figures.style import (
+    COMPONENTS,
+    log_axis,
+    looks,
+    name_of,
+    number,
+    root_figure,
+    shortened,
+)
+from gainlens.notebook.published import REFERENCE_ROWS
+from gainlens.records.gains import Decomposition
+
+
+@cache
+def decompositions(name: str) -> dict[str, Decomposition]:
+    return {report.checkpoint.name: decomposition_of(report) for report in SETS[name]}
+
+
+def norms_of(name: str) -> dict[str, figures.ClassNorms]:
+    return {key: figures.class_norms(value) for key, value in decompositions(name).items()}
+
+
+def quartiles_of(name: str) -> dict[str, np.ndarray]:
+    return {key: figures.position_quartiles(value) for key, value in decompositions(name).items()}
+
+
+DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
+    "gain_curve": lambda name: figures.gain_curve(SETS[name]),
+    "split": lambda name: figures.split(SETS[name][-1]),
+    "headline": lambda name: figures.headline(SETS[name], verdict_of()),
+    "verdict_forest": lambda name: figures.verdict_forest(SETS[name]),
+    "massive_lifecycle": lambda name: figures.massive_lifecycle(SETS[name], norms_of(name)),
+    "unembed_spectrum": lambda name: figures.unembed_spectrum(SETS[name]),
+    "rope_wavelengths": lambda name: figures.rope_wavelengths(SETS[name]),
+    "gain_by_position": lambda name: figures.gain_by_position(SETS[name], quartiles_of(name)),
+    "notebook_figure": lambda name: figures.notebook_figure(SETS[name], REFERENCE_ROWS[:1]),
+    "attribution": lambda _: figures.attribution(verdict_of(effects())),
+    "no attribution": lambda _: figures.attribution(verdict_of()),
+    "training_curves": lambda _: figures.training_curves(training_table()),
+    "training_figure": lambda _: figures.training_figure(training_table()),
+}
+CASES = [
+    (name, drawing)
+    for name, drawing in product(SETS, DRAWINGS)
+    if name == "twins" or not ("attribution" in drawing or "training" in drawing)
+]
+
+
+@pytest.mark.parametrize(("name", "drawing"), CASES)
+def test_every_figure_draws_without_a_warning_and_clips_no_text(name, drawing):
+    figure = root_figure(DRAWINGS[drawing](name))
+    figure.draw_without_rendering()
+    for artist, box in boxes_of(figure):
+        low, high = figure.bbox.padded(1.0).get_points()  # rounding to pixels
+        assert (box.get_points() >= low).all(), (artist, box, figure.bbox)
+        assert (box.get_points() <= high).all(), (artist, box, figure.bbox)
+
+
+def test_the_check_for_clipped_text_sees_clipped_text():
+    ax = figures.gain_curve(TWINS)
+    ax.set_title("x" * 300)
+    figure = root_figure(ax)
+    figure.draw_without_rendering()
+    assert any(box.x1 > figure.bbox.x1 + 1 for _, box in boxes_of(figure))
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("drawing", ["gain_curve", "unembed_spectrum", "gain_by_position"])
+def test_every_model_is_in_the_legend(drawing, name):
+    (legend,) = root_figure(DRAWINGS[drawing](name)).legends
+    written = [text.get_text() for text in legend.get_texts()]
+    assert [name_of(report) for report in SETS[name]] == written[: len(SETS[name])]
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_no_two_tick_labels_of_an_axis_overlap(drawing):
+    figure = root_figure(DRAWINGS[drawing]("twins"))
+    figure.draw_without_rendering()
+    checked = 0
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            labels = [tick.label1 for tick in axis.get_major_ticks() if tick.label1.get_text()]
+            labels = [label for label in labels if label.get_visible() and not label.get_rotation()]
+            boxes = [label.get_window_extent() for label in labels] if axis.axes.axison else []
+            for one, other in pairwise(boxes):
+                checked += 1
+                assert not one.overlaps(other), (ax, [label.get_text() for label in labels])
+    assert checked or drawing in ("verdict_forest", "no attribution")
+
+
+@pytest.mark.parametrize(
+    ("drawing", "keys"),
+    [
+        ("gain_curve", ["gain", "layer"]),
+        ("verdict_forest", ["gain"]),
+        ("massive_lifecycle", ["norm", "gain", "layer"]),
+        ("unembed_spectrum", ["spectrum", "rank"]),
+        ("rope_wavelengths", ["wavelengths", "rotated_pair"]),
+        ("headline", ["gain", "layer"]),
+        ("attribution", ["effect"]),
+        ("training_figure", ["gain", "last_gain", "loss", "trained_tokens"]),
+        ("gain_by_position", ["gain", "position"]),
+    ],
+)
+def test_labels_and_units_come_from_the_glossary(drawing, keys, monkeypatch):
+    for key in keys:
+        monkeypatch.setitem(GLOSSARY, key, Term(f"planted {key}", "furlongs", ""))
+    texts = texts_of(DRAWINGS[drawing]("twins"))
+    for key in keys:
+        assert any(f"planted {key} (furlongs)" in text for text in texts), key
+
+
+def test_names_of_parts_classes_and_reductions_come_from_the_glossary(monkeypatch):
+    for key in ("attention", "log_gain", "massive", "frobenius"):
+        monkeypatch.setitem(GLOSSARY, key, Term(f"planted {key}", "furlongs", ""))
+    assert {"planted attention", "planted log_gain"} <= set(texts_of(figures.split(SHORT)))
+    assert {"planted massive", "planted frobenius"} <= set(texts_of(figures.verdict_forest(TWINS)))
+
+
+def test_gain_curve_draws_the_records_numbers():
+    ax = figures.gain_curve([SHORT, LONG])
+    curves = [line for line in ax.lines if len(line.get_xdata()) == 8]
+    for line, report in zip(curves, (SHORT, LONG), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), block_values(report, "gain"))
+    assert ax.get_yscale() == "log"
+    bands = [c for c in ax.collections if not isinstance(c, LineCollection)]
+    edges = bands[0].get_paths()[0].vertices[:, 1]
+    assert edges.min() == min(block_values(SHORT, "low"))
+    assert edges.max() == max(block_values(SHORT, "high"))
+
+
+def test_an_unknown_band_leaves_the_curve_and_no_band():
+    ax = figures.gain_curve([report_of(half=NAN)])
+    assert len(ax.lines[0].get_xdata()) == 8
+    assert np.isfinite(ax.lines[0].get_ydata()).all()
+    assert not any(len(path) for c in ax.collections for path in c.get_paths())
+
+
+def test_split_bars_stack_to_the_log_gain():
+    ax = figures.split(SHORT)
+    signed = np.zeros(8)
+    for bar in (bar for container in ax.containers for bar in container):
+        signed[round(bar.get_x() + bar.get_width() / 2)] += bar.get_height()
+    np.testing.assert_allclose(signed, block_values(SHORT, "log_gain"), atol=1e-12)
+    up = np.clip(block_values(SHORT, "attention"), 0, None)
+    mlp = block_values(SHORT, "mlp")
+    bottoms = np.array([bar.get_y() for bar in ax.containers[1]])
+    np.testing.assert_allclose(bottoms[mlp >= 0], up[mlp >= 0])
+
+
+def test_a_remainder_that_can_be_seen_is_named_and_rounding_is_not():
+    large = tuple(replace(b, remainder=0.1, mlp=b.mlp - 0.1) for b in SHORT.layers)
+    named = GLOSSARY["remainder"].label
+    assert named in texts_of(figures.split(replace(SHORT, layers=large)))
+    assert named not in texts_of(figures.split(SHORT))
+
+
+def test_headline_says_the_verdict_and_both_numbers():
+    texts = texts_of(figures.headline(TWINS, verdict_of()))
+    assert any(text.replace("\n", " ") == verdict_of().headline for text in texts)
+    for report in TWINS:
+        assert f"{np.exp(report.layers[-1].log_gain):.2f}" in texts
+        assert f"{report.residual.last_gain:.2f}" in texts
+
+
+def test_headline_draws_the_primary_cells_interval():
+    ax = figures.headline([SHORT, LONG], verdict_of()).axes[2]
+    drawn = [c.get_segments()[0] for c in ax.collections if isinstance(c, LineCollection)]
+    for segment, last in zip(drawn, (0.085, 0.06), strict=True):
+        np.testing.assert_allclose(np.log(segment[:, 0]), [last - 0.02, last + 0.02])
+
+
+def test_headline_refuses_a_rule_that_the_run_was_not_judged_by():
+    with pytest.raises(ValueError, match=r"pass the rule of its run as `rule`"):
+        figures.headline(TWINS, verdict_of(), rule=Rule(reduction="median"))
+    with pytest.raises(ValueError, match="got no long one among context512-theta10k"):
+        figures.headline([SHORT], verdict_of())
+
+
+def test_verdict_forest_draws_every_cell_once():
+    frame = figures.verdict_forest(TWINS)
+    for panel, after in zip(frame.child_axes, (False, True), strict=True):
+        drawn = np.concatenate(
+            [line.get_xdata() for line in panel.lines if len(line.get_xdata()) > 2]
+        )
+        cells = [c for r in (SHORT, LONG) for c in r.cells if c.after_final_norm is after]
+        expected = np.exp([c.log_gain.estimate for c in cells])
+        np.testing.assert_allclose(np.sort(drawn), np.sort(expected))
+        segments = sum(
+            len(c.get_segments()) for c in panel.collections if isinstance(c, LineCollection)
+        )
+        assert segments == sum(np.isfinite(c.log_gain.low) for c in cells)
+
+
+def test_verdict_forest_shades_the_rules_row():
+    shaded = {}
+    for rule in (Rule(), Rule(token_class="all", reduction="median")):
+        panel = figures.verdict_forest(TWINS, rule=rule).child_axes[0]
+        shaded[rule] = panel.patches[0].get_y() + 0.5
+        labels = dict(
+            zip(panel.get_yticks(), [t.get_text() for t in panel.get_yticklabels()], strict=True)
+        )
+        assert labels[shaded[rule]] == GLOSSARY[rule.reduction].label
+    assert len(set(shaded.values())) == 2
+
+
+def test_lifecycle_counts_who_writes_and_who_erases():
+    texts = texts_of(figures.massive_lifecycle([SHORT], norms_of("twins")))
+    assert [text for text in texts if text in ("1", "9", "10")].count(
+        "10"
+    ) == 1  # written by the MLP
+    assert {"1", "9"} <= set(texts)  # erased: position 0 by the MLP, nine by attention
+
+
+def test_class_norms_are_medians_of_the_streams_between_blocks():
+    decomposition = decompositions("twins")[SHORT.checkpoint.name]
+    norms = figures.class_norms(decomposition)
+    assert norms.ordinary.shape == (9,)
+    ordinary = decomposition.is_ordinary
+    assert norms.ordinary[3] == np.median(decomposition.norm_in[3, ordinary])
+    assert norms.bos[-1] == np.median(decomposition.norm_out[-1, decomposition.is_bos])
+    without = replace(decomposition, is_massive=np.zeros_like(decomposition.is_massive))
+    assert np.isnan(figures.class_norms(without).massive).all()
+
+
+@pytest.mark.parametrize("call", ["massive_lifecycle", "gain_by_position"])
+def test_a_models_missing_numbers_are_named(call):
+    with pytest.raises(
+        ValueError, match=r"given for context512-theta10k; pass .* got the names none"
+    ):
+        getattr(figures, call)([SHORT], {})
+
+
+def test_position_quartiles_in_doubling_bins():
+    position = np.array([0, 1, 2, 3, 4, 7, 8])
+    gain = np.array([0.5, 1.0, 2.0, 4.0, 3.0, 5.0, 9.0])
+    nothing = np.zeros((1, 7))
+    planted = Decomposition(
+        split="logmean",
+        log_gain=np.log(gain)[None],
+        attention=nothing,
+        mlp=nothing,
+        remainder=nothing,
+        final_norm=nothing[0],
+        norm_in=nothing,
+        norm_out=nothing,
+        prompt=np.zeros(7, dtype=np.int64),
+        position=position,
+        is_bos=position == 0,
+        is_massive=position == 8,
+    )
+    np.testing.assert_allclose(figures.position_quartiles(planted)[1], [0.5, 1.0, 3.0, 4.0])
+
+
+def test_spectrum_is_over_the_root_of_the_vocabulary_and_drops_zeros():
+    ax = figures.unembed_spectrum([SHORT])
+    raw, centred = (line.get_ydata() for line in ax.lines[:2])
+    assert raw[0] == pytest.approx(SHORT.unembed.sigma_per_sqrt_vocab)
+    assert np.isnan(centred[-1])  # what rounding left of the direction that centring took away
+    edge = ax.lines[2].get_ydata()[0]
+    assert edge * SHORT.unembed.edge_ratio == pytest.approx(SHORT.unembed.sigma_per_sqrt_vocab)
+
+
+def test_rope_wavelengths_names_both_thetas_and_a_model_without():
+    gpt2 = EXTREMES[-1]
+    texts = texts_of(figures.rope_wavelengths([LONG, gpt2]))
+    assert "context4096-theta500k (long): theta 500,000, measured 500,000" in texts
+    assert "gpt2 (reference): no RoPE" in texts
+    assert "context 4,096" in texts
+    assert "none of these models has RoPE" in texts_of(figures.rope_wavelengths([gpt2]))
+
+
+def test_notebook_figure_keeps_the_notebooks_words_and_its_reference():
+    figure = figures.notebook_figure([SHORT, LONG], REFERENCE_ROWS[:1])
+    titles = [ax.get_title(loc="center") for ax in figure.axes]
+    assert titles == [
+        "Last Layer Gain Comparison\n(>1 = Expand, <1 = Contract)",
+        "RoPE Theta Comparison\n(Higher = Longer Context Support)",
+        "Unembedding Matrix Spectral Norm\n(Static Amplification Factor)",
+        "Layer-wise Gains\n(Last layer highlighted)",
+    ]
+    labels = ["Last Layer Gain", "RoPE Theta", "W_U Spectral Norm (σ_max)", "Gain"]
+    assert [ax.get_ylabel() for ax in figure.axes] == labels
+    assert figure.axes[3].get_xlabel() == "Layer"
+    heights = [[bar.get_height() for bar in ax.containers[0]] for ax in figure.axes[:3]]
+    assert [row[2] for row in heights] == [1.37, 10_000, 16.14]
+    assert heights[0][0] == SHORT.residual.last_gain
+    assert any("reference" in text for text in texts_of(figure))
+    np.testing.assert_array_equal(figure.axes[3].lines[0].get_ydata(), SHORT.residual.gains)
+
+
+def test_attribution_draws_each_effect_or_says_why_there_is_none():
+    ax = figures.attribution(verdict_of(effects()))
+    drawn = [float(line.get_xdata()[0]) for line in ax.lines[: len(effects())]]
+    assert drawn == [effect.log_gain.estimate for effect in effects()]
+    assert "over seeds, at equal loss" in [t.get_text() for t in ax.get_yticklabels()]
+    note = " ".join(texts_of(figures.attribution(verdict_of()))).replace("\n", " ")
+    assert verdict_of().attribution_note in note
+
+
+def test_an_effect_without_interval_says_so():
+    lone = replace(effects()[0], log_gain=replace(interval_of(0.1, NAN, 1), status="one seed"))
+    assert "n = 1, one seed" in texts_of(figures.attribution(verdict_of((lone,))))
+
+
+def test_training_curves_end_at_the_mean_over_seeds():
+    table = training_table()
+    ax = figures.training_curves(table, against="loss", of="last_gain")
+    cell = (table["context"] == 4096) & (table["theta"] == 5e5)
+    end = cell & (table["tokens"] == table["tokens"].max())
+    ends = [
+        (line.get_xdata()[0], line.get_ydata()[0])
+        for line in ax.lines
+        if len(line.get_xdata()) == 1
+    ]
+    wanted = (table["loss_4096"][end].mean(), table["notebook_last_gain"][end].mean())
+    assert min(np.hypot(x - wanted[0], y - wanted[1]) for x, y in ends) < 1e-12
+    assert ax.xaxis.get_inverted()
+
+
+@pytest.mark.parametrize("missing", ["tokens", "log_gain_last_ordinary", "loss_4096"])
+def test_a_training_table_without_a_column_is_refused_by_name(missing):
+    table = training_table()
+    del table[missing]
+    with pytest.raises(ValueError, match=f"training table .*{missing}"):
+        figures.training_curves(table)
+
+
+SINGLE: Sequence[tuple[str, Callable[[Axes], Axes]]] = (
+    ("gain_curve", lambda ax: figures.gain_curve(TWINS, ax=ax)),
+    ("split", lambda ax: figures.split(SHORT, ax=ax)),
+    ("verdict_forest", lambda ax: figures.verdict_forest(TWINS, ax=ax)),
+    ("unembed_spectrum", lambda ax: figures.unembed_spectrum(TWINS, ax=ax)),
+    ("rope_wavelengths", lambda ax: figures.rope_wavelengths(TWINS, ax=ax)),
+    (
+        "gain_by_position",
+        lambda ax: figures.gain_by_position(TWINS, quartiles_of("twins"), ax=ax),
+    ),
+    ("attribution", lambda ax: figures.attribution(verdict_of(effects()), ax=ax)),
+    ("training_curves", lambda ax: figures.training_curves(training_table(), ax=ax)),
+)
+
+
+@pytest.mark.parametrize("draw", [draw for _, draw in SINGLE], ids=[name for name, _ in SINGLE])
+def test_draws_into_the_users_axes_and_touches_no_other(draw):
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    mine, other = figure.subplots(1, 2)
+    assert draw(mine) is mine
+    assert mine.has_data() or mine.child_axes
+    assert not other.has_data()
+    assert figure.axes == [mine, other]
+    assert not figure.legends
+    figure.draw_without_rendering()
+
+
+def test_the_users_rcparams_stay():
+    names = [name for name in rcParams if name != "backend"]  # looking at it chooses one
+    before = [rcParams[name] for name in names]
+    figures.gain_curve(TWINS)
+    assert [rcParams[name] for name in names] == before
+
+
+def test_looks_differ_without_colour_and_stay_with_the_role():
+    styles = looks(EXTREMES)
+    assert len({look.marker for look in styles}) == len(styles)
+    assert len({look.colour for look in styles}) == len(styles)
+    assert looks([LONG])[0] == styles[1]
+    assert not {look.colour for look in styles} & {colour for colour, _ in COMPONENTS.values()}
+
+
+def test_attention_and_mlp_differ_in_grey():
+    grey = {
+        name: np.dot(to_rgb(c), (0.2126, 0.7152, 0.0722)) for name, (c, _) in COMPONENTS.items()
+    }
+    assert abs(grey["attention"] - grey["mlp"]) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1, "1"),
+        (0.3, "0.3"),
+        (-0.5, "−0.5"),
+        (250, "250"),
+        (1e4, "10⁴"),
+        (3e5, "3·10⁵"),
+        (1e-4, "10⁻⁴"),
+    ],
+)
+def test_tick_numbers(value, text):
+    assert number(float(value)) == text
+
+
+@given(low=st.floats(-6, 5), span=st.floats(0.02, 9))
+def test_a_logarithmic_axis_always_has_two_ticks_and_few(low, span):
+    ax = Figure().add_subplot()
+    ax.set_ylim(10**low, 10 ** (low + span))
+    log_axis(ax.yaxis)
+    bottom, top = ax.get_ylim()
+    ticks = [tick for tick in ax.yaxis.get_majorticklocs() if bottom <= tick <= top]
+    assert 2 <= len(ticks) <= 12
+
+
+def test_shortened_names_keep_both_ends():
+    assert shortened("meta-llama/Llama-2-7b-hf", 30) == "meta-llama/Llama-2-7b-hf"
+    assert shortened("meta-llama/Llama-2-7b-hf", 20) == "Llama-2-7b-hf"
+    cut = shortened("a" * 40 + "-v0.3", 20)
+    assert len(cut) == 20
+    assert cut.endswith("-v0.3")
+    assert "…" in cut
+
+
+def test_an_svg_holds_text_a_title_and_a_hostile_name_as_it_is(tmp_path):
+    _, path, _ = figures.save(figures.gain_curve(LLAMAS), tmp_path / "new", "curve")
+    tree = ElementTree.parse(path)
+    texts = ["".join(node.itertext()) for node in tree.iter("{http://www.w3.org/2000/svg}text")]
+    assert "x/$y$ <b>& (long)" in texts
+    assert "gain |y|/|x| (ratio)" in texts
+    assert tree.find("{http://www.w3.org/2000/svg}metadata") is not None
+    assert tree.findtext("{http://www.w3.org/2000/svg}title") == "curve"
+
+
+def test_saved_files_are_what_their_names_say(tmp_path):
+    png, svg, pdf = figures.save(figures.headline(TWINS, verdict_of()), tmp_path, "headline")
+    head = png.read_bytes()
+    width, dots = int.from_bytes(head[16:20], "big"), head.index(b"pHYs")
+    assert width == 1420  # 7.1 inches at 200 dpi
+    assert int.from_bytes(head[dots + 4 : dots + 8], "big") == round(200 / 0.0254)
+    assert svg.read_bytes().startswith(b"<?xml")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert b"CreationDate" not in pdf.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_name_with_a_folder_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="plain file name"):
+        figures.save(figures.gain_curve(TWINS), tmp_path, "../outside")
+    assert not list(tmp_path.parent.glob("outside*"))
+
+
+@pytest.mark.parametrize("drawing", DRAWINGS)
+def test_the_same_input_gives_the_same_bytes(drawing, tmp_path):
+    kinds = ("png", "svg", "pdf") if drawing == "headline" else ("svg",)
+    drawn = DRAWINGS[drawing]("twins")
+    first = [path.read_bytes() for path in figures.save(drawn, tmp_path, "one", kinds)]
+    for again in (drawn, DRAWINGS[drawing]("twins")):
+        assert [p.read_bytes() for p in figures.save(again, tmp_path, "one", kinds)] == first
+    other = figures.save(figures.split(report_of(seed=9)), tmp_path, "one", kinds)
+    assert other[-1].read_bytes() != first[-1]
+
+
+_ELSEWHERE = """
+import sys
+sys.modules["torch"] = None  # importing it raises
+sys.path[:0] = {tests!r}
+import gainlens.figures
+assert "matplotlib" not in sys.modules, "importing gainlens.figures imports matplotlib"
+from test_figures import DRAWINGS, figures
+for drawing in ("headline", "massive_lifecycle", "verdict_forest"):
+    figures.save(DRAWINGS[drawing]("twins"), {folder!r}, drawing, ("svg",))
+assert "matplotlib.pyplot" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_another_process_gives_the_same_bytes_without_torch_or_pyplot(tmp_path):
+    for seed in "1", "2":
+        code = _ELSEWHERE.format(
+            tests=[str(Path(__file__).parents[1]), str(Path(__file__).parent)],
+            folder=str(tmp_path / seed),
+        )
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    names = [path.name for path in (tmp_path / "1").iterdir()]
+    assert len(names) == 3
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+DUPLICATES = ("no attribution", "training_curves")  # a run has one of each
+
+
+@pytest.mark.slow
+def test_all_figures_of_a_run_are_drawn_and_saved_for_the_page_within_six_seconds(tmp_path):
+    ours = {name: draw for name, draw in DRAWINGS.items() if name not in DUPLICATES}
+    gc.collect()  # of the other tests' figures
+    started = time.process_time()
+    for drawing, draw in ours.items():
+        figures.save(draw("twins"), tmp_path, drawing, ("png", "svg"))
+    assert time.process_time() - started < 6.0
+
+
+def test_an_unknown_figure_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'pie'"):
+        _ = figures.pie
+    assert set(figures.__all__) == set(dir(figures))

@@ -1,0 +1,97 @@
+"""The life of a planted massive token."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from planting.captures import capture_of
+
+from gainlens.metrics.decomposition import decompose
+from gainlens.metrics.massive import massive_lifecycle, massive_states
+
+LAYERS, LENGTH, D_MODEL = 6, 8, 16
+
+
+def planted(write_block=1, erase_block=4, token=3, dim=7, size=200.0):
+    """The MLP of one block writes a large coordinate, attention of a later one takes it back."""
+    rng = np.random.default_rng(0)
+    x = np.empty((LAYERS, LENGTH, D_MODEL))
+    a, m = 0.01 * rng.normal(size=(2, LAYERS, LENGTH, D_MODEL))
+    m[write_block, token, dim] += size
+    if erase_block is not None:
+        a[erase_block, token, dim] -= size
+    x[0] = rng.normal(size=(LENGTH, D_MODEL))
+    for layer in range(1, LAYERS):
+        x[layer] = x[layer - 1] + a[layer - 1] + m[layer - 1]
+    return capture_of(x, a, m, (LENGTH,))
+
+
+def test_write_plateau_erase_component_and_dimension():
+    capture = planted()
+    (life,) = massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)
+    assert (life.position, life.text) == (3, "t")
+    assert (life.written_by, life.written_component) == (1, "mlp")
+    assert (life.erased_by, life.erased_component) == (4, "attention")
+    assert life.dims == (7,)
+    assert life.plateau == pytest.approx(200, rel=0.02)
+
+
+def test_a_token_that_is_never_erased_and_one_erased_by_the_last_block():
+    capture = planted(erase_block=None)
+    assert massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)[0].erased_by is None
+    capture = planted(erase_block=LAYERS - 1)
+    life = massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)[0]
+    assert life.erased_by == LAYERS - 1
+
+
+def test_nothing_planted_nothing_found():
+    capture = planted(size=0.0)
+    assert massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH) == ()
+
+
+def test_position_zero_is_listed_once_for_prompts_that_begin_alike():
+    capture = planted(token=0)
+    assert len(massive_lifecycle(capture, decompose(capture), ["<s>"] * LENGTH)) == 1
+    doubled = type(capture)(
+        prompt=np.repeat([0, 1], LENGTH),
+        position=np.tile(capture.position, 2),
+        token_id=np.tile(capture.token_id, 2),
+        gram=np.concatenate([capture.gram] * 2, axis=2),
+        top_value=np.concatenate([capture.top_value] * 2, axis=1),
+        top_index=np.concatenate([capture.top_index] * 2, axis=1),
+        normed=np.tile(capture.normed, 2),
+    )
+    assert len(massive_lifecycle(doubled, decompose(doubled), ["<s>"] * 2 * LENGTH)) == 1
+
+
+def test_states_agree_with_the_token_class():
+    capture = planted()
+    result = decompose(capture)
+    states = massive_states(result)
+    np.testing.assert_array_equal(states[:-1].any(axis=0) & ~result.is_bos, result.is_massive)
+
+
+def test_others_growing_past_a_tenth_of_it_is_no_erasing():
+    """The twins' position 0 keeps its norm while ordinary tokens grow: nothing erases it."""
+    capture = planted(erase_block=None)
+    gram = capture.gram.copy()
+    ordinary = np.arange(LENGTH) != 3
+    gram[np.ix_(range(len(gram)), [4, 5], ordinary)] *= 40.0**2
+    grown = replace(capture, gram=gram)
+    life = massive_lifecycle(grown, decompose(grown), ["t"] * LENGTH)[0]
+    assert not massive_states(decompose(grown))[5, 3]
+    assert life.erased_by is None
+
+
+def test_the_writer_is_the_block_that_raises_it_not_the_one_that_crosses_the_threshold():
+    """Written to 9 times the median by block 1, nudged over 10 by block 3."""
+    rng = np.random.default_rng(0)
+    x = np.empty((LAYERS, LENGTH, D_MODEL))
+    a, m = 0.001 * rng.normal(size=(2, LAYERS, LENGTH, D_MODEL))
+    x[0] = rng.normal(size=(LENGTH, D_MODEL))
+    median = np.median(np.linalg.norm(x[0, 1:], axis=-1))
+    m[1, 3, 7], m[3, 3, 7] = 9 * median, 3 * median
+    for layer in range(1, LAYERS):
+        x[layer] = x[layer - 1] + a[layer - 1] + m[layer - 1]
+    capture = capture_of(x, a, m, (LENGTH,))
+    assert massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)[0].written_by == 1

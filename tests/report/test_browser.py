@@ -1,0 +1,326 @@
+"""The page in a real browser: it renders, asks nobody for anything, and its switches work.
+
+Needs the playwright package and Chromium on the path; without them the tests are skipped, unless
+GAINLENS_REQUIRE_BROWSER=1 says that they must run.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from planting.runs import HOSTILE, HOSTILE_TOKEN, explored_of, planted_run
+
+from gainlens import figures
+from gainlens.report.page import page_html
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+PHONE = {"width": 375, "height": 800}
+
+
+def missing(what: str) -> None:
+    """Skip, or fail where a browser is required."""
+    if os.environ.get("GAINLENS_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"GAINLENS_REQUIRE_BROWSER=1, but there is no {what}")
+    pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        missing("playwright (pip install playwright)")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        missing(f"browser: none of {', '.join(BROWSERS)} is on the path")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    run = planted_run()
+    folder = tmp_path_factory.mktemp("page")
+    figures.save(figures.gain_curve(run.reports), folder, "gain_curve", ("svg",))
+    svg = (folder / "gain_curve.svg").read_text("utf-8")
+    path = folder / "report.html"
+    path.write_text(page_html(run, {"gain_curve": svg}, explored_of(run)), encoding="utf-8")
+    return path
+
+
+@dataclass
+class Opened:
+    """A page with what went wrong in it."""
+
+    page: Any
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def box(self, selector: str) -> dict[str, float]:
+        found = self.page.locator(selector).first
+        found.scroll_into_view_if_needed()
+        return found.bounding_box()
+
+    def choose(self, name: str, value: str) -> None:
+        self.page.select_option(f"select[name={name}]", value)
+
+    def html(self, selector: str) -> str:
+        return self.page.locator(selector).first.inner_html()
+
+    def point(self, selector: str, x: float, y: float) -> None:
+        """Move the mouse to a share of an element's width and height."""
+        box = self.box(selector)
+        self.page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+
+
+@pytest.fixture
+def visit(browser, file) -> Iterator[Any]:
+    """Opens the page; in the end nothing may have been complained of or asked for."""
+    visits: list[Opened] = []
+
+    def opened(address: str | None = None, **options: Any) -> Opened:
+        page = browser.new_page(**options)
+        visited = Opened(page)
+        visits.append(visited)
+
+        def route(request: Any) -> None:
+            visited.requests.append(request.request.url)
+            request.abort()
+
+        page.route(lambda url: not url.startswith(("file:", "data:")), route)
+        page.on("request", lambda r: r.url.startswith("http") and visited.requests.append(r.url))
+        page.on("console", lambda message: visited.complaints.append(message.text))
+        page.on("pageerror", lambda error: visited.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (visited.complaints.append("alert"), dialog.dismiss()))
+        page.goto(address or file.as_uri())
+        page.wait_for_selector("#maps .prompt-text span")
+        return visited
+
+    yield opened
+    for visited in visits:
+        visited.page.close()
+        assert visited.complaints == []
+        assert visited.requests == []
+
+
+def test_it_renders_without_a_complaint_or_a_request(visit):
+    opened = visit()
+    assert opened.page.locator("#curves svg").count() == 3
+    assert opened.page.locator("#maps > .drawing svg").count() == 3
+    assert opened.page.locator("#figures svg").count() == 1
+    assert opened.box("#figures svg")["height"] > 100
+    assert "CONFIRMED" in opened.page.title()
+
+
+def test_complaints_and_requests_are_seen(browser, file, tmp_path):
+    """The checks above can fail: the same page with a script and an image from elsewhere."""
+    text = file.read_text("utf-8")
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy".*?>', "", text)
+    extra = '<img src="http://127.0.0.1:9/x.png"><script>console.log("seen"); alert(1)</script>'
+    (tmp_path / "bad.html").write_text(text.replace("</main>", f"{extra}</main>"), "utf-8")
+    page = browser.new_page()
+    said: list[str] = []
+    page.route(lambda url: url.startswith("http"), lambda r: (said.append("asked"), r.abort()))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("dialog", lambda dialog: (said.append("alert"), dialog.dismiss()))
+    page.goto((tmp_path / "bad.html").as_uri())
+    page.close()
+    assert {"asked", "seen", "alert"} <= set(said)
+
+
+def test_the_policy_stops_an_injected_script(browser, file, tmp_path):
+    bad = '<img src=x onerror="window.hurt=1"><script>window.hurt=1</script>'
+    bad += '<img src="http://127.0.0.1:9/x.png">'
+    text = file.read_text("utf-8").replace("</main>", f"{bad}</main>")
+    (tmp_path / "injected.html").write_text(text, "utf-8")
+    page = browser.new_page()
+    asked: list[str] = []
+    page.on("request", lambda r: r.url.startswith("http") and asked.append(r.url))
+    page.on("requestfailed", lambda r: asked.clear())  # refused by the policy: never sent
+    page.goto((tmp_path / "injected.html").as_uri())
+    page.wait_for_selector("#maps .prompt-text span")
+    assert page.evaluate("window.hurt") is None
+    page.close()
+    assert asked == []
+
+
+def test_hover_shows_the_tokens_text(visit):
+    opened = visit(viewport={"width": 1200, "height": 900})
+    drawing = "#maps .drawing svg"
+    opened.point(drawing, 0.5, 0.5)
+    opened.page.wait_for_function("document.querySelector('#readout').textContent.includes('nats')")
+    said = opened.page.locator("#readout").inner_text()
+    position = int(re.search(r"position (\d+)", said)[1])
+    assert 5 < position < 20
+    assert f"“{HOSTILE[position]}”" in said
+    assert "alpha: " in said
+    tip = opened.page.locator(drawing).first.text_content()
+    assert f"“{HOSTILE[position]}”, position {position}" in tip
+    chosen = opened.page.locator(".prompt-text .chosen")
+    assert chosen.all_inner_texts() == [HOSTILE[position]]
+
+
+def test_the_map_shows_the_records_number(visit):
+    run = planted_run()
+    opened = visit(viewport={"width": 1200, "height": 900})
+    opened.page.locator("#maps [role=application]").first.focus()
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowRight")
+    opened.page.keyboard.press("ArrowDown")
+    said = opened.page.locator("#readout").inner_text().replace("−", "-")
+    gain = run.decompositions["alpha"].log_gain[1, 1]
+    assert said.startswith("alpha: “s”, position 1, block 1; ")
+    assert float(re.search(r"log gain ([-+.\d]+) nats", said)[1]) == pytest.approx(gain, abs=2e-4)
+    assert opened.page.locator("#maps .cursor").first.get_attribute("visibility") == "visible"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "changed"),
+    [
+        ("class", "bos", ("#curves", "#maps")),
+        ("reduction", "frobenius", ("#curves",)),
+        ("split", "path", ("#curves",)),
+        ("first", "1", ("#curves",)),
+        ("model", "alpha", ("#maps",)),
+        ("prompt", "line-23", ("#maps",)),
+        ("part", "mlp", ("#maps", "#map-legend")),
+    ],
+)
+def test_every_switch_changes_what_is_drawn(visit, name, value, changed):
+    opened = visit()
+    before = {place: opened.html(place) for place in changed}
+    opened.choose(name, value)
+    for place in changed:
+        assert opened.html(place) != before[place]
+
+
+def test_the_split_changes_the_map_of_a_part_and_not_of_the_gain(visit):
+    opened = visit()
+    # Plot gives clip paths and tips new ids at every drawing; the image is what is drawn
+    image = (
+        "document.querySelector('#maps image').getAttribute('xlink:href') || "
+        "document.querySelector('#maps image').href.baseVal"
+    )
+    gain = opened.page.evaluate(image)
+    opened.choose("split", "path")
+    assert opened.page.evaluate(image) == gain
+    opened.choose("part", "attention")
+    path = opened.page.evaluate(image)
+    opened.choose("split", "logmean")
+    assert opened.page.evaluate(image) != path
+
+
+def test_one_model_or_all_side_by_side(visit):
+    opened = visit(viewport={"width": 1280, "height": 900})
+    tops = [
+        box["y"]
+        for box in (opened.page.locator("#curves svg").nth(i).bounding_box() for i in range(3))
+    ]
+    assert max(tops) - min(tops) < 2
+    opened.choose("model", "m0")
+    assert opened.page.locator("#maps h4").all_inner_texts() == ["m0 (reference)"]
+
+
+def test_a_hostile_prompt_shows_as_text(visit):
+    opened = visit()
+    assert opened.page.locator(".prompt-text").first.inner_text() == HOSTILE + HOSTILE_TOKEN
+    assert opened.page.locator("#maps script, #maps img").count() == 0
+    assert opened.page.locator("text=beta <img src=x onerror=alert(2)>").count() > 3
+
+
+@pytest.mark.parametrize("width", [320, 375, 800])
+def test_no_page_scrolls_sideways(visit, width):
+    opened = visit(viewport={"width": width, "height": 800}, is_mobile=width < 500)
+    opened.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+    tables = opened.page.locator(".scroll:has(table)")
+    wide = [tables.nth(i).evaluate("e => e.scrollWidth > e.clientWidth") for i in range(5)]
+    assert any(wide) or width > 500  # they are wide: it is their own container that scrolls
+
+
+Colour = tuple[float, float, float]
+"""Shares of red, green and blue, 0 to 1."""
+
+
+def colour_of(text: str) -> Colour:
+    red, green, blue = (int(value) / 255 for value in re.findall(r"\d+", text)[:3])
+    return red, green, blue
+
+
+def luminance(colour: Colour) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in colour]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: Colour, other: Colour) -> float:
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+CONTRASTS = """() => [...document.querySelectorAll(
+    'p, h1, h2, h3, h4, a, dt, dd, dd span, td, th, caption, caption span, label, select, summary,'
+    + ' output, code, strong, figcaption, .prompt-text span')]
+  .filter((e) => e.textContent.trim() && e.checkVisibility() && !e.matches('.skip'))
+  .map((e) => {
+    let at = e;
+    const back = (x) => getComputedStyle(x).backgroundColor;
+    while (at.parentElement && back(at) === 'rgba(0, 0, 0, 0)') at = at.parentElement;
+    return [getComputedStyle(e).color, back(at), e.tagName + ' ' + e.textContent.slice(0, 30)];
+  })"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_in_light_and_dark(visit, scheme):
+    opened = visit(color_scheme=scheme)
+    back = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (luminance(colour_of(back)) < 0.05) == (scheme == "dark")
+    found = opened.page.evaluate(CONTRASTS)
+    assert len(found) > 200
+    for ink, paper, what in found:
+        assert contrast(colour_of(ink), colour_of(paper)) >= 4.5, (what, ink, paper)
+    turned = opened.page.evaluate("getComputedStyle(document.querySelector('svg')).filter")
+    assert ("invert" in turned) == (scheme == "dark")
+
+
+def test_print_leaves_the_controls_out_and_is_light(visit):
+    opened = visit(color_scheme="dark")
+    opened.page.emulate_media(media="print")
+    assert not opened.page.locator("#controls").is_visible()
+    assert not opened.page.locator("nav").is_visible()
+    back = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert colour_of(back) == (1, 1, 1)
+    assert opened.page.evaluate("getComputedStyle(document.querySelector('svg')).filter") == "none"
+
+
+def test_everything_can_be_reached_by_keyboard(visit):
+    opened = visit()
+    reached = set()
+    for _ in range(60):
+        opened.page.keyboard.press("Tab")
+        reached.add(
+            opened.page.evaluate(
+                "document.activeElement.name || document.activeElement.getAttribute('role')"
+                " || document.activeElement.className"
+            )
+        )
+    assert {"skip", "region", "application", "class", "reduction", "split", "model", "prompt",
+            "part"} <= reached  # fmt: skip
+
+
+def test_definitions_are_a_click_away(visit):
+    opened = visit()
+    opened.page.locator("#table-gains th a").nth(2).click()
+    assert opened.page.url.endswith("#define-gain")
+    assert opened.page.locator("#define-gain").evaluate("e => e.matches(':target')")

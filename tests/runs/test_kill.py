@@ -1,0 +1,125 @@
+"""SIGKILL at twenty random moments of a comparison: the old result or the new one, and resumption.
+
+Every step of replacing a run is tried in test_staging.py; here the whole command dies.
+"""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from planting.planted_blocks import planted_checkpoint
+from planting.planted_blocks import TEXTS
+
+from gainlens.results.reading import read_run
+from gainlens.runs.resume import PARTIAL
+
+KILLS = 20
+SERVER = Path(__file__).with_name("killed_runs.py")
+
+
+class Server:
+    """A process that runs commands in children which can be killed."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(SERVER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=SERVER.parent,
+        )
+
+    def run(self, arguments: list[str], kill_after: float | None = None) -> tuple[int, float]:
+        """The exit status, -9 where the command still ran after so many seconds; and its time."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        asked = {"arguments": arguments, "kill_after": kill_after}
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
+        status, seconds = json.loads(self._process.stdout.readline())
+        return status, seconds
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def server():
+    serving = Server()
+    yield serving
+    serving.close()
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    """Two comparisons of the same models with different results: by the bootstrap's seed."""
+    base = tmp_path_factory.mktemp("kill")
+    short = planted_checkpoint(base / "short", 1.25)
+    long = planted_checkpoint(base / "long", 0.6, theta=5e5)
+    control = planted_checkpoint(base / "control", 1.1)
+    prompts = base / "prompts.txt"
+    prompts.write_text("\n".join(TEXTS), encoding="utf-8")
+    models = ("--short", short.folder, "--long", long.folder, "--control", control.folder)
+    shared = (*models, "--prompts", prompts, "--resamples", "200", "--no-interventions", "--quiet")
+    return {seed: [*map(str, shared), "--seed", str(seed)] for seed in (1, 2)}
+
+
+def lasting(folder: Path) -> dict:
+    """A result, date and timing aside."""
+    document = json.loads((folder / "result.json").read_text("utf-8"))
+    for key in ("date", "seconds"):
+        del document[key]
+    return document
+
+
+def seed_of(folder: Path, whole: dict[int, dict]) -> int:
+    """Which of the two results the folder holds, for who asks gainlens and for who does not."""
+    document = lasting(folder)
+    (seed,) = (seed for seed, result in whole.items() if result == document)
+    read = read_run(folder).spec.rule.seed
+    assert read == seed or (folder / ".ready").exists()
+    return read
+
+
+@pytest.mark.fault(
+    "SIGKILL at any moment of a comparison",
+    "the folder holds the old result or the new one; the next run goes on and ends the same",
+)
+@pytest.mark.slow
+@pytest.mark.fault(
+    "SIGKILL at any moment",
+    "the old result or the new one; the next run ends with the same numbers",
+)
+def test_killed_at_twenty_random_moments(server, flags, tmp_path, capsys):
+    whole = {}
+    for seed, arguments in flags.items():
+        assert server.run([*arguments, "--out", str(tmp_path / str(seed))])[0] == 0
+        whole[seed] = lasting(tmp_path / str(seed))
+    assert whole[1] != whole[2]
+    folder = tmp_path / "run"
+    status, length = server.run([*flags[2], "--out", str(folder)])
+    assert status == 0
+    moments = random.Random(0)
+    killed = resumed = new = trial = 0
+    while killed < KILLS:  # a run may be over before its moment, the faster the quieter the machine
+        trial += 1
+        assert trial <= 3 * KILLS
+        seed = 1 + trial % 2
+        arguments = [*flags[seed], "--out", str(folder)]
+        status, seconds = server.run(arguments, kill_after=moments.uniform(0, length))
+        length = min(length, seconds) if status == 0 else length
+        assert status in (0, -signal.SIGKILL)
+        killed += status != 0
+        resumed += any((folder / PARTIAL).glob("*/sums.json"))
+        new += seed_of(folder, whole) == seed
+        assert server.run(arguments)[0] == 0
+        assert lasting(folder) == whole[seed]
+        assert seed_of(folder, whole) == seed
+        assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    with capsys.disabled():
+        print(f"\n{killed} of {trial} died, {resumed} left models to take up, {new} the new result")
+    assert resumed >= KILLS // 5
