@@ -22,7 +22,7 @@ def main() -> None:
 
     def measure(name: str) -> None:
         captured = gainlens.capture(loaded.model, prompts)
-        gains = gainlens.reduce_gains(captured, gainlens.decompose(captured), "ordinary", "geomean")
+        gains = gainlens.reduce_gains(gainlens.decompose(captured), "ordinary", "geomean")
         nats = gainlens.loss(loaded.model, prompts).mean()
         print(f"{name}: log gain {gains.log_gain[-1].mean():+.4f} nats, loss {nats:.4f} a token")
 

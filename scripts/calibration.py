@@ -133,7 +133,7 @@ def planted_capture(
 
 def last_block(capture: Capture) -> Float64[np.ndarray, " prompt"]:
     """The primary estimand of every prompt, through the same code as a real capture; nats."""
-    return reduce_gains(capture, decompose(capture)).log_gain[-1]
+    return reduce_gains(decompose(capture)).log_gain[-1]
 
 
 def coverage(case: str, prompts: int, repeats: int, seed: int = 0) -> Rate:

@@ -8,8 +8,8 @@ import pytest
 
 CASES = {
     "gainlens.decompose(captured, split='log')": "split is one of logmean, shapley, path",
-    "gainlens.reduce_gains(captured, tokens, 'ordinary', 'mean')": "reduction is one of geomean",
-    "gainlens.reduce_gains(captured, tokens, 'position 0')": "selection is one of bos, massive",
+    "gainlens.reduce_gains(tokens, 'ordinary', 'mean')": "reduction is one of geomean",
+    "gainlens.reduce_gains(tokens, 'position 0')": "token_class is one of bos, massive",
     "gainlens.encode_for(loaded, 'one single string')": "texts is a list of strings",
     "gainlens.capture(loaded.model, [[1, 2, 3]])": "prompts come from gainlens.encode_for",
     "gainlens.load(TWIN, backend='hook')": "backend is one of auto, hooked, bridge, native",

@@ -19,8 +19,8 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
-from gainlens.core.glossary import DEFINITIONS
 from gainlens.cli.commands import gainlens_command
+from gainlens.core.glossary import DEFINITIONS
 from gainlens.core.presets import PRESETS
 
 ROOT = Path(__file__).parents[2]

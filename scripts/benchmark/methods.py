@@ -56,11 +56,11 @@ def _nnsight(model: Any, tokens: Tensor) -> list[Tensor]:
     saved: Any = []
     with traced.trace(tokens, use_cache=False):
         saved = []
-        for layer in traced.layers:
-            saved.append(layer.input.save())
-            saved.append(layer.self_attn.output[0].save())
-            saved.append(layer.mlp.output.save())
-            saved.append(layer.output.save())
+        for block in traced.blocks:
+            saved.append(block.input.save())
+            saved.append(block.self_attn.output[0].save())
+            saved.append(block.mlp.output.save())
+            saved.append(block.output.save())
         saved.save()
     return list(saved)
 
@@ -71,7 +71,7 @@ def _cache_all(model: Any, tokens: Tensor) -> object:
 
 def _cache_sites(model: Any, tokens: Tensor) -> object:
     """The streams and writes of every block, and the final norm."""
-    wanted = {f"blocks.{layer}.{name}" for layer in range(model.cfg.n_layers) for name in _SITES}
+    wanted = {f"blocks.{block}.{name}" for block in range(model.cfg.n_layers) for name in _SITES}
     wanted.add("ln_final.hook_normalized")
     return model.run_with_cache(tokens, return_type=None, names_filter=lambda name: name in wanted)
 

@@ -116,7 +116,7 @@ def residual(capture: Capture) -> Residual:
     assert capture.gram.shape[0] == len(GRAM_COLUMNS)
     parts = decompose(capture)
     sentence = capture.prompt == capture.num_prompts - 1
-    gains = reduce_gains(capture, parts)
+    gains = reduce_gains(parts)
     others = slice(0, capture.num_prompts - 1)
     first = np.flatnonzero(parts.is_bos)[0]
     return Residual(

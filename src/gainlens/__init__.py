@@ -8,7 +8,7 @@ tokens?
     prompts = gainlens.encode_for(loaded, texts)
     captured = gainlens.capture(loaded.model, prompts)
     tokens = gainlens.decompose(captured)                       # every block and token, nats
-    gains = gainlens.reduce_gains(captured, tokens, "ordinary", "geomean")
+    gains = gainlens.reduce_gains(tokens, "ordinary", "geomean")
 
 Importing gainlens imports none of torch, transformers and transformer_lens; a name brings what it
 needs when it is first used.

@@ -40,9 +40,9 @@ def test_columns_equal_transformer_lens_own_cache(loaded):
     prompts = prompts_of((20,))
     got = capture(model, prompts)
     _, cache = model.run_with_cache(torch.from_numpy(prompts.tokens[0])[None])
-    for layer in range(4):
+    for block in range(4):
         x, a, m, y = (
-            cache[name, layer][0].double()
+            cache[name, block][0].double()
             for name in ("resid_pre", "attn_out", "mlp_out", "resid_post")
         )
         want = {
@@ -53,11 +53,11 @@ def test_columns_equal_transformer_lens_own_cache(loaded):
         scale = float(y.square().sum(-1).max())
         for name, value in want.items():
             np.testing.assert_allclose(
-                got.column(name)[layer], value.numpy(), rtol=1e-5, atol=1e-6 * scale
+                got.column(name)[block], value.numpy(), rtol=1e-5, atol=1e-6 * scale
             )
         top = y.abs().topk(4)
-        np.testing.assert_array_equal(got.top_index[layer], top.indices.numpy())
-        np.testing.assert_allclose(np.abs(got.top_value[layer]), top.values.numpy(), rtol=1e-5)
+        np.testing.assert_array_equal(got.top_index[block], top.indices.numpy())
+        np.testing.assert_allclose(np.abs(got.top_value[block]), top.values.numpy(), rtol=1e-5)
 
 
 def test_the_three_back_ends_agree(loaded):
@@ -85,9 +85,9 @@ def test_attention_on_position_zero_equals_the_pattern(loaded):
     assert got is not None
     for index, tokens in enumerate(prompts.tokens):
         _, cache = model.run_with_cache(torch.from_numpy(tokens)[None])
-        for layer in range(4):
-            want = cache["pattern", layer][0, :, 1:, 0].mean(-1)
-            np.testing.assert_allclose(got[layer, :, index], want.numpy(), rtol=1e-5)
+        for block in range(4):
+            want = cache["pattern", block][0, :, 1:, 0].mean(-1)
+            np.testing.assert_allclose(got[block, :, index], want.numpy(), rtol=1e-5)
 
 
 def test_native_has_no_patterns_and_says_none(loaded):
@@ -143,13 +143,13 @@ def test_a_users_own_hook_is_seen_and_left_alone(loaded):
 @pytest.mark.fault("a hook that does not fire", "refused: the missing sites, and other back ends")
 def test_a_site_that_does_not_fire_is_named(loaded, monkeypatch):
     model = loaded["native"].model
-    layer = model.model.layers[1]
-    original = type(layer).forward
+    block = model.model.blocks[1]
+    original = type(block).forward
 
     def forward(self, hidden_states, **kwargs):
-        return hidden_states if self is layer else original(self, hidden_states, **kwargs)
+        return hidden_states if self is block else original(self, hidden_states, **kwargs)
 
-    monkeypatch.setattr(type(layer), "forward", forward)
+    monkeypatch.setattr(type(block), "forward", forward)
     with pytest.raises(RuntimeError, match=r"blocks\.1\.hook_attn_out"):
         capture(model, prompts_of((5,)))
 

@@ -110,14 +110,14 @@ def test_heads_and_bias_make_up_attentions_part(loaded_of, case, backend):
 def bias_part(model, got, prompts):
     """<b_O, x+y> / 2L of every block and token, nats."""
     sites = sites_of(model)
-    found = [[] for _ in range(sites.num_layers)]
+    found = [[] for _ in range(sites.num_blocks)]
     for tokens in prompts.tokens:
         readers = []
-        for layer in range(sites.num_layers):
-            bias = sites.attention_out(layer).bias
+        for block in range(sites.num_blocks):
+            bias = sites.attention_out(block).bias
             for name in ("hook_resid_pre", "hook_resid_post"):
-                site = sites.site(f"blocks.{layer}.{name}")
-                readers.append((site, onto(found[layer], bias)))
+                site = sites.site(f"blocks.{block}.{name}")
+                readers.append((site, onto(found[block], bias)))
         with torch.no_grad(), reading(readers):
             sites.run(torch.from_numpy(tokens)[None])
     both = np.stack([np.concatenate([x + y for x, y in pairs(row)]) for row in found])

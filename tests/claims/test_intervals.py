@@ -213,8 +213,8 @@ def test_band_of_one_layer_copied_is_the_band_of_one(skewed):
 def test_band_over_independent_layers_is_wider_than_each_interval():
     values = np.random.default_rng(9).normal(size=(20, 40))
     low, high = simultaneous_band(values)
-    for layer, found in enumerate(mean_intervals(values)):
-        assert low[layer] < found.low < found.high < high[layer]
+    for block, found in enumerate(mean_intervals(values)):
+        assert low[block] < found.low < found.high < high[block]
 
 
 @pytest.mark.parametrize("prompts", [5, 40])

@@ -21,7 +21,7 @@ from gainlens.claims.intervals import mean_interval
 from gainlens.claims.judging import judge
 from gainlens.claims.outcomes import behaviour_of, outcome_of
 from gainlens.core.spec import Rule
-from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS, UNIT_ROUNDOFF
+from gainlens.core.vocabulary import REDUCTIONS, TOKEN_CLASSES, UNIT_ROUNDOFF
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
 from gainlens.records.gains import MassiveToken
@@ -40,7 +40,7 @@ def cell(cells: tuple[GainCell, ...], *key: object) -> GainCell:
 
 
 def cells_of(capture, rule: Rule = RULE) -> tuple[GainCell, ...]:
-    return grade_cells(capture, decompose(capture), rule, "float32")
+    return grade_cells(decompose(capture), rule, "float32")
 
 
 # --- behaviour and outcome
@@ -89,9 +89,9 @@ def test_every_cell_is_there_once_and_holds_the_mean_over_prompts():
     capture = planted(1.2, 0, massive=-1.0)
     decomposition = decompose(capture)
     cells = cells_of(capture)
-    assert len(cells) == len(CLASS_SELECTIONS) * len(REDUCTIONS) * len(LENGTHS) * 2
+    assert len(cells) == len(TOKEN_CLASSES) * len(REDUCTIONS) * len(LENGTHS) * 2
     for reduction in REDUCTIONS:
-        values = reduce_gains(capture, decomposition, "all", reduction).log_gain[-1]
+        values = reduce_gains(decomposition, "all", reduction).log_gain[-1]
         found = cell(cells, "all", reduction, "all", False).log_gain
         assert found == mean_interval(values, resamples=RULE.resamples)
 
@@ -109,7 +109,7 @@ def test_planted_classes_are_told_apart():
     assert massive.log_gain.estimate == pytest.approx(-1.0)
     assert massive.behaviour is None
     assert not massive.log_gain.known
-    for name in CLASS_SELECTIONS:
+    for name in TOKEN_CLASSES:
         after = cell(cells, name, "ratio_of_means", "all", True)
         assert after.log_gain.estimate == pytest.approx(-0.5)
 
@@ -163,7 +163,7 @@ def test_halves_by_number_of_tokens():
 
 def test_block_gains_stand_within_their_band():
     capture = planted(1.3, 5)
-    (block,) = block_gains(reduce_gains(capture, decompose(capture)), RULE)
+    (block,) = block_gains(reduce_gains(decompose(capture)), RULE)
     assert block.gain == pytest.approx(1.3)
     assert block.low < 1.3 < block.high
     assert block.attention + block.mlp + block.remainder == pytest.approx(block.log_gain)
@@ -389,8 +389,8 @@ def test_the_last_of_several_blocks_is_the_one_that_is_judged():
     for mine, want in zip(both, alone, strict=True):
         np.testing.assert_equal(dataclasses.asdict(mine), dataclasses.asdict(want))
     capture = over(first, last)
-    blocks = block_gains(reduce_gains(capture, decompose(capture)), RULE)
-    assert [block.layer for block in blocks] == [0, 1]
+    blocks = block_gains(reduce_gains(decompose(capture)), RULE)
+    assert [block.block for block in blocks] == [0, 1]
     np.testing.assert_allclose([block.gain for block in blocks], [1.5, 0.7])
 
 
@@ -416,14 +416,14 @@ def test_every_interval_of_the_verdict_follows_the_rule(field, value):
         verdict = judge(reports, rule)
         primary = cell(reports[0].cells, "ordinary", "geomean", "all", False).log_gain
         assert primary.confidence == verdict.difference.confidence == rule.confidence
-        told.append([reports[0].layers[0].high, primary.high, verdict.difference.high])
+        told.append([reports[0].blocks[0].high, primary.high, verdict.difference.high])
     assert told[0] == told[1]
     assert all(one != other for one, other in zip(told[0], told[2], strict=True))
 
 
 def test_a_class_that_no_prompt_has_leaves_blocks_unknown():
     capture = planted(1.2, 34)
-    (block,) = block_gains(reduce_gains(capture, decompose(capture), "massive"), RULE)
+    (block,) = block_gains(reduce_gains(decompose(capture), "massive"), RULE)
     assert np.isnan([block.log_gain, block.attention, block.gain, block.low, block.high]).all()
 
 

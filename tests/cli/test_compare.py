@@ -82,13 +82,13 @@ def test_result_follows_the_contract(result):
     short = result["models"]["short"]
     assert short["role"] == "short"
     assert short["behaviour"] == "EXPANDS"
-    for layer in short["layers"]:
+    for block in short["layers"]:
         assert {
             "layer", "log_gain", "attention", "mlp", "remainder", "gain", "low", "high",
-        } <= set(layer)  # fmt: skip
-        parts = layer["attention"] + layer["mlp"] + layer["remainder"]
-        assert parts == pytest.approx(layer["log_gain"], abs=1e-12)
-        assert math.exp(layer["log_gain"]) == pytest.approx(layer["gain"])
+        } <= set(block)  # fmt: skip
+        parts = block["attention"] + block["mlp"] + block["remainder"]
+        assert parts == pytest.approx(block["log_gain"], abs=1e-12)
+        assert math.exp(block["log_gain"]) == pytest.approx(block["gain"])
     assert short["prompts"]["sha256"] == result["models"]["long"]["prompts"]["sha256"]
 
 
@@ -102,7 +102,7 @@ def test_tokens_parquet_has_a_row_a_token_and_block(finished, result):
         table.column_names
     )
     frame = table.to_pandas()
-    last = frame[(frame.model == "short") & (frame.layer == 2) & (frame["class"] == "ordinary")]
+    last = frame[(frame.model == "short") & (frame.block == 2) & (frame["class"] == "ordinary")]
     per_prompt = last.groupby("prompt", observed=True).log_gain.mean()
     assert per_prompt.mean() == pytest.approx(result["models"]["short"]["layers"][2]["log_gain"])
 

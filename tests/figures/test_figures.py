@@ -196,9 +196,9 @@ def test_split_bars_stack_to_the_log_gain():
 
 
 def test_a_remainder_that_can_be_seen_is_named_and_rounding_is_not():
-    large = tuple(replace(b, remainder=0.1, mlp=b.mlp - 0.1) for b in SHORT.layers)
+    large = tuple(replace(b, remainder=0.1, mlp=b.mlp - 0.1) for b in SHORT.blocks)
     named = GLOSSARY["remainder"].label
-    assert named in texts_of(figures.split(replace(SHORT, layers=large)))
+    assert named in texts_of(figures.split(replace(SHORT, blocks=large)))
     assert named not in texts_of(figures.split(SHORT))
 
 
@@ -206,7 +206,7 @@ def test_headline_says_the_verdict_and_both_numbers():
     texts = texts_of(figures.headline(TWINS, verdict_of()))
     assert any(text.replace("\n", " ") == verdict_of().headline for text in texts)
     for report in TWINS:
-        assert f"{np.exp(report.layers[-1].log_gain):.2f}" in texts
+        assert f"{np.exp(report.blocks[-1].log_gain):.2f}" in texts
         assert f"{report.residual.last_gain:.2f}" in texts
 
 

@@ -52,7 +52,7 @@ def same(tensor, hook):
 
 def test_identity_changes_nothing_to_the_bit(model):
     plain = capture(model, prompts_of(LENGTHS))
-    sites = {f"blocks.{layer}.hook_{site}": same for layer in range(LAYERS)
+    sites = {f"blocks.{block}.hook_{site}": same for block in range(LAYERS)
              for site in ("resid_pre", "attn_out", "mlp_out", "resid_post")}  # fmt: skip
     with ablate(model, {**sites, "blocks.1.attn.hook_z": same, "blocks.2.attn.hook_z[1]": same}):
         under = capture(model, prompts_of(LENGTHS))
@@ -206,7 +206,7 @@ def test_a_hook_function_gets_name_and_layer_and_may_work_in_place(model):
     calls = []
 
     def halve(tensor, hook):
-        calls.append((hook.name, hook.layer(), tuple(tensor.shape)))
+        calls.append((hook.name, hook.block(), tuple(tensor.shape)))
         tensor *= 0.5
 
     plain = passed_at(model, "blocks.2.hook_mlp_out", TOKENS)
@@ -229,7 +229,7 @@ def test_equals_transformer_lens_own_hooks(loaded, site):
     model = loaded["hooked"].model
 
     def skew(tensor, hook):
-        return tensor * (0.5 + hook.layer())
+        return tensor * (0.5 + hook.block())
 
     wanted = model.run_with_hooks(TOKENS, fwd_hooks=[(site, skew)])
     with ablate(model, {site: skew}):

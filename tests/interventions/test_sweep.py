@@ -82,8 +82,8 @@ def test_taking_up_runs_no_block_before(random_models, backend):
     passage = Passage(sites, torch.tensor([[256, 5, 6]]), 2)
     fired = []
     readers = [
-        (sites.site(f"blocks.{layer}.hook_mlp_out"), lambda t, layer=layer: fired.append(layer))
-        for layer in range(4)
+        (sites.site(f"blocks.{block}.hook_mlp_out"), lambda t, block=block: fired.append(block))
+        for block in range(4)
     ]
     with reading(readers):
         passage.resume(2)
@@ -118,8 +118,8 @@ def test_the_sweep_equals_ablating_and_capturing(random_models, backend):
             sentence = capture(model, baseline.sentence)
             under_loss = loss(model, prompts)
         classes = replace(decompose(captured), is_massive=baseline.decomposition.is_massive)
-        wanted = reduce_gains(captured, classes).log_gain[-1]
-        plain = reduce_gains(baseline.capture, baseline.decomposition).log_gain[-1]
+        wanted = reduce_gains(classes).log_gain[-1]
+        plain = reduce_gains(baseline.decomposition).log_gain[-1]
         change = effect.change
         assert change.after.log_gain.estimate == pytest.approx(wanted.mean(), abs=1e-5)
         assert change.delta_log_gain.estimate == pytest.approx((wanted - plain).mean(), abs=1e-5)
@@ -282,7 +282,7 @@ def test_theta_dose_equals_measuring_under_each_base(random_models, backend):
         with rope_theta(baseline.model, dose.theta):
             captured = capture(baseline.model, baseline.prompts)
             wanted = loss(baseline.model, baseline.prompts)
-        gains = reduce_gains(captured, decompose(captured)).log_gain[-1]
+        gains = reduce_gains(decompose(captured)).log_gain[-1]
         assert dose.change.after.log_gain.estimate == pytest.approx(gains.mean(), abs=1e-5)
         assert dose.change.after.loss.estimate == pytest.approx(wanted.mean(), abs=1e-5)
         assert abs(dose.change.delta_loss.estimate) > 1e-4
@@ -314,8 +314,8 @@ def test_an_ablated_model_has_the_curve_that_capture_sees(random_models, backend
         captured = capture(model, prompts)
         loss_under = loss(model, prompts)
     classes = replace(decompose(captured), is_massive=baseline.decomposition.is_massive)
-    gains = reduce_gains(captured, classes, "ordinary", "geomean").log_gain.mean(axis=1)
-    assert [block.log_gain for block in found.layers] == pytest.approx(gains.tolist(), rel=1e-6)
+    gains = reduce_gains(classes, "ordinary", "geomean").log_gain.mean(axis=1)
+    assert [block.log_gain for block in found.blocks] == pytest.approx(gains.tolist(), rel=1e-6)
     assert found.change.after.log_gain.estimate == pytest.approx(gains[-1], rel=1e-5)
     assert found.change.after.loss.estimate == pytest.approx(loss_under.mean(), rel=1e-6)
     assert found.change.before.log_gain.estimate != pytest.approx(gains[-1], rel=1e-3)

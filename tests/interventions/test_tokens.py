@@ -40,10 +40,10 @@ def massive_checkpoint(folder, flags):
             embedding[token, FLAG] = flag
         model.model.embed_tokens.weight.copy_(embedding)
         model.lm_head.weight.copy_(torch.randn(300, D_MODEL, generator=generator))
-        mlp = model.model.layers[0].mlp
+        mlp = model.model.blocks[0].mlp
         mlp.gate_proj.weight[0, FLAG], mlp.up_proj.weight[0, FLAG] = 3.0, 1.0
         mlp.down_proj.weight[MASS, 0] = WRITE
-        attention = model.model.layers[-1].self_attn
+        attention = model.model.blocks[-1].self_attn
         attention.v_proj.weight[0, MASS], attention.o_proj.weight[LIFT, 0] = 1.0, 20.0
     model.save_pretrained(folder)
     save_tokenizer(folder)
@@ -82,7 +82,7 @@ def planted(tmp_path_factory):
 def test_massive_activations_are_found_where_they_are_written(planted):
     embedding, baseline = planted({BOS: 6.0, MASSIVE: 5.0})
     entries = massive_entries(baseline.capture, baseline.decomposition)
-    assert {(entry.layer, entry.dim) for entry in entries} == {(0, MASS)}
+    assert {(entry.block, entry.dim) for entry in entries} == {(0, MASS)}
     tokens = baseline.prompts.tokens
     assert {(entry.prompt, entry.position) for entry in entries} == {
         (index, position)
@@ -174,7 +174,7 @@ def test_bos_effects_equal_measuring_the_changed_prompts(random_baseline, name):
     assert found.change.before.loss.estimate == pytest.approx(np.mean(before), abs=1e-5)
     assert found.change.after.loss.estimate == pytest.approx(np.mean(after), abs=1e-5)
     captured = gainlens.capture(model, replace(prompts, tokens=tuple(changed)))
-    gains = reduce_gains(captured, decompose(captured)).log_gain
+    gains = reduce_gains(decompose(captured)).log_gain
     np.testing.assert_allclose(found.curve_after, gains.mean(axis=1), atol=1e-6)
     assert found.change.after.log_gain.estimate == pytest.approx(gains[-1].mean(), abs=1e-5)
 

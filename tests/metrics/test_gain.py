@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from planting.captures import LENGTHS, capture_of
 
 from gainlens.activations.gram import CHUNK_ELEMENTS, gram_columns
-from gainlens.core.vocabulary import CLASS_SELECTIONS, GRAM_COLUMNS, REDUCTIONS, SPLITS
+from gainlens.core.vocabulary import GRAM_COLUMNS, REDUCTIONS, SPLITS, TOKEN_CLASSES
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import massive_tokens
 from gainlens.metrics.reductions import reduce_gains, reduce_norms, reduce_splits
@@ -51,10 +51,10 @@ def test_gram_kernel_in_slices_equals_at_once(monkeypatch, vectors):
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("selection", CLASS_SELECTIONS)
-def test_parts_sum_to_the_log_gain_under_every_reduction(vectors, split, reduction, selection):
+@pytest.mark.parametrize("token_class", TOKEN_CLASSES)
+def test_parts_sum_to_the_log_gain_under_every_reduction(vectors, split, reduction, token_class):
     capture = capture_of(*vectors)
-    gains = reduce_gains(capture, decompose(capture, split=split), selection, reduction)
+    gains = reduce_gains(decompose(capture, split=split), token_class, reduction)
     np.testing.assert_allclose(gains.attention + gains.mlp, gains.log_gain, atol=1e-13)
     assert np.isnan(gains.remainder).sum() == np.isnan(gains.log_gain).sum()
 
@@ -156,7 +156,7 @@ def test_reductions_against_their_definitions(vectors):
         "last_token": gain[:, -1],
     }
     for reduction, value in expected.items():
-        found = reduce_gains(capture, result, "ordinary", reduction).log_gain
+        found = reduce_gains(result, "ordinary", reduction).log_gain
         np.testing.assert_allclose(np.exp(found[:, 0]), value, rtol=1e-12)
         assert np.isnan(found[:, 1]).all()  # prompt 1 is a lone position 0: no ordinary token
 
@@ -195,7 +195,7 @@ def test_non_finite_gram_is_refused(vectors):
 
 
 def stream(norms, a=0.0, m=0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x of the given norms [layer, token] along one axis; a and m along two others."""
+    """x of the given norms [block, token] along one axis; a and m along two others."""
     x, attention, mlp = np.zeros((3, *np.shape(norms), D_MODEL))
     x[..., 0] = norms
     attention[..., 1], mlp[..., 2] = a, m
@@ -227,7 +227,7 @@ def test_a_decomposition_carries_its_split_its_remainder_and_the_final_norm(vect
     assert result.split == "logmean"
     np.testing.assert_array_equal(result.prompt, capture.prompt)
     np.testing.assert_array_equal(result.position, capture.position)
-    gains = reduce_gains(capture, result, "all")
+    gains = reduce_gains(result, "all")
     assert np.abs(gains.remainder).max() > 0.01
     np.testing.assert_allclose(gains.attention + gains.mlp + gains.remainder, gains.log_gain)
 
@@ -236,9 +236,9 @@ def test_defaults_are_the_primary_estimand(vectors):
     capture = capture_of(*vectors)
     result = decompose(capture)
     assert result.split == "logmean"
-    default = reduce_gains(capture, result)
-    assert (default.selection, default.reduction) == ("ordinary", "geomean")
-    named = reduce_gains(capture, result, "ordinary", "geomean")
+    default = reduce_gains(result)
+    assert (default.token_class, default.reduction) == ("ordinary", "geomean")
+    named = reduce_gains(result, "ordinary", "geomean")
     np.testing.assert_array_equal(default.log_gain, named.log_gain)
 
 
@@ -272,7 +272,7 @@ def test_the_median_is_numpys_of_each_block_and_prompts_of_a_class_stand_alone(c
     writes = 1 + rng.random((2, sum(lengths)))
     capture = capture_of(*stream(np.ones_like(writes), a=writes), lengths)
     result = decompose(capture)
-    found = reduce_gains(capture, result, "ordinary", "median").log_gain
+    found = reduce_gains(result, "ordinary", "median").log_gain
     assert np.isnan(found[:, 0]).all()
     for prompt in (1, 2):
         own = result.log_gain[:, (capture.prompt == prompt) & (capture.position > 0)]
@@ -283,7 +283,7 @@ def test_the_last_prompt_may_lack_the_class_under_every_reduction(vectors):
     capture = capture_of(*(v[:, :4] for v in vectors), lengths=(3, 1))
     result = decompose(capture)
     for reduction in REDUCTIONS:
-        gains = reduce_gains(capture, result, "ordinary", reduction)
+        gains = reduce_gains(result, "ordinary", reduction)
         for values in (gains.log_gain, gains.attention, gains.mlp):
             assert np.isnan(values).tolist() == [[False, True]] * LAYERS
 
@@ -301,8 +301,7 @@ def test_split_of_a_ratio_of_sums_against_its_definition(vectors, reduction):
     sizes = {name: log_size(v) for name, v in
              {"x": x, "xa": x + a, "xm": x + m, "y": x + a + m}.items()}  # fmt: skip
     found = {
-        split: reduce_gains(capture, decompose(capture, split=split), "all", reduction)
-        for split in SPLITS
+        split: reduce_gains(decompose(capture, split=split), "all", reduction) for split in SPLITS
     }
     path = sizes["xa"] - sizes["x"]
     shapley = (path + sizes["y"] - sizes["xm"]) / 2
@@ -314,7 +313,7 @@ def test_split_of_a_ratio_of_sums_against_its_definition(vectors, reduction):
     logmean = share.sum(-1) / mean / power
     for split, expected in {"path": path, "shapley": shapley, "logmean": logmean}.items():
         np.testing.assert_allclose(found[split].attention[:, 0], expected, rtol=1e-9)
-        assert (found[split].selection, found[split].reduction) == ("all", reduction)
+        assert (found[split].token_class, found[split].reduction) == ("all", reduction)
 
 
 def test_heads_of_an_attention_have_parts_that_sum_to_its_own(vectors):
@@ -353,20 +352,20 @@ def whole(vectors) -> Capture:
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("selection", CLASS_SELECTIONS)
-def test_all_splits_at_once_and_some_blocks_at_a_time_give_the_same(whole, selection, reduction):
+@pytest.mark.parametrize("token_class", TOKEN_CLASSES)
+def test_all_splits_at_once_and_some_blocks_at_a_time_give_the_same(whole, token_class, reduction):
     tokens = decompose(whole)
     parts = {split: split_log_gain(whole, split) for split in SPLITS}
-    together = reduce_splits(whole, tokens, parts, selection, reduction)
+    together = reduce_splits(tokens, parts, token_class, reduction)
     for split in SPLITS:
-        alone = reduce_gains(whole, decompose(whole, split=split), selection, reduction)
+        alone = reduce_gains(decompose(whole, split=split), token_class, reduction)
         for name in ("log_gain", "attention", "mlp", "remainder"):
             np.testing.assert_array_equal(
                 getattr(together[split], name), getattr(alone, name), err_msg=split
             )
-        assert (alone.selection, alone.reduction) == (selection, reduction)
+        assert (alone.token_class, alone.reduction) == (token_class, reduction)
     pieces = [of_blocks(whole, tokens, slice(start, start + 2)) for start in (0, 2)]
-    log_gains = [reduce_gains(*piece, selection, reduction).log_gain for piece in pieces]
+    log_gains = [reduce_gains(*piece, token_class, reduction).log_gain for piece in pieces]
     assert [len(each) for each in log_gains] == [2, 1]
     np.testing.assert_array_equal(np.concatenate(log_gains), together[SPLITS[0]].log_gain)
 
@@ -395,14 +394,14 @@ def test_some_blocks_and_some_tokens_are_those_of_the_whole(whole):
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("selection", CLASS_SELECTIONS)
-def test_norms_alone_reduce_to_the_same_log_gain(whole, selection, reduction):
+@pytest.mark.parametrize("token_class", TOKEN_CLASSES)
+def test_norms_alone_reduce_to_the_same_log_gain(whole, token_class, reduction):
     tokens = decompose(whole)
-    gains = reduce_gains(whole, tokens, selection, reduction).log_gain
+    gains = reduce_gains(tokens, token_class, reduction).log_gain
     norms = tokens.norm_in, tokens.norm_out
-    alone = reduce_norms(*norms, whole.prompt, tokens.tokens_of(selection), reduction)
+    alone = reduce_norms(*norms, whole.prompt, tokens.tokens_of(token_class), reduction)
     np.testing.assert_allclose(alone, gains, rtol=1e-12)  # log y/x against half of log y^2/x^2
-    assert np.isfinite(alone[:, 0]).all() == (selection != "massive")
+    assert np.isfinite(alone[:, 0]).all() == (token_class != "massive")
 
 
 def test_each_models_decomposition_is_made_under_what_was_asked(whole):

@@ -21,14 +21,14 @@ def planted(write_block=1, erase_block=4, token=3, dim=7, size=200.0):
     if erase_block is not None:
         a[erase_block, token, dim] -= size
     x[0] = rng.normal(size=(LENGTH, D_MODEL))
-    for layer in range(1, LAYERS):
-        x[layer] = x[layer - 1] + a[layer - 1] + m[layer - 1]
+    for block in range(1, LAYERS):
+        x[block] = x[block - 1] + a[block - 1] + m[block - 1]
     return capture_of(x, a, m, (LENGTH,))
 
 
 def test_write_plateau_erase_component_and_dimension():
     capture = planted()
-    (life,) = massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)
+    (life,) = massive_lifecycle(decompose(capture), ["t"] * LENGTH)
     assert (life.position, life.text) == (3, "t")
     assert (life.written_by, life.written_component) == (1, "mlp")
     assert (life.erased_by, life.erased_component) == (4, "attention")
@@ -38,20 +38,20 @@ def test_write_plateau_erase_component_and_dimension():
 
 def test_a_token_that_is_never_erased_and_one_erased_by_the_last_block():
     capture = planted(erase_block=None)
-    assert massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)[0].erased_by is None
+    assert massive_lifecycle(decompose(capture), ["t"] * LENGTH)[0].erased_by is None
     capture = planted(erase_block=LAYERS - 1)
-    life = massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)[0]
+    life = massive_lifecycle(decompose(capture), ["t"] * LENGTH)[0]
     assert life.erased_by == LAYERS - 1
 
 
 def test_nothing_planted_nothing_found():
     capture = planted(size=0.0)
-    assert massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH) == ()
+    assert massive_lifecycle(decompose(capture), ["t"] * LENGTH) == ()
 
 
 def test_position_zero_is_listed_once_for_prompts_that_begin_alike():
     capture = planted(token=0)
-    assert len(massive_lifecycle(capture, decompose(capture), ["<s>"] * LENGTH)) == 1
+    assert len(massive_lifecycle(decompose(capture), ["<s>"] * LENGTH)) == 1
     doubled = type(capture)(
         prompt=np.repeat([0, 1], LENGTH),
         position=np.tile(capture.position, 2),
@@ -61,7 +61,7 @@ def test_position_zero_is_listed_once_for_prompts_that_begin_alike():
         top_index=np.concatenate([capture.top_index] * 2, axis=1),
         normed=np.tile(capture.normed, 2),
     )
-    assert len(massive_lifecycle(doubled, decompose(doubled), ["<s>"] * 2 * LENGTH)) == 1
+    assert len(massive_lifecycle(decompose(doubled), ["<s>"] * 2 * LENGTH)) == 1
 
 
 def test_states_agree_with_the_token_class():
@@ -78,7 +78,7 @@ def test_others_growing_past_a_tenth_of_it_is_no_erasing():
     ordinary = np.arange(LENGTH) != 3
     gram[np.ix_(range(len(gram)), [4, 5], ordinary)] *= 40.0**2
     grown = replace(capture, gram=gram)
-    life = massive_lifecycle(grown, decompose(grown), ["t"] * LENGTH)[0]
+    life = massive_lifecycle(decompose(grown), ["t"] * LENGTH)[0]
     assert not massive_states(decompose(grown))[5, 3]
     assert life.erased_by is None
 
@@ -91,7 +91,7 @@ def test_the_writer_is_the_block_that_raises_it_not_the_one_that_crosses_the_thr
     x[0] = rng.normal(size=(LENGTH, D_MODEL))
     median = np.median(np.linalg.norm(x[0, 1:], axis=-1))
     m[1, 3, 7], m[3, 3, 7] = 9 * median, 3 * median
-    for layer in range(1, LAYERS):
-        x[layer] = x[layer - 1] + a[layer - 1] + m[layer - 1]
+    for block in range(1, LAYERS):
+        x[block] = x[block - 1] + a[block - 1] + m[block - 1]
     capture = capture_of(x, a, m, (LENGTH,))
-    assert massive_lifecycle(capture, decompose(capture), ["t"] * LENGTH)[0].written_by == 1
+    assert massive_lifecycle(decompose(capture), ["t"] * LENGTH)[0].written_by == 1

@@ -35,18 +35,18 @@ def test_sites_hold_what_the_model_computes(loaded_of, case, backend):
     assert loaded.checkpoint.additivity <= 2 * UNIT_ROUNDOFF["float32"]
     tokens = torch.from_numpy(prompts_of((30,)).tokens[0])[None]
     sites, seen = sites_of(loaded.model), {}
-    blocks = [f"blocks.{layer}.{name}" for layer in range(4) for name in BLOCK_SITES]
+    blocks = [f"blocks.{block}.{name}" for block in range(4) for name in BLOCK_SITES]
     names = [*blocks, "hook_embed", "ln_final"]
     with torch.no_grad(), reading([(sites.site(name), keep(seen, name)) for name in names]):
         sites.run(tokens)
     native = loaded_of(case, "native").model
     states = native(tokens, output_hidden_states=True).hidden_states
-    for layer in range(4):
-        x, a, m, y = (seen[f"blocks.{layer}.{name}"] for name in BLOCK_SITES)
-        torch.testing.assert_close(x, states[layer], rtol=1e-5, atol=1e-5)
+    for block in range(4):
+        x, a, m, y = (seen[f"blocks.{block}.{name}"] for name in BLOCK_SITES)
+        torch.testing.assert_close(x, states[block], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(x + a + m, y, rtol=1e-5, atol=1e-5)
-        if layer < 3:
-            torch.testing.assert_close(y, states[layer + 1], rtol=1e-5, atol=1e-5)
+        if block < 3:
+            torch.testing.assert_close(y, states[block + 1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(seen["ln_final"], states[-1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(seen["hook_embed"], native.get_input_embeddings()(tokens))
     assert float(a.norm() / y.norm()) > 0.01

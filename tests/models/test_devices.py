@@ -21,7 +21,7 @@ from gainlens.runs.rerun import differences
 
 def spread(loaded):
     """A loaded native model laid over devices, a block each; lm_head apart from the final norm."""
-    blocks = loaded.checkpoint.num_layers
+    blocks = loaded.checkpoint.num_blocks
     places = {f"model.layers.{index}": device(index) for index in range(blocks)}
     places |= {"model.embed_tokens": device(0), "model.rotary_emb": device(0)}
     places |= {"model.norm": device(blocks - 1), "lm_head": device(blocks)}

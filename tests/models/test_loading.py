@@ -31,7 +31,7 @@ def test_family_loads_on_every_back_end(make_checkpoint, case, backend):
     architecture, shape = FAMILY[case]
     loaded = load(make_checkpoint(architecture, **shape), backend=backend)
     assert loaded.checkpoint.additivity <= 2 * 2**-24
-    assert loaded.checkpoint.num_layers == 4
+    assert loaded.checkpoint.num_blocks == 4
     weight, ln_weight, tied = unembedding(loaded.model)
     assert weight.shape == (300, 32)
     assert ln_weight is not None

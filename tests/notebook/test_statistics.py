@@ -33,9 +33,9 @@ X = np.array([[1.0, 3.0], [4.0, 8.0], [5.0, 5.0]])
 
 
 def capture_of(x: np.ndarray, y: np.ndarray, normed: np.ndarray) -> Capture:
-    """A one-prompt Capture of norms before [layer, token], after the last block, and normed."""
-    layers, tokens = x.shape
-    gram = np.zeros((len(GRAM_COLUMNS), layers, tokens))
+    """A one-prompt Capture of norms before [block, token], after the last block, and normed."""
+    blocks, tokens = x.shape
+    gram = np.zeros((len(GRAM_COLUMNS), blocks, tokens))
     gram[GRAM_COLUMNS.index("xx")] = x**2
     gram[GRAM_COLUMNS.index("yy")] = np.vstack([x[1:], y]) ** 2
     return Capture(
@@ -43,8 +43,8 @@ def capture_of(x: np.ndarray, y: np.ndarray, normed: np.ndarray) -> Capture:
         position=np.arange(tokens),
         token_id=np.zeros(tokens, dtype=np.int64),
         gram=gram,
-        top_value=np.zeros((layers, tokens, 4)),
-        top_index=np.zeros((layers, tokens, 4), dtype=np.int64),
+        top_value=np.zeros((blocks, tokens, 4)),
+        top_index=np.zeros((blocks, tokens, 4), dtype=np.int64),
         normed=normed,
     )
 
@@ -60,7 +60,7 @@ def test_planted_norms_give_the_notebooks_statistics(residual):
     assert (residual.embedding_norm, residual.final_norm) == (2.0, 7.5)
     assert (residual.initial_gain, residual.last_gain) == pytest.approx((3.0, 1.5))
     assert residual.last_expands is True
-    assert residual.num_layers == 3
+    assert residual.num_blocks == 3
     assert (residual.contracting_layers, residual.expanding_layers) == (1, 2)
 
 
@@ -116,7 +116,7 @@ def test_equals_hugging_face_hidden_states():
     with torch.no_grad():
         model.model.norm.weight.uniform_(0.5, 3.0)
     seen: list[torch.Tensor] = []
-    for block in model.model.layers:
+    for block in model.model.blocks:
         block.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model.model.norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():
@@ -172,7 +172,7 @@ def test_a_ratio_without_its_numbers_is_nan_and_not_zero(short, long, unknown):
 def report_of(key: str, role: str, residual: NotebookResidual, theta: float | None) -> ModelReport:
     checkpoint = Checkpoint(
         name=key, hf_name=f"org/{key}", revision=None, backend="hooked", dtype="float32",
-        architecture="LlamaForCausalLM", num_layers=3, num_heads=4, d_model=16, d_vocab=64,
+        architecture="LlamaForCausalLM", num_blocks=3, num_heads=4, d_model=16, d_vocab=64,
         context=512, config={}, training=None, additivity=0.0, logits_kl=0.0,
     )  # fmt: skip
     unembed = UnembedReport(
@@ -187,7 +187,7 @@ def report_of(key: str, role: str, residual: NotebookResidual, theta: float | No
     )  # fmt: skip
     return ModelReport(
         role=role, checkpoint=checkpoint, residual=residual, unembed=unembed, rope=rope,
-        layers=(), cells=(), last_block=np.zeros(1), behaviour=None, equivalent=None, massive=(),
+        blocks=(), cells=(), last_block=np.zeros(1), behaviour=None, equivalent=None, massive=(),
         prompts=EncodedPrompts("notebook", "", (), (), True, 0, ()),
         scale_control=0.0, halves_control=Interval(0.0, -0.1, 0.1, 32, 0.95, "planted"),
     )  # fmt: skip

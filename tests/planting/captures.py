@@ -10,7 +10,7 @@ LENGTHS = (9, 1, 6)
 
 
 def capture_of(x: np.ndarray, a: np.ndarray, m: np.ndarray, lengths=LENGTHS) -> Capture:
-    """A Capture of [layer, token, d_model] vectors with y = x + a + m."""
+    """A Capture of [block, token, d_model] vectors with y = x + a + m."""
     y = x + a + m
     tensors = [torch.from_numpy(array) for array in (x, a, m, y)]
     value, index = top_components(tensors[3])

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS, Role
+from gainlens.core.vocabulary import REDUCTIONS, TOKEN_CLASSES, Role
 from gainlens.figures.blocks import block_values
 from gainlens.records.comparison import ModelReport, NotebookResidual
 from gainlens.records.gains import BlockGain, Decomposition, MassiveToken
@@ -35,7 +35,7 @@ def blocks_of(log_gain: np.ndarray, half: float, rng: np.random.Generator) -> tu
     attention = log_gain * rng.uniform(-0.6, 1.2, len(log_gain))
     return tuple(
         BlockGain(
-            layer=layer,
+            block=block,
             log_gain=float(g),
             attention=float(a),
             mlp=float(g - a),
@@ -44,7 +44,7 @@ def blocks_of(log_gain: np.ndarray, half: float, rng: np.random.Generator) -> tu
             low=float(np.exp(g - half)),
             high=float(np.exp(g + half)),
         )
-        for layer, (g, a) in enumerate(zip(log_gain, attention, strict=True))
+        for block, (g, a) in enumerate(zip(log_gain, attention, strict=True))
     )
 
 
@@ -57,15 +57,15 @@ def cells_of(
     """All 120 cells; `massive` has no data in short prompts, `bos` has no interval."""
     primary = ("ordinary", "geomean", "all", False)
     cells = []
-    for selection, reduction, lengths, after in product(
-        CLASS_SELECTIONS, REDUCTIONS, ("all", "short", "long"), (False, True)
+    for token_class, reduction, lengths, after in product(
+        TOKEN_CLASSES, REDUCTIONS, ("all", "short", "long"), (False, True)
     ):
-        noise = rng.normal(0, 0.02) if (selection, reduction, lengths, after) != primary else 0.0
-        value = last + SHIFT[selection] + noise + (final if after else 0.0)
-        value = NAN if selection == "massive" and lengths == "short" else value
-        width = NAN if selection == "bos" else half * (1 if lengths == "all" else 1.4)
+        noise = rng.normal(0, 0.02) if (token_class, reduction, lengths, after) != primary else 0.0
+        value = last + SHIFT[token_class] + noise + (final if after else 0.0)
+        value = NAN if token_class == "massive" and lengths == "short" else value
+        width = NAN if token_class == "bos" else half * (1 if lengths == "all" else 1.4)
         cells.append(
-            GainCell(selection, reduction, lengths, after, interval_of(value, width), None)
+            GainCell(token_class, reduction, lengths, after, interval_of(value, width), None)
         )
     return tuple(cells)
 
@@ -82,7 +82,7 @@ def residual_of(log_gain: np.ndarray, final: float) -> NotebookResidual:
         last_gain=float(gains[-1]),
         last_expands=bool(gains[-1] > 1),
         cumulative_energy=float(norms[-1]),
-        num_layers=len(gains),
+        num_blocks=len(gains),
         contracting_layers=int(sum(g < 1 for g in gains)),
         expanding_layers=int(sum(g >= 1 for g in gains)),
         true_last_gain=float(np.exp(log_gain[-1] - 0.05)),
@@ -125,8 +125,8 @@ def rope_of(theta: float | None, context: int) -> RopeReport:
     return RopeReport(theta, None, context, theta * (1 + 1e-9), wavelengths, beyond, bound)
 
 
-def massive_of(layers: int) -> tuple[MassiveToken, ...]:
-    erase = max(layers - 1, 0)
+def massive_of(blocks: int) -> tuple[MassiveToken, ...]:
+    erase = max(blocks - 1, 0)
     write = min(1, erase)
     dims = (7, 90)
     return (
@@ -143,7 +143,7 @@ def report_of(
     role: Role = "short",
     name: str = "context512-theta10k",
     *,
-    layers: int = 8,
+    blocks: int = 8,
     context: int = 512,
     theta: float | None = 1e4,
     last: float = 0.085,
@@ -153,12 +153,12 @@ def report_of(
 ) -> ModelReport:
     """A plausible model: a large first gain, a plateau, a planted last block."""
     rng = np.random.default_rng(seed)
-    log_gain = 0.12 + 0.05 * rng.normal(size=layers)
+    log_gain = 0.12 + 0.05 * rng.normal(size=blocks)
     log_gain[0] = 0.9
     log_gain[-1] = last
     final = {"short": 1.2, "long": 0.75}.get(role, 1.0)
     checkpoint = Checkpoint(
-        name, name, None, "native", "float32", "LlamaForCausalLM", layers, 4, D_MODEL, VOCAB,
+        name, name, None, "native", "float32", "LlamaForCausalLM", blocks, 4, D_MODEL, VOCAB,
         context, {}, None, 1e-8, None,
     )  # fmt: skip
     prompts = EncodedPrompts("mixed", "0" * 64, (), (), bos, 0, ())
@@ -168,12 +168,12 @@ def report_of(
         residual=residual_of(log_gain, final),
         unembed=unembed_of(1.0 if context < 4096 else 1.3),
         rope=rope_of(theta, context),
-        layers=blocks_of(log_gain, half, rng),
+        blocks=blocks_of(log_gain, half, rng),
         cells=cells_of(last, final, half, rng),
         last_block=rng.normal(last, 0.1, 96),
         behaviour=None,
         equivalent=None,
-        massive=massive_of(layers) if bos else (),
+        massive=massive_of(blocks) if bos else (),
         prompts=prompts,
         scale_control=0.0,
         halves_control=interval_of(0.001, 0.02, 48),
@@ -182,14 +182,14 @@ def report_of(
 
 def decomposition_of(report: ModelReport, prompts: int = 12, tokens: int = 200) -> Decomposition:
     rng = np.random.default_rng(5)
-    layers, total = len(report.layers), prompts * tokens
+    blocks, total = len(report.blocks), prompts * tokens
     position = np.tile(np.arange(tokens), prompts)
-    log_gain = block_values(report, "log_gain")[:, None] + 0.05 * rng.normal(size=(layers, total))
+    log_gain = block_values(report, "log_gain")[:, None] + 0.05 * rng.normal(size=(blocks, total))
     log_gain[-1] -= np.where(position == 0, 0.5, 0.0)
     massive = (position == 4) & (len(report.massive) > 0)
     start = np.log(3) + 0.1 * rng.normal(size=total)
     norms = np.exp(start + np.concatenate([np.zeros((1, total)), np.cumsum(log_gain, axis=0)]))
-    norms[1 : layers - 1 or None, (position == 0) | massive] *= 60
+    norms[1 : blocks - 1 or None, (position == 0) | massive] *= 60
     return Decomposition(
         split="logmean",
         log_gain=log_gain,
@@ -268,16 +268,16 @@ EXTREMES = (
     report_of(
         "control",
         "a-very-long-organisation/and-a-very-long-model-name-instruct-v0.3-hf",
-        layers=80,
+        blocks=80,
         context=131072,
         theta=1e6,
         half=NAN,
     ),
-    report_of("reference", "gpt2", layers=12, context=1024, theta=None, bos=False, half=NAN),
+    report_of("reference", "gpt2", blocks=12, context=1024, theta=None, bos=False, half=NAN),
 )
 LLAMAS = (
-    report_of("short", "meta-llama/Llama-2-7b-hf", layers=32, context=4096, last=0.3, half=0.05),
-    report_of("long", "x/$y$ <b>&", layers=32, context=131072, theta=5e5, last=-0.5, half=0.1),
+    report_of("short", "meta-llama/Llama-2-7b-hf", blocks=32, context=4096, last=0.3, half=0.05),
+    report_of("long", "x/$y$ <b>&", blocks=32, context=131072, theta=5e5, last=-0.5, half=0.1),
 )
-ONE_BLOCK = (report_of(layers=1), report_of("long", "one-block", layers=1, context=4096, seed=3))
+ONE_BLOCK = (report_of(blocks=1), report_of("long", "one-block", blocks=1, context=4096, seed=3))
 SETS = {"twins": TWINS, "extremes": EXTREMES, "llamas": LLAMAS, "one block": ONE_BLOCK}

@@ -48,7 +48,7 @@ def interventions(
     controls: bool = False,
 ) -> Interventions:
     """sites and thetas: what each adds to every prompt's log gain, nats."""
-    layers = (BlockGain(0, 0.1, 0.04, 0.06, 0.0, 1.105, 1.0, 1.2),)
+    blocks = (BlockGain(0, 0.1, 0.04, 0.06, 0.0, 1.105, 1.0, 1.2),)
     return Interventions(
         sweep=tuple(
             AblationEffect(site, "zero", change(before, before + shift), before + shift)
@@ -59,7 +59,7 @@ def interventions(
             for theta, shift in thetas.items()
         ),
         notes=notes,
-        ablated=None if ablated is None else AblatedModel(layers, change(before, before + ablated)),
+        ablated=None if ablated is None else AblatedModel(blocks, change(before, before + ablated)),
         controls=(
             ControlEffect("BOS dropped", "on 24 prompts", change(before, before), *np.ones((2, 1))),
             ControlEffect("massive to mean", "no token is massive", None, *np.ones((2, 1))),

@@ -39,7 +39,7 @@ def checkpoint(
     }
     return Checkpoint(
         name=name, hf_name=name, revision=None, backend="native", dtype="float32",
-        architecture="LlamaForCausalLM", num_layers=1, num_heads=1, d_model=8, d_vocab=4096,
+        architecture="LlamaForCausalLM", num_blocks=1, num_heads=1, d_model=8, d_vocab=4096,
         context=context, config=fields | config, training=training, additivity=0.0, logits_kl=None,
     )  # fmt: skip
 
@@ -56,8 +56,8 @@ def report(
 ) -> ModelReport:
     """Everything that judge reads, from one planted capture."""
     decomposition = decompose(capture)
-    gains = reduce_gains(capture, decomposition, rule.token_class, rule.reduction)
-    cells = grade_cells(capture, decomposition, rule, place.dtype)
+    gains = reduce_gains(decomposition, rule.token_class, rule.reduction)
+    cells = grade_cells(decomposition, rule, place.dtype)
     primary = primary_cell(cells, rule)
     names = ids or tuple(f"p{i}" for i in range(capture.num_prompts))
     return ModelReport(
@@ -71,7 +71,7 @@ def report(
             *np.ones((3, 8)), 1, False,
         ),
         rope=RopeReport(theta, None, place.context, theta, np.ones(4), 0.25, 800.0),
-        layers=block_gains(gains, rule),
+        blocks=block_gains(gains, rule),
         cells=cells,
         last_block=last_block(capture),
         behaviour=primary.behaviour,

@@ -44,13 +44,13 @@ def stream(
     rng = np.random.default_rng(seed)
     prompt = np.repeat(np.arange(len(tokens)), [len(ids) for ids in tokens])
     position = np.concatenate([np.arange(len(ids)) for ids in tokens])
-    count, layers = len(prompt), len(gains)
+    count, blocks = len(prompt), len(gains)
     x = rng.normal(size=(count, D_MODEL))
     columns, top = [], []
-    for layer, gain in enumerate(gains):
+    for block, gain in enumerate(gains):
         attention = 0.1 * rng.normal(size=x.shape)
         mlp = (gain - 1) * x + 0.1 * rng.normal(size=x.shape)
-        if layer == 0:
+        if block == 0:
             mlp[(position == 2) & (prompt > 0), 0] += 400.0
             mlp[(position == 3) & (prompt > 0), 0] += 60.0
         y = x + attention + mlp
@@ -61,7 +61,7 @@ def stream(
         top.append((np.take_along_axis(y, largest, 1), largest))
         x = y
     share = rng.uniform(size=(2, 2, count)).astype(np.float32).astype(np.float64)
-    sink = rng.uniform(size=(layers, 3, len(tokens)))
+    sink = rng.uniform(size=(blocks, 3, len(tokens)))
     ids = np.concatenate(tokens)
     single = np.float32  # what the parquet file keeps
     return Capture(
@@ -83,8 +83,8 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
     """Everything that a report holds; what no capture can give is made up."""
     theta = 1e4 if role == "short" else 5e5
     decomposition = decompose(capture)
-    gains = reduce_gains(capture, decomposition, RULE.token_class, RULE.reduction)
-    cells = grade_cells(capture, decomposition, RULE, "float32")
+    gains = reduce_gains(decomposition, RULE.token_class, RULE.reduction)
+    cells = grade_cells(decomposition, RULE, "float32")
     primary = primary_cell(cells, RULE)
     first = capture.prompt == 0
     sentence = Capture(
@@ -97,7 +97,7 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
         role=role,
         checkpoint=Checkpoint(
             name=key, hf_name=f"some/{key}", revision=None, backend="native", dtype="float32",
-            architecture="LlamaForCausalLM", num_layers=capture.gram.shape[1], num_heads=3,
+            architecture="LlamaForCausalLM", num_blocks=capture.gram.shape[1], num_heads=3,
             d_model=D_MODEL, d_vocab=300, context=512, config=config,
             training=None if role == "long" else {"seed": 0}, additivity=1e-7, logits_kl=None,
         ),
@@ -109,13 +109,12 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
         rope=RopeReport(theta, None, 512, None, np.array([1.0, np.inf]), 0.25, None)
         if role == "long"
         else RopeReport(theta, {"factor": 8.0}, 512, theta, np.arange(4.0), 0.25, 800.0),
-        layers=block_gains(gains, RULE),
+        blocks=block_gains(gains, RULE),
         cells=cells,
         last_block=gains.log_gain[-1],
         behaviour=primary.behaviour,
         equivalent=is_equivalent(primary.log_gain, RULE),
-        massive=massive_lifecycle(
-            capture, decomposition, list(capture.token_text or map(str, capture.token_id)), 10.0
+        massive=massive_lifecycle(decomposition, list(capture.token_text or map(str, capture.token_id)), 10.0
         ),
         prompts=prompts,
         scale_control=1e-7,
@@ -196,7 +195,7 @@ def write_files(folder: Path, run: Comparison) -> Path:
     reports = {report.checkpoint.name: report for report in run.reports}
     with TokenTable(folder / TOKENS) as tokens:
         for key, report in reports.items():
-            tokens.add(report, run.captures[key], run.decompositions[key])
+            tokens.add(report, run.decompositions[key])
     sinks = [(report, run.captures[key].sink) for key, report in reports.items()]
     write_heads(folder / HEADS, sinks)
     write_json(folder / RESULT, store.result_json(run))
@@ -209,7 +208,6 @@ def explored_of(run: Comparison) -> dict[str, Any]:
         report.checkpoint.name: explored(
             run,
             report,
-            run.captures[report.checkpoint.name],
             run.decompositions[report.checkpoint.name],
         )
         for report in run.reports

@@ -23,7 +23,7 @@ from gainlens.cli import compare as cli
 from gainlens.core.glossary import DEFINITIONS, GLOSSARY
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, Rule
-from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS, SPLITS
+from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
 from gainlens.records.capture import Capture
@@ -199,7 +199,7 @@ def test_every_column_of_every_table_leads_to_its_definition(page):
 def test_tables_show_the_records_numbers(run, page):
     table = page[page.index('id="table-gains"') : page.index('id="table-true-gain"')]
     for report in run.reports:
-        assert f"{report.layers[-1].attention:+.4f}" in table
+        assert f"{report.blocks[-1].attention:+.4f}" in table
     number = page[page.index('id="table-true-gain"') : page.index('id="table-notebook"')]
     residual = run.reports[0].residual
     for value in (residual.last_gain, residual.true_last_gain, residual.final_norm_gain):
@@ -273,10 +273,10 @@ def test_the_drawn_numbers_are_those_of_the_library(run, page):
         capture = run.captures[report.checkpoint.name]
         for split in SPLITS:
             tokens = decompose(capture, split=split)
-            for selection in CLASS_SELECTIONS:
+            for token_class in TOKEN_CLASSES:
                 for reduction in REDUCTIONS:
-                    gains = reduce_gains(capture, tokens, selection, reduction)
-                    curve = model["curves"][f"{selection}/{reduction}"]
+                    gains = reduce_gains(tokens, token_class, reduction)
+                    curve = model["curves"][f"{token_class}/{reduction}"]
                     attention, mlp = curve["parts"][split]
                     for drawn, values in (
                         (curve["gain"], gains.log_gain), (attention, gains.attention),
@@ -292,7 +292,7 @@ def test_the_drawn_numbers_are_those_of_the_library(run, page):
                     np.testing.assert_allclose(drawn, values, atol=np.abs(values).max() / 6e4)
                 assert shown["prompt"] == report.prompts.ids[index]
         primary = model["curves"]["ordinary/geomean"]
-        last = report.layers[-1]
+        last = report.blocks[-1]
         assert primary["low"][-1] == pytest.approx(np.log(last.low), abs=1e-6)
         assert primary["high"][-1] == pytest.approx(np.log(last.high), abs=1e-6)
 
@@ -398,9 +398,9 @@ def test_a_spec_that_no_flag_can_say_has_no_command():
 def test_every_record_has_a_frame_whose_columns_are_all_defined(run):
     report = run.reports[0]
     capture, tokens = run.captures["alpha"], run.decompositions["alpha"]
-    gains = reduce_gains(capture, tokens)
+    gains = reduce_gains(tokens)
     records = [
-        run, run.reports, report, report.layers, report.cells, report.massive, report.unembed,
+        run, run.reports, report, report.blocks, report.cells, report.massive, report.unembed,
         report.rope, report.residual, report.checkpoint, report.prompts, report.halves_control,
         run.verdict, run.test, capture, tokens, gains, run.reports[1].rope, run.captures,
     ]  # fmt: skip
@@ -427,7 +427,7 @@ def test_frames_hold_the_records_numbers(run):
     models = to_frame(run)
     assert list(models["model"]) == [report.checkpoint.name for report in run.reports]
     short = run.reports[0]
-    assert models["log_gain"][0] == pytest.approx(short.layers[-1].log_gain)
+    assert models["log_gain"][0] == pytest.approx(short.blocks[-1].log_gain)
     assert models["notebook_final_norm"][0] == short.residual.final_norm
     assert "final_norm" not in models  # a gain in nats, by the glossary
     assert models["last_gain"][0] == short.residual.last_gain
@@ -493,8 +493,6 @@ def test_every_table_has_its_name_in_the_list(run):
 def test_the_token_tables_columns_are_defined_too(run, tmp_path):
     report = run.reports[0]
     name = report.checkpoint.name
-    columns = token_columns(
-        name, report.prompts, run.captures[name], run.decompositions[name], range(1)
-    )
+    columns = token_columns(name, report.prompts, run.decompositions[name], range(1))
     assert set(columns) <= set(DEFINITIONS)
     assert isinstance(run.captures[name], Capture)

@@ -59,7 +59,7 @@ def test_a_table_reads_the_same_in_groups_of_a_block_or_all_in_one(run, tmp_path
 
     monkeypatch.setattr(parquet, "GROUP_ROWS", 1)
     table = write_files(tmp_path, run) / TOKENS
-    blocks = sum(report.checkpoint.num_layers for report in run.reports)
+    blocks = sum(report.checkpoint.num_blocks for report in run.reports)
     assert pq.ParquetFile(table).num_row_groups == blocks
     same(finite(run), read_run(tmp_path))
     pq.write_table(pq.read_table(table), table)  # as it was written before

@@ -160,9 +160,9 @@ def test_gemma3_measures_its_layers_with_full_attention():
         "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
     }
-    layers = ["sliding_attention", "full_attention"]
+    blocks = ["sliding_attention", "full_attention"]
     config = Gemma3TextConfig(
-        rope_parameters=rope, layer_types=layers, num_hidden_layers=2, hidden_size=32, vocab_size=9,
+        rope_parameters=rope, layer_types=blocks, num_hidden_layers=2, hidden_size=32, vocab_size=9,
         intermediate_size=8, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
     )  # fmt: skip
     report = rope_report(Gemma3ForCausalLM(config), config)
@@ -398,8 +398,8 @@ def test_what_scales_nothing_is_no_scaling():
 
 
 def test_a_config_whose_types_of_layer_are_unknown_takes_the_first():
-    layers = {"global": {"rope_theta": 1e6}, "local": {"rope_theta": 1e4}}
-    told = rope_from_config({"rope_parameters": layers})
+    blocks = {"global": {"rope_theta": 1e6}, "local": {"rope_theta": 1e4}}
+    told = rope_from_config({"rope_parameters": blocks})
     assert told == (1e6, {"local": {"rope_theta": 1e4}}, None)
 
 

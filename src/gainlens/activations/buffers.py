@@ -18,20 +18,20 @@ from gainlens.models.processes import gathered
 class Collector:
     """Arrays of a Capture over all prompts, filled in any order of prompts."""
 
-    def __init__(self, lengths: Sequence[int], num_layers: int, d_model: int) -> None:
+    def __init__(self, lengths: Sequence[int], num_blocks: int, d_model: int) -> None:
         self._starts = np.concatenate([[0], np.cumsum(lengths)]).tolist()
         tokens, rank = self._starts[-1], min(TOP_COMPONENTS, d_model)
-        self.gram = np.empty((len(GRAM_COLUMNS), num_layers, tokens), np.float32)
-        self.top_value = np.empty((num_layers, tokens, rank), np.float32)
-        self.top_index = np.empty((num_layers, tokens, rank), np.int32)
+        self.gram = np.empty((len(GRAM_COLUMNS), num_blocks, tokens), np.float32)
+        self.top_value = np.empty((num_blocks, tokens, rank), np.float32)
+        self.top_index = np.empty((num_blocks, tokens, rank), np.int32)
         self._coming: dict[int, Callable[[], Tensor]] = {}
 
-    def put(self, layer: int, numbers: BlockNumbers) -> None:
+    def put(self, block: int, numbers: BlockNumbers) -> None:
         """Take one block of the running batch, [batch, token, ...], without waiting for it."""
-        self._coming[layer] = to_main_memory(numbers.packed)
+        self._coming[block] = to_main_memory(numbers.packed)
 
     @property
-    def layers(self) -> set[int]:
+    def blocks(self) -> set[int]:
         """Blocks of the running batch that have been seen."""
         return set(self._coming)
 
@@ -46,14 +46,14 @@ class Collector:
         finite, padding included.
         """
         finite = True
-        for layer, wait in self._coming.items():
+        for block, wait in self._coming.items():
             numbers = BlockNumbers(wait())
             finite = finite and bool(np.isfinite(numbers.packed.numpy()).all())
             for row, (prompt, length) in enumerate(zip(index, lengths, strict=True)):
                 place = slice(self._starts[prompt], self._starts[prompt] + length)
-                _into(self.gram[:, layer, place].T, numbers.gram[row, :length])
-                _into(self.top_value[layer, place], numbers.top_value[row, :length])
-                _into(self.top_index[layer, place], numbers.top_index[row, :length])
+                _into(self.gram[:, block, place].T, numbers.gram[row, :length])
+                _into(self.top_value[block, place], numbers.top_value[row, :length])
+                _into(self.top_index[block, place], numbers.top_index[row, :length])
         self.drop()
         return finite
 
@@ -71,7 +71,7 @@ class Collector:
         return self.gram[:, :, place], self.top_value[:, place], self.top_index[:, place]
 
     def gram_of(self, prompt: int) -> np.ndarray:
-        """One prompt's columns [column, layer, token]."""
+        """One prompt's columns [column, block, token]."""
         return self._part(prompt)[0]
 
 

@@ -60,75 +60,75 @@ class _Pass:
         """One reader a site; attention patterns [batch, head, query, key] and what each head reads
         out [batch, token, head, d_head] only where asked for."""
         found: list[tuple[Site, Reader]] = []
-        for layer in range(self._sites.num_layers):
+        for block in range(self._sites.num_blocks):
             for name in BLOCK_SITES:
-                site = self._sites.site(f"blocks.{layer}.{name}")
-                found.append((site, partial(self._take, layer, name)))
-            pattern = self._sites.sites.get(f"blocks.{layer}.attn.hook_pattern")
+                site = self._sites.site(f"blocks.{block}.{name}")
+                found.append((site, partial(self._take, block, name)))
+            pattern = self._sites.sites.get(f"blocks.{block}.attn.hook_pattern")
             if patterns and pattern is not None:
-                found.append((pattern, partial(self._take_pattern, layer)))
+                found.append((pattern, partial(self._take_pattern, block)))
             if self._wants_heads:
-                z = self._sites.site(f"blocks.{layer}.attn.hook_z")
-                out = self._sites.attention_out(layer)
+                z = self._sites.site(f"blocks.{block}.attn.hook_z")
+                out = self._sites.attention_out(block)
                 found.append((z, partial(self._take_z, out)))
         return found
 
-    def _take(self, layer: int, name: str, tensor: Tensor) -> None:
+    def _take(self, block: int, name: str, tensor: Tensor) -> None:
         if name != "hook_resid_post":
             self._open[name] = tensor
             return
         if len(self._open) < len(BLOCK_SITES) - 1:
-            raise RuntimeError(self._silent(layer))
+            raise RuntimeError(self._silent(block))
         x, a, m = (self._open[site] for site in BLOCK_SITES[:3])
-        self._collector.put(layer, block_numbers(x, a, m, tensor))
-        if layer == self._sites.num_layers - 1:
+        self._collector.put(block, block_numbers(x, a, m, tensor))
+        if block == self._sites.num_blocks - 1:
             self.normed = _normed(self._sites.final_norm, tensor)
             self.shares = None if self._subspaces is None else _shares(a, m, self._subspaces)
         if self._z is not None:
             z, out = self._z
-            self.heads[layer] = project_heads(z, x, a, tensor, out)
+            self.heads[block] = project_heads(z, x, a, tensor, out)
             self._z = None
         self._open.clear()
 
     def _take_z(self, out: AttentionOut, z: Tensor) -> None:
         self._z = z, out
 
-    def _take_pattern(self, layer: int, pattern: Tensor) -> None:
+    def _take_pattern(self, block: int, pattern: Tensor) -> None:
         """Attention on position 0, mean over the prompt's own later queries: [batch, head]."""
         lengths = self._lengths
         on_first = pattern[..., 1:, 0].float()
         query = torch.arange(1, pattern.shape[-2], device=pattern.device)
         real = (query[None, :] < lengths[:, None].to(pattern.device))[:, None, :]
         total = torch.where(real, on_first, 0.0).sum(-1)
-        self.patterns[layer] = total / (lengths - 1).to(total)[:, None]
+        self.patterns[block] = total / (lengths - 1).to(total)[:, None]
 
-    def _silent(self, layer: int) -> str:
+    def _silent(self, block: int) -> str:
         silent = [name for name in BLOCK_SITES[:3] if name not in self._open]
         return (
-            f"no activation passed at {', '.join(f'blocks.{layer}.{name}' for name in silent)}: "
+            f"no activation passed at {', '.join(f'blocks.{block}.{name}' for name in silent)}: "
             f"this {self._sites.kind} model does not run its block through these sites, so nothing "
             "can be said of its gain; another back end may (--backend hooked, bridge or native)"
         )
 
     def check(self) -> None:
         """Every block must have been seen, with its heads where they were asked for."""
-        missing = sorted(set(range(self._sites.num_layers)) - self._collector.layers)
+        missing = sorted(set(range(self._sites.num_blocks)) - self._collector.blocks)
         if missing:
             raise RuntimeError(self._silent(missing[0]))
         if self._wants_heads:
             self._check_heads()
 
     def _check_heads(self) -> None:
-        for layer in range(self._sites.num_layers):
-            if layer not in self.heads:
+        for block in range(self._sites.num_blocks):
+            if block not in self.heads:
                 raise RuntimeError(
-                    f"no activation passed at blocks.{layer}.attn.hook_z, so this "
+                    f"no activation passed at blocks.{block}.attn.hook_z, so this "
                     f"{self._sites.kind} model's heads cannot be told apart: capture without heads"
                 )
-            missed = float(self.heads[layer].unexplained.max())
+            missed = float(self.heads[block].unexplained.max())
             if not missed <= UNEXPLAINED:
                 raise ValueError(
-                    f"the heads of block {layer} do not add up to hook_attn_out (they miss it by "
+                    f"the heads of block {block} do not add up to hook_attn_out (they miss it by "
                     f"{missed:.2g} of the norms): an intervention replaced it, or this model does "
                     "more between the two; capture without heads"
                 )
@@ -181,7 +181,7 @@ def capture(
     fire.
 
     Examples:
-        >>> captured.gram.shape  # column layer token; squared L2 norms
+        >>> captured.gram.shape  # column block token; squared L2 norms
         (9, 8, 35)
         >>> bool((captured.column("yy") > 0).all())
         True
@@ -189,7 +189,7 @@ def capture(
     check_prompts(prompts)
     sites = sites_of(model)
     lengths = [len(tokens) for tokens in prompts.tokens]
-    collector = Collector(lengths, sites.num_layers, sites.d_model)
+    collector = Collector(lengths, sites.num_blocks, sites.d_model)
     one_pass = _Pass(sites, collector, subspaces, heads)
     pieces: dict[int, _Piece] = {}
     with torch.no_grad(), reading(one_pass.readers(patterns)):
@@ -221,8 +221,8 @@ def _pieces(one_pass: _Pass, lengths: Tensor) -> list[_Piece]:
     """Per prompt, padding cut off; one transfer a kind of number and batch."""
     assert one_pass.normed is not None
     normed, shares = one_pass.normed, one_pass.shares
-    patterns = [one_pass.patterns[layer] for layer in sorted(one_pass.patterns)]
-    per_head = [one_pass.heads[layer].columns.movedim(1, -1) for layer in sorted(one_pass.heads)]
+    patterns = [one_pass.patterns[block] for block in sorted(one_pass.patterns)]
+    per_head = [one_pass.heads[block].columns.movedim(1, -1) for block in sorted(one_pass.heads)]
     normed = normed.cpu().numpy()
     shares = None if shares is None else shares.cpu().numpy()
     sink = _together(patterns) if patterns else None
@@ -281,12 +281,12 @@ def _refuse_non_finite(prompts: EncodedPrompts, collector: Collector, batch: Bat
     """The first site, in the order of computation, whose activation is not finite."""
     for prompt in sorted(batch.index):
         gram = collector.gram_of(prompt)
-        for layer in range(gram.shape[1]):
+        for block in range(gram.shape[1]):
             for column, site in _SITE_OF_COLUMN.items():
-                bad = ~np.isfinite(gram[GRAM_COLUMNS.index(column), layer])
+                bad = ~np.isfinite(gram[GRAM_COLUMNS.index(column), block])
                 if bad.any():
                     raise ValueError(
-                        f"blocks.{layer}.{site} is not finite at position {int(np.argmax(bad))} of "
+                        f"blocks.{block}.{site} is not finite at position {int(np.argmax(bad))} of "
                         f"prompt {prompts.ids[prompt]!r}: float16 overflows beyond 65,504, so "
                         "measure in bfloat16 or float32 (--dtype bfloat16); in those the weights "
                         "themselves are broken"

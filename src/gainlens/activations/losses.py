@@ -35,7 +35,7 @@ class Readout:
         """ValueError where the model makes its logits otherwise (Granite and Cohere scale them)."""
         tokens = torch.from_numpy(prompts.tokens[0][:_CHECK_TOKENS])[None].to(self._sites.device)
         streams: list[Tensor] = []
-        last = self._sites.site(f"blocks.{self._sites.num_layers - 1}.hook_resid_post")
+        last = self._sites.site(f"blocks.{self._sites.num_blocks - 1}.hook_resid_post")
         with torch.no_grad(), reading([(last, streams.append)]):
             wanted = self._sites.logits(tokens)[0].float()
         with torch.no_grad():
@@ -115,7 +115,7 @@ def loss(
     readout = Readout(model, sites)
     readout.check(prompts)
     means: dict[int, float] = {}
-    last = sites.site(f"blocks.{sites.num_layers - 1}.hook_resid_post")
+    last = sites.site(f"blocks.{sites.num_blocks - 1}.hook_resid_post")
     for batch in batches(model, prompts, sites.device, batch_tokens):
         streams: list[Tensor] = []
         with torch.no_grad(), reading([(last, streams.append)]):

@@ -18,7 +18,7 @@ def scale_control(model: nn.Module, tokens: Tensor, weight: Tensor, factor: floa
     streams: list[Tensor] = []
     with torch.no_grad():
         with reading(
-            [(sites.site(f"blocks.{sites.num_layers - 1}.{BLOCK_SITES[-1]}"), streams.append)]
+            [(sites.site(f"blocks.{sites.num_blocks - 1}.{BLOCK_SITES[-1]}"), streams.append)]
         ):
             sites.run(tokens.to(sites.device))
         plain, scaled = (

@@ -13,14 +13,13 @@ from gainlens.claims.outcomes import behaviour_of
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import (
-    CLASS_SELECTIONS,
     REDUCTIONS,
+    TOKEN_CLASSES,
     UNIT_ROUNDOFF,
-    ClassSelection,
     Reduction,
+    TokenClass,
 )
 from gainlens.metrics.reductions import reduce_norms
-from gainlens.records.capture import Capture
 from gainlens.records.gains import BlockGain, Decomposition, PromptGains
 from gainlens.records.interval import Interval
 from gainlens.records.verdict import GainCell
@@ -30,7 +29,7 @@ ONE_VALUE: Final = "one value: position 0 attends only to itself"
 NO_TOKENS: Final = "no tokens of this class"
 BLIND: Final = "(after the final norm: blind to the last block)"
 
-Key = tuple[ClassSelection, Reduction, str, bool]
+Key = tuple[TokenClass, Reduction, str, bool]
 """class, reduction, lengths, after the final norm"""
 
 
@@ -50,7 +49,7 @@ def block_gains(gains: PromptGains, rule: Rule | None = None) -> tuple[BlockGain
         rule: confidence, resamples and seed of the band; the defaults where not given.
 
     Examples:
-        >>> blocks = gainlens.block_gains(gainlens.reduce_gains(captured, tokens))
+        >>> blocks = gainlens.block_gains(gainlens.reduce_gains(tokens))
         >>> len(blocks), blocks[-1].layer
         (8, 7)
     """
@@ -63,16 +62,16 @@ def block_gains(gains: PromptGains, rule: Rule | None = None) -> tuple[BlockGain
     means = [part[:, known].mean(axis=1) if known.any() else low * np.nan for part in parts]
     return tuple(
         BlockGain(
-            layer=layer,
-            log_gain=float(means[0][layer]),
-            attention=float(means[1][layer]),
-            mlp=float(means[2][layer]),
-            remainder=float(means[3][layer]),
-            gain=float(np.exp(means[0][layer])),
-            low=float(np.exp(low[layer])),
-            high=float(np.exp(high[layer])),
+            block=block,
+            log_gain=float(means[0][block]),
+            attention=float(means[1][block]),
+            mlp=float(means[2][block]),
+            remainder=float(means[3][block]),
+            gain=float(np.exp(means[0][block])),
+            low=float(np.exp(low[block])),
+            high=float(np.exp(high[block])),
         )
-        for layer in range(len(low))
+        for block in range(len(low))
     )
 
 
@@ -91,31 +90,30 @@ def length_halves(
     return {"all": np.ones_like(short), "short": short & differ, "long": ~short & differ}
 
 
-def grade_cells(
-    capture: Capture, decomposition: Decomposition, rule: Rule, dtype: str
-) -> tuple[GainCell, ...]:
+def grade_cells(decomposition: Decomposition, rule: Rule, dtype: str) -> tuple[GainCell, ...]:
     """The last block in every cell: class x reduction x lengths x before/after the final norm.
 
     Intervals are over prompts, in nats.  A cell below `rule.min_prompts` keeps its numbers, but
     its status says so and it has no behaviour.
     """
+    capture = decomposition.capture
     halves = length_halves(decomposition.prompt)
     first = capture.token_id[decomposition.is_bos]
     one_start = len(first) >= rule.min_prompts and bool((first == first[0]).all())
     keys: list[Key] = []
     rows: list[np.ndarray] = []
-    for selection, reduction, after in itertools.product(
-        CLASS_SELECTIONS, REDUCTIONS, (False, True)
+    for token_class, reduction, after in itertools.product(
+        TOKEN_CLASSES, REDUCTIONS, (False, True)
     ):
         values = reduce_norms(
             decomposition.norm_in[-1:],
             capture.normed[None] if after else decomposition.norm_out[-1:],
             decomposition.prompt,
-            decomposition.tokens_of(selection),
+            decomposition.tokens_of(token_class),
             reduction,
         )[0]
         for lengths in LENGTHS:
-            keys.append((selection, reduction, lengths, after))
+            keys.append((token_class, reduction, lengths, after))
             rows.append(np.where(halves[lengths], values, np.nan))
     intervals = mean_intervals(
         np.stack(rows), confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed

@@ -251,12 +251,12 @@ def seed_interval(
 
 
 def simultaneous_band(
-    values: Float64[np.ndarray, "layer prompt"],
+    values: Float64[np.ndarray, "block prompt"],
     *,
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> tuple[Float64[np.ndarray, " layer"], Float64[np.ndarray, " layer"]]:
+) -> tuple[Float64[np.ndarray, " block"], Float64[np.ndarray, " block"]]:
     """A band that holds every layer's mean at once with the stated confidence: (low, high).
 
     Bootstrap of the largest |t| over layers, prompts drawn whole, so that the layers' correlation
@@ -265,9 +265,9 @@ def simultaneous_band(
     Student's t with Bonferroni's correction.
     """
     values = values[:, ~np.isnan(values).any(axis=0)]
-    layers, n = values.shape
-    low, high = np.full((2, layers), np.nan)
-    varies = np.ptp(values, axis=1) > ROUNDING if n >= 2 else np.zeros(layers, dtype=bool)
+    blocks, n = values.shape
+    low, high = np.full((2, blocks), np.nan)
+    varies = np.ptp(values, axis=1) > ROUNDING if n >= 2 else np.zeros(blocks, dtype=bool)
     if not varies.any():
         return low, high
     centred, error = _standardise(values[varies])

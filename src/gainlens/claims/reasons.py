@@ -66,7 +66,7 @@ def _notebook(report: ModelReport) -> str:
 
 
 def _last_block(report: ModelReport) -> str:
-    last = report.layers[-1]
+    last = report.blocks[-1]
     erasers = {
         (False, False): "neither erases",
         (True, False): "attention erases",

@@ -7,19 +7,19 @@ from typing import Any
 
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule, parse_ablation
-from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS, SPLITS, Role
+from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Role
 
 
 def _estimand(text: str) -> dict[str, str]:
     """`ordinary/geomean` or `ordinary/geomean/logmean` as the fields of a Rule."""
     parts = text.split("/")
-    known = {"token_class": CLASS_SELECTIONS, "reduction": REDUCTIONS, "split": SPLITS}
+    known = {"token_class": TOKEN_CLASSES, "reduction": REDUCTIONS, "split": SPLITS}
     if not 2 <= len(parts) <= 3 or any(
         part not in names for part, names in zip(parts, known.values(), strict=False)
     ):
         raise ValueError(
             f"--estimand {text!r} is not CLASS/REDUCTION or CLASS/REDUCTION/SPLIT, with a class of "
-            f"{', '.join(CLASS_SELECTIONS)}, a reduction of {', '.join(REDUCTIONS)} and a split of "
+            f"{', '.join(TOKEN_CLASSES)}, a reduction of {', '.join(REDUCTIONS)} and a split of "
             f"{', '.join(SPLITS)}"
         )
     return dict(zip(known, parts, strict=False))

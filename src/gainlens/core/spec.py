@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gainlens.core.vocabulary import ClassSelection, Reduction, Role, Split
+from gainlens.core.vocabulary import Reduction, Role, Split, TokenClass
 
 Backend = Literal["auto", "hooked", "bridge", "native"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -39,7 +39,7 @@ class ModelSpec(Spec):
 class Rule(Spec):
     """How the verdict is reached.  DESIGN section 7: fixed before the run."""
 
-    token_class: ClassSelection = "ordinary"
+    token_class: TokenClass = "ordinary"
     reduction: Reduction = "geomean"
     split: Split = "logmean"
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)

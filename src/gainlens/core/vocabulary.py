@@ -8,17 +8,14 @@ index, from 0.
 
 from typing import Final, Literal
 
-Component = Literal["attention", "mlp"]
-TokenClass = Literal["bos", "massive", "ordinary"]
-ClassSelection = Literal["bos", "massive", "ordinary", "all"]
+TokenClass = Literal["bos", "massive", "ordinary", "all"]
 Reduction = Literal["geomean", "median", "ratio_of_means", "frobenius", "last_token"]
 Split = Literal["logmean", "shapley", "path"]
 Behaviour = Literal["EXPANDS", "CONTRACTS", "FLAT"]
 Role = Literal["short", "long", "reference", "control"]
 
 COMPONENTS: Final = ("attention", "mlp")
-TOKEN_CLASSES: Final = ("bos", "massive", "ordinary")
-CLASS_SELECTIONS: Final = ("bos", "massive", "ordinary", "all")
+TOKEN_CLASSES: Final = ("bos", "massive", "ordinary", "all")
 REDUCTIONS: Final = ("geomean", "median", "ratio_of_means", "frobenius", "last_token")
 SPLITS: Final = ("logmean", "shapley", "path")
 
@@ -35,3 +32,11 @@ UNIT_ROUNDOFF: Final = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0
 """Largest relative error of rounding to a dtype that gainlens measures in."""
 TOP_COMPONENTS: Final = 4
 """How many of the largest |components| of resid_post are kept per token and block."""
+
+
+_CONTRACT_KEYS: Final = {"block": "layer", "blocks": "layers", "num_blocks": "num_layers"}
+
+
+def contract_key(field: str) -> str:
+    """Return a record field's name in result.json and the tables, which keep the notebook's words."""
+    return _CONTRACT_KEYS.get(field, field)

@@ -17,8 +17,8 @@ from gainlens.figures.style import (
     Look,
     Style,
     axes_or_new,
+    block_axis,
     label,
-    layer_axis,
     legend_above,
     log_axis,
     looks,
@@ -45,8 +45,8 @@ Blocks = ModelReport | Sequence[BlockGain]
 
 
 def block_values(of: Blocks, field: str) -> np.ndarray:
-    """One number a block, [layer], in the field's own unit."""
-    blocks = of.layers if isinstance(of, ModelReport) else of
+    """One number a block, [block], in the field's own unit."""
+    blocks = of.blocks if isinstance(of, ModelReport) else of
     return np.array([getattr(block, field) for block in blocks], dtype=np.float64)
 
 
@@ -61,7 +61,7 @@ def gain_curve(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
     for report, look in zip(reports, looks(reports), strict=True):
         draw_gain(panel, report, look)
     threshold(panel, 1.0, along="x")
-    layer_axis(panel, max(len(report.layers) for report in reports))
+    block_axis(panel, max(len(report.blocks) for report in reports))
     panel.set_ylabel(label("gain"))
     log_axis(panel.yaxis)
     handles, names = panel.get_legend_handles_labels()
@@ -72,23 +72,23 @@ def gain_curve(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
 
 def draw_gain(ax: Axes, report: ModelReport, look: Look) -> None:
     """One model's curve, its band, and its last block."""
-    layer = block_values(report, "layer")
+    block = block_values(report, "layer")
     gain, low, high = (positive(block_values(report, name)) for name in ("gain", "low", "high"))
-    ax.fill_between(layer, low, high, color=look.colour, alpha=0.18, linewidth=0)
+    ax.fill_between(block, low, high, color=look.colour, alpha=0.18, linewidth=0)
     ax.plot(
-        layer,
+        block,
         gain,
         color=look.colour,
         linestyle=look.line,
         marker=look.marker,
         markersize=3.2,
-        markevery=max(1, len(layer) // _MARKERS),
+        markevery=max(1, len(block) // _MARKERS),
         label=name_of(report),
     )
-    last = slice(len(layer) - 1, None)
+    last = slice(len(block) - 1, None)
     if np.isfinite([low[-1], high[-1]]).all():  # a band of one block has no width
-        ax.vlines(layer[last], low[last], high[last], color=look.colour, linewidth=1.4)
-    ax.plot(layer[last], gain[last], color=look.colour, marker=look.marker, zorder=4, **_LAST)
+        ax.vlines(block[last], low[last], high[last], color=look.colour, linewidth=1.4)
+    ax.plot(block[last], gain[last], color=look.colour, marker=look.marker, zorder=4, **_LAST)
 
 
 @styled
@@ -111,19 +111,19 @@ def split(report: Blocks, ax: Axes | None = None) -> Axes:
 
 def draw_split(ax: Axes, report: Blocks) -> None:
     """The bars and the line, without legend and title."""
-    layer = block_values(report, "layer")
+    block = block_values(report, "layer")
     parts = {name: block_values(report, name) for name in ("attention", "mlp", "remainder")}
-    _stack(ax, layer, parts)
+    _stack(ax, block, parts)
     log_gain = block_values(report, "log_gain")
     low, high = (np.log(positive(block_values(report, name))) for name in ("low", "high"))
     ax.axhline(0, color=FAINT, linewidth=0.9, zorder=1.5)
-    ax.fill_between(layer, low, high, color=INK, alpha=0.25, linewidth=0, zorder=3)
+    ax.fill_between(block, low, high, color=INK, alpha=0.25, linewidth=0, zorder=3)
     ax.plot(
-        layer,
+        block,
         log_gain,
         color=INK,
         marker="o",
-        markersize=3.0 if len(layer) <= _HATCHED else 1.8,
+        markersize=3.0 if len(block) <= _HATCHED else 1.8,
         linewidth=0.9,
         markeredgecolor="white",
         markeredgewidth=0.4,
@@ -131,26 +131,26 @@ def draw_split(ax: Axes, report: Blocks) -> None:
         label=GLOSSARY["log_gain"].label,
     )
     ax.margins(y=0.1)
-    layer_axis(ax, len(layer))
+    block_axis(ax, len(block))
 
 
-def _stack(ax: Axes, layer: np.ndarray, parts: dict[str, np.ndarray]) -> None:
+def _stack(ax: Axes, block: np.ndarray, parts: dict[str, np.ndarray]) -> None:
     """Diverging stacked bars: each part starts where the parts of its sign end."""
-    up, down = np.zeros_like(layer), np.zeros_like(layer)
+    up, down = np.zeros_like(block), np.zeros_like(block)
     largest = max(float(np.nanmax(np.abs(part), initial=0.0)) for part in parts.values())
     for name, part in parts.items():
         colour, hatch = COMPONENTS[name]
         if np.nanmax(np.abs(part), initial=0.0) <= 0.005 * largest:
             continue  # a remainder of rounding
         ax.bar(
-            layer,
+            block,
             part,
             0.8,
             bottom=np.where(part >= 0, up, down),
             color=colour,
-            hatch=hatch if len(layer) <= _HATCHED else "",
+            hatch=hatch if len(block) <= _HATCHED else "",
             edgecolor="white",
-            linewidth=0.3 if len(layer) <= _HATCHED else 0.0,
+            linewidth=0.3 if len(block) <= _HATCHED else 0.0,
             label=GLOSSARY[name].label,
             zorder=2,
         )
@@ -160,12 +160,12 @@ def _stack(ax: Axes, layer: np.ndarray, parts: dict[str, np.ndarray]) -> None:
 
 def value_of_last(ax: Axes, report: ModelReport) -> None:
     """Writes the last block's gain over the bars at the right end of a log-gain axis."""
-    last = report.layers[-1]
-    near = report.layers[-max(1, len(report.layers) // 3) :]
+    last = report.blocks[-1]
+    near = report.blocks[-max(1, len(report.blocks) // 3) :]
     tops = [max(block.attention, 0.0) + max(block.mlp, 0.0) for block in near]
     ax.annotate(
         f"×{number(last.gain) if last.gain < 0.1 else f'{last.gain:.2f}'}",
-        (last.layer + 0.4, np.nanmax([*tops, *(block.log_gain for block in near), 0.0])),
+        (last.block + 0.4, np.nanmax([*tops, *(block.log_gain for block in near), 0.0])),
         xytext=(0, 4),
         textcoords="offset points",
         ha="right",

@@ -104,7 +104,7 @@ def last_block_interval(report: ModelReport, rule: Rule) -> Interval:
     for cell in report.cells:
         wanted = (rule.token_class, rule.reduction, "all", False)
         if (cell.token_class, cell.reduction, cell.lengths, cell.after_final_norm) == wanted:
-            found, drawn = cell.log_gain.estimate, report.layers[-1].log_gain
+            found, drawn = cell.log_gain.estimate, report.blocks[-1].log_gain
             if not np.isclose(found, drawn, rtol=0, atol=1e-9, equal_nan=True):
                 break
             return cell.log_gain

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gainlens.core.glossary import GLOSSARY
-from gainlens.core.vocabulary import TOKEN_CLASSES, ClassSelection
+from gainlens.core.vocabulary import TOKEN_CLASSES, TokenClass
 from gainlens.figures.blocks import draw_gain
 from gainlens.figures.style import (
     COMPONENTS,
@@ -20,8 +20,8 @@ from gainlens.figures.style import (
     INK,
     SMALL,
     TWO_COLUMNS,
+    block_axis,
     label,
-    layer_axis,
     log_axis,
     looks,
     name_of,
@@ -55,7 +55,7 @@ def class_norms(decomposition: Decomposition) -> ClassNorms:
     """
     states = [*decomposition.norm_in, decomposition.norm_out[-1]]
 
-    def median(name: ClassSelection) -> np.ndarray:
+    def median(name: TokenClass) -> np.ndarray:
         chosen = decomposition.tokens_of(name)
         return np.array([np.median(norms[chosen]) if chosen.any() else np.nan for norms in states])
 
@@ -97,7 +97,7 @@ def massive_lifecycle(reports: Sequence[ModelReport], norms: Mapping[str, ClassN
         draw_gain(lower, report, look)
         threshold(lower, 1.0, along="x")
         log_axis(lower.yaxis)
-        layer_axis(lower, len(report.layers))
+        block_axis(lower, len(report.blocks))
         upper.tick_params(labelbottom=False)
         if column == 0:
             upper.set_ylabel(label("norm"))
@@ -144,7 +144,7 @@ def _write_and_erase_marks(ax: Axes, report: ModelReport) -> None:
         height = high * step ** (lines.index((marker, component or "")) + 0.4)
         colour = COMPONENTS[component][0] if component else FAINT
         ax.plot(block, height, linestyle="", marker=marker, color=colour, markersize=5)
-        late = block > 0.7 * len(report.layers)
+        late = block > 0.7 * len(report.blocks)
         ax.annotate(
             f"{count}",
             (block, height),

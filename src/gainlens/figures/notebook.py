@@ -13,7 +13,7 @@ from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
     Style,
-    layer_axis,
+    block_axis,
     log_axis,
     looks,
     name_of,
@@ -154,7 +154,7 @@ def _curves(ax: Axes, reports: Sequence[ModelReport]) -> None:
         ax.plot(gains, linewidth=1.6, markevery=[last], label=name_of(report, 22), **style)
         ax.axvline(last, color=look.colour, linestyle=":", alpha=0.7)
     threshold(ax, 1.0, along="x")
-    layer_axis(ax, max(len(report.residual.gains) for report in reports))
+    block_axis(ax, max(len(report.residual.gains) for report in reports))
     ax.set(xlabel="Layer", ylabel="Gain")
     _name(ax, "Layer-wise Gains\n(Last layer highlighted)")
     ax.legend(loc="best")

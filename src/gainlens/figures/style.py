@@ -210,11 +210,11 @@ def ratio_locator(low: float, high: float, bins: int) -> Locator:
     return LogLocator(numticks=8)
 
 
-def layer_axis(ax: Axes, layers: int) -> None:
+def block_axis(ax: Axes, blocks: int) -> None:
     """Whole block indices from 0, with half a block and more of room on either side."""
     ax.set_xlabel(label("layer"))
-    room = 0.6 + 0.015 * layers
-    ax.set_xlim(-room, layers - 1 + room)
+    room = 0.6 + 0.015 * blocks
+    ax.set_xlim(-room, blocks - 1 + room)
     steps = [1, 2, 4, 5, 8, 10]
     ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=steps))
 

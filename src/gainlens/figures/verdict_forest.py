@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.spec import Rule
-from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS
+from gainlens.core.vocabulary import REDUCTIONS, TOKEN_CLASSES
 from gainlens.figures.style import (
     FAINT,
     INK,
@@ -77,9 +77,9 @@ def verdict_forest(
 def _rows() -> dict[tuple[str, str], float]:
     """Height of every class x reduction; each class begins with a row for its name."""
     rows: dict[tuple[str, str], float] = {}
-    for number, selection in enumerate(CLASS_SELECTIONS):
+    for number, token_class in enumerate(TOKEN_CLASSES):
         for step, reduction in enumerate(REDUCTIONS):
-            rows[selection, reduction] = number * (len(REDUCTIONS) + 1) + step + 1.0
+            rows[token_class, reduction] = number * (len(REDUCTIONS) + 1) + step + 1.0
     return rows
 
 
@@ -91,12 +91,12 @@ def _rows_axis(panel: Axes, rows: dict[tuple[str, str], float], rule: Rule, *, n
     panel.tick_params(labelleft=named)
     primary = rows[rule.token_class, rule.reduction]
     panel.axhspan(primary - 0.5, primary + 0.5, color="#F3EBD3", linewidth=0, zorder=0)
-    for number, selection in enumerate(CLASS_SELECTIONS):
+    for number, token_class in enumerate(TOKEN_CLASSES):
         height = number * (len(REDUCTIONS) + 1)
         if number:
             panel.axhline(height - 0.45, color="#CCCCCC", linewidth=0.5)
         if named:
-            text = GLOSSARY[selection].label
+            text = GLOSSARY[token_class].label
             panel.annotate(
                 text,
                 (0, height),

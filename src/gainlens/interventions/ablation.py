@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gainlens.activations.capturing import capture
 from gainlens.core.spec import HOWS, Ablation
-from gainlens.core.vocabulary import CLASS_SELECTIONS, ClassSelection
+from gainlens.core.vocabulary import TOKEN_CLASSES, TokenClass
 from gainlens.interventions.replacements import (
     Address,
     Donors,
@@ -45,7 +45,7 @@ def ablate(
     *,
     reference: EncodedPrompts | None = None,
     positions: Sequence[int] | None = None,
-    token_class: ClassSelection = "all",
+    token_class: TokenClass = "all",
     decomposition: Decomposition | None = None,
     seed: int = 0,
 ) -> Generator[None]:
@@ -107,7 +107,7 @@ class Where:
     """The tokens at which a replacement holds."""
 
     positions: tuple[int, ...] | None = None
-    token_class: ClassSelection = "all"
+    token_class: TokenClass = "all"
     masks: tuple[np.ndarray, ...] = ()
     """whether each token of a reference prompt is of the class, [position], one a prompt"""
 
@@ -191,13 +191,13 @@ def address_of(sites: ModelSites, text: str) -> Address:
         raise ValueError(f"{text!r} is no site; one is blocks.-1.hook_mlp_out")
     name = match["rest"]
     if match["layer"] is not None:
-        layer = int(match["layer"])
-        if not -sites.num_layers <= layer < sites.num_layers:
+        block = int(match["layer"])
+        if not -sites.num_blocks <= block < sites.num_blocks:
             raise ValueError(
                 f"{text} names a block that this model does not have: its blocks are 0 to "
-                f"{sites.num_layers - 1}, or -1 to -{sites.num_layers} from the end"
+                f"{sites.num_blocks - 1}, or -1 to -{sites.num_blocks} from the end"
             )
-        name = f"blocks.{layer % sites.num_layers}.{name}"
+        name = f"blocks.{block % sites.num_blocks}.{name}"
     site = sites.site(name)
     if sites.kind == "bridge" and name.endswith("hook_resid_mid"):
         raise ValueError(
@@ -279,11 +279,11 @@ def _where(
     model: nn.Module,
     reference: EncodedPrompts | None,
     positions: Sequence[int] | None,
-    token_class: ClassSelection,
+    token_class: TokenClass,
     decomposition: Decomposition | None,
 ) -> Where:
-    if token_class not in CLASS_SELECTIONS:
-        raise ValueError(f"token_class is one of {', '.join(CLASS_SELECTIONS)}, not {token_class}")
+    if token_class not in TOKEN_CLASSES:
+        raise ValueError(f"token_class is one of {', '.join(TOKEN_CLASSES)}, not {token_class}")
     if positions is not None and (not positions or min(positions) < 0):
         raise ValueError(f"positions count from 0 (rows are padded on the right); got {positions}")
     chosen = None if positions is None else tuple(positions)

@@ -129,7 +129,7 @@ class Meter:
         classes = baseline.decomposition
         chosen = classes.tokens_of(baseline.rule.token_class)
         self._masks = [chosen[tokens] for tokens in prompt_slices(classes.prompt)]
-        block = f"blocks.{sites.num_layers - 1}"
+        block = f"blocks.{sites.num_blocks - 1}"
         self._sites = [sites.site(f"{block}.hook_resid_{end}") for end in ("pre", "post")]
         self._streams: dict[str, Tensor] = {}
 

@@ -46,7 +46,7 @@ def ablated_model(
         decompose(under, split=rule.split, massive_ratio=rule.massive_ratio),
         is_massive=baseline.decomposition.is_massive,
     )
-    gains = reduce_gains(under, classes, rule.token_class, rule.reduction)
+    gains = reduce_gains(classes, rule.token_class, rule.reduction)
     (change,) = changes(before, [after], rule, baseline.dtype)
     return AblatedModel(block_gains(gains, rule), change)
 

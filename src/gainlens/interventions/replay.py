@@ -23,27 +23,27 @@ class Passage:
         self._calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         recorders = [
             partial(
-                self._blocks[layer].register_forward_pre_hook,
-                partial(self._record, layer),
+                self._blocks[block].register_forward_pre_hook,
+                partial(self._record, block),
                 with_kwargs=True,
                 prepend=True,  # before hooks of the user's, which apply again when taken up
             )
-            for layer in range(first, sites.num_layers)
+            for block in range(first, sites.num_blocks)
         ]
         with torch.no_grad(), scoped(recorders):
             sites.run(tokens)
 
     def _record(
-        self, layer: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, block: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        self._calls[layer] = args, kwargs
+        self._calls[block] = args, kwargs
 
-    def resume(self, block: int) -> None:
-        """Run block `block` on the stream that entered it, then all later ones; hooks fire."""
+    def resume(self, first: int) -> None:
+        """Run block `first` on the stream that entered it, then all later ones; hooks fire."""
         stream: Tensor | None = None
         with torch.no_grad():
-            for layer in range(block, len(self._blocks)):
-                args, kwargs = self._calls[layer]
+            for block in range(first, len(self._blocks)):
+                args, kwargs = self._calls[block]
                 if stream is not None:
                     args, kwargs = with_first(args, kwargs, stream)
-                stream = tensor_of(self._blocks[layer](*args, **kwargs))
+                stream = tensor_of(self._blocks[block](*args, **kwargs))

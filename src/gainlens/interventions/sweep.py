@@ -80,7 +80,7 @@ def sweep_blocks(
     if blocks < 1:
         raise ValueError(f"a sweep ablates at least the last block, --sweep 1; got {blocks}")
     sites = sites_of(baseline.model)
-    names = component_names(sites, min(blocks, sites.num_layers), heads)
+    names = component_names(sites, min(blocks, sites.num_blocks), heads)
     plans = [
         plan(
             sites,
@@ -150,10 +150,10 @@ def _run_sweep(
     are too large, the prompts pass twice.
     """
     tables = [table for planned in plans for table in planned.tables]
-    layers = [layer_of(address) for planned in plans for address, _ in planned.makers]
-    first = min(layers)
+    blocks = [block_of(address) for planned in plans for address, _ in planned.makers]
+    first = min(blocks)
     apart = world().size > 1  # a mean is over all prompts, and each process passes only some
-    if tables and (apart or not _can_keep(baseline, sites, sites.num_layers - first)):
+    if tables and (apart or not _can_keep(baseline, sites, sites.num_blocks - first)):
         from_reference(baseline.model, sites, tables, baseline.prompts)
         tables = []
     meter = Meter(baseline, sites)
@@ -164,9 +164,9 @@ def _run_sweep(
     found: list[dict[int, PromptValues]] = [{} for _ in range(1 + len(writers))]
     for run in runs:
         found[0].update(zip(run.index, run.values, strict=True))
-        for place, (writer, layer) in enumerate(zip(writers, layers, strict=True), start=1):
+        for place, (writer, block) in enumerate(zip(writers, blocks, strict=True), start=1):
             with writing([(writer.address.site, writer)]), reading(meter.readers()):
-                run.passage.resume(layer)
+                run.passage.resume(block)
             found[place].update(zip(run.index, meter.take(run.batch, run.index), strict=True))
         if progress is not None and run.index[0] < len(baseline.prompts.tokens):
             progress(len(run.index))
@@ -174,7 +174,7 @@ def _run_sweep(
     return [last_values([values[i] for i in sorted(values)]) for values in whole]
 
 
-def layer_of(address: Address) -> int:
+def block_of(address: Address) -> int:
     """The block that a site belongs to."""
     return int(address.name.split(".")[1])
 

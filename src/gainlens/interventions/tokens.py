@@ -38,7 +38,7 @@ MassiveHow = Literal["mean", "zero"]
 class MassiveEntry:
     """One massive activation: a component of the stream where a block writes it."""
 
-    layer: int
+    block: int
     """the block after which the token is massive"""
     prompt: int
     position: int
@@ -58,13 +58,13 @@ def massive_entries(
     squared = captured.column("yy")
     found: list[MassiveEntry] = []
     for token in np.flatnonzero(states.any(axis=0)).tolist():
-        layer = max(int(np.argmax(states[:, token])) - 1, 0)
-        values = captured.top_value[layer, token].astype(np.float64)
-        carries = values**2 >= CARRIER * squared[layer, token]
+        block = max(int(np.argmax(states[:, token])) - 1, 0)
+        values = captured.top_value[block, token].astype(np.float64)
+        carries = values**2 >= CARRIER * squared[block, token]
         place = int(captured.prompt[token]), int(captured.position[token])
-        dims = captured.top_index[layer, token][carries]
+        dims = captured.top_index[block, token][carries]
         found += [
-            MassiveEntry(layer, *place, int(dim), float(value))
+            MassiveEntry(block, *place, int(dim), float(value))
             for dim, value in zip(dims, values[carries], strict=True)
         ]
     return tuple(found)
@@ -123,13 +123,13 @@ def massive_set(
     places: dict[int, dict[int, list[tuple[int, int, float]]]] = {}
     for entry in entries:
         value = means[_group(entry)] if how == "mean" else 0.0
-        at_layer = places.setdefault(entry.layer, {})
+        at_layer = places.setdefault(entry.block, {})
         at_layer.setdefault(entry.prompt, []).append((entry.position, entry.dim, value))
     sites = sites_of(baseline.model)
     rows = Rows(with_sentence(baseline))
     writers = [
-        (sites.site(f"blocks.{layer}.hook_resid_post"), _setter(rows, at_layer))
-        for layer, at_layer in places.items()
+        (sites.site(f"blocks.{block}.hook_resid_post"), _setter(rows, at_layer))
+        for block, at_layer in places.items()
     ]
     seen = partial(sites.embedding.register_forward_pre_hook, rows.see, with_kwargs=True)
     with scoped([seen]), writing(writers):
@@ -137,7 +137,7 @@ def massive_set(
 
 
 def _group(entry: MassiveEntry) -> tuple[int, int, bool]:
-    return entry.layer, entry.dim, entry.position == 0
+    return entry.block, entry.dim, entry.position == 0
 
 
 def _setter(
@@ -223,9 +223,9 @@ def _retokenised(baseline: Baseline, change: Callable[[np.ndarray], np.ndarray])
 
 def _curve(
     baseline: Baseline, captured: Capture, decomposition: Decomposition
-) -> Float64[np.ndarray, " layer"]:
+) -> Float64[np.ndarray, " block"]:
     """Every block's log gain under the primary estimand, mean over prompts that have the class."""
     rule = baseline.rule
-    gains = reduce_gains(captured, decomposition, rule.token_class, rule.reduction).log_gain
+    gains = reduce_gains(decomposition, rule.token_class, rule.reduction).log_gain
     known = gains[:, ~np.isnan(gains).any(axis=0)]
     return known.mean(axis=1) if known.size else np.full(len(gains), np.nan)

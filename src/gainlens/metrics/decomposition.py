@@ -25,7 +25,7 @@ def decompose(
 
     Examples:
         >>> tokens = gainlens.decompose(captured)
-        >>> tokens.log_gain.shape  # layer token; nats
+        >>> tokens.log_gain.shape  # block token; nats
         (8, 35)
         >>> parts = tokens.attention + tokens.mlp + tokens.remainder
         >>> bool(abs(parts - tokens.log_gain).max() < 1e-12)
@@ -35,17 +35,18 @@ def decompose(
     xx, yy = capture.column("xx"), capture.column("yy")
     bad = ~(np.isfinite(capture.gram).all(axis=0) & (xx > 0) & (yy > 0))
     if bad.any():
-        layer, token = (int(i) for i in np.argwhere(bad)[0])
+        block, token = (int(i) for i in np.argwhere(bad)[0])
         raise ValueError(
-            f"block {layer} has a residual stream of norm 0 or not finite at position "
+            f"block {block} has a residual stream of norm 0 or not finite at position "
             f"{capture.position[token]} of prompt {capture.prompt[token]}, so it has no gain "
-            f"(|x|^2 = {xx[layer, token]:g}, |y|^2 = {yy[layer, token]:g}); "
+            f"(|x|^2 = {xx[block, token]:g}, |y|^2 = {yy[block, token]:g}); "
             "measure in float32 or bfloat16, or leave that prompt out"
         )
     log_gain = np.log(yy / xx) / 2
     attention, mlp = split_log_gain(capture, split)
     norm_out = np.sqrt(yy)
     return Decomposition(
+        capture=capture,
         split=split,
         log_gain=log_gain,
         attention=attention,
@@ -54,8 +55,6 @@ def decompose(
         final_norm=np.log(capture.normed / norm_out[-1]),
         norm_in=np.sqrt(xx),
         norm_out=norm_out,
-        prompt=capture.prompt,
-        position=capture.position,
         is_bos=capture.position == 0,
         is_massive=massive_tokens(capture, massive_ratio),
     )

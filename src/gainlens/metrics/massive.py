@@ -65,7 +65,6 @@ def massive_states(
 
 
 def massive_lifecycle(
-    capture: Capture,
     decomposition: Decomposition,
     texts: Sequence[str],
     ratio: float = 10.0,
@@ -73,8 +72,7 @@ def massive_lifecycle(
     """The life of every massive token, position 0 included where it is massive.
 
     Args:
-        capture: from `capture`.
-        decomposition: of that capture, from `decompose`.
+        decomposition: from `decompose`.
         texts: the token's text, one a token, for reading.
         ratio: massive from this many times the median norm at some block's input.
 
@@ -85,6 +83,7 @@ def massive_lifecycle(
     (smaller) part of that block's log gain.  Position 0 attends only to itself, so of prompts that
     begin with the same token only the first is listed.
     """
+    capture = decomposition.capture
     states = massive_states(decomposition, ratio)
     ordinary = np.median(decomposition.log_gain[:, decomposition.is_ordinary], axis=1)
     seen_first: set[int] = set()
@@ -95,12 +94,11 @@ def massive_lifecycle(
                 continue
             seen_first.add(int(capture.token_id[token]))
         first = int(np.argmax(states[:, token]))
-        lives.append(_life(capture, decomposition, ordinary, first, token, texts[token]))
+        lives.append(_life(decomposition, ordinary, first, token, texts[token]))
     return tuple(lives)
 
 
 def _life(
-    capture: Capture,
     decomposition: Decomposition,
     ordinary: np.ndarray,
     first: int,
@@ -109,6 +107,7 @@ def _life(
 ) -> MassiveToken:
     """ordinary: the ordinary tokens' log gain, one a block; first: the first state (input of that
     block) in which the token is massive."""
+    capture = decomposition.capture
     norms = np.append(decomposition.norm_in[:, token], decomposition.norm_out[-1, token])
     fallen = np.flatnonzero(norms[first:] < _ERASED * np.maximum.accumulate(norms[first:]))
     stop = first + int(fallen[0]) if len(fallen) else len(norms)

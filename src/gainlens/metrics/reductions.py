@@ -7,21 +7,21 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from gainlens.core.messages import check_one_of
-from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS, ClassSelection, Reduction, Split
+from gainlens.core.vocabulary import REDUCTIONS, TOKEN_CLASSES, Reduction, Split, TokenClass
 from gainlens.metrics.splits import Parts, log_mean, ordered_split, writes_onto_sum
 from gainlens.records.capture import Capture
 from gainlens.records.gains import Decomposition, PromptGains
 
 
 def _group_sum(values: np.ndarray, prompt: np.ndarray) -> np.ndarray:
-    """Sum over the tokens of each prompt: [layer, token] -> [layer, prompt]."""
+    """Sum over the tokens of each prompt: [block, token] -> [block, prompt]."""
     return np.add.reduceat(values, np.flatnonzero(np.diff(prompt, prepend=-1)), axis=1)
 
 
 def _reducer(
     log_gain: np.ndarray, prompt: np.ndarray, mask: np.ndarray, reduction: Reduction
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The mean over those tokens of the class that count: [layer, token] -> [layer, prompt].
+    """The mean over those tokens of the class that count: [block, token] -> [block, prompt].
 
     All of them for geomean, the last for last_token, and for median the one or two in the middle of
     a block's `log_gain`.  NaN where a prompt has no token of the class.
@@ -48,7 +48,7 @@ def _reducer(
 
 def _middle_tokens(
     log_gain: np.ndarray, chosen: np.ndarray, starts: np.ndarray, counts: np.ndarray
-) -> Int64[np.ndarray, "two layer prompt"]:
+) -> Int64[np.ndarray, "two block prompt"]:
     """The tokens in the middle of each prompt's log gains; twice the same for an odd number."""
     middle = np.empty((2, len(log_gain), len(starts)), np.int64)
     for place, (start, count) in enumerate(zip(starts, counts, strict=True)):
@@ -60,12 +60,12 @@ def _middle_tokens(
 
 
 def reduce_norms(
-    norm_in: Float64[np.ndarray, "layer token"],
-    norm_out: Float64[np.ndarray, "layer token"],
+    norm_in: Float64[np.ndarray, "block token"],
+    norm_out: Float64[np.ndarray, "block token"],
     prompt: Int64[np.ndarray, " token"],
     mask: Bool[np.ndarray, " token"],
     reduction: Reduction,
-) -> Float64[np.ndarray, "layer prompt"]:
+) -> Float64[np.ndarray, "block prompt"]:
     """One log gain a prompt from norms before and after, over the masked tokens; nats.
 
     NaN where a prompt has no such token.  The median is taken on log gains: for an even number of
@@ -81,22 +81,20 @@ def reduce_norms(
 
 
 def reduce_gains(
-    capture: Capture,
     decomposition: Decomposition,
-    selection: ClassSelection = "ordinary",
+    token_class: TokenClass = "ordinary",
     reduction: Reduction = "geomean",
 ) -> PromptGains:
-    """One log gain a prompt and block, with its parts: [layer, prompt], nats.
+    """One log gain a prompt and block, with its parts: [block, prompt], nats.
 
     Args:
-        capture: from `capture`.
-        decomposition: of that capture, from `decompose`.
-        selection: the tokens that count: bos, massive, ordinary or all.
+        decomposition: from `decompose`.
+        token_class: the tokens that count: bos, massive, ordinary or all.
         reduction: how they become one number: geomean, median, ratio_of_means, frobenius or
             last_token.
 
     Examples:
-        >>> gainlens.reduce_gains(captured, tokens, "ordinary", "geomean").log_gain.shape
+        >>> gainlens.reduce_gains(tokens, "ordinary", "geomean").log_gain.shape
         (8, 2)
 
     NaN where a prompt has no token of the class.  Under every reduction attention + mlp +
@@ -105,23 +103,23 @@ def reduce_gains(
     change of the summed norms.  ValueError for a class or a reduction that is none.
     """
     own: dict[Split, Parts] = {decomposition.split: (decomposition.attention, decomposition.mlp)}
-    return reduce_splits(capture, decomposition, own, selection, reduction)[decomposition.split]
+    return reduce_splits(decomposition, own, token_class, reduction)[decomposition.split]
 
 
 def reduce_splits(
-    capture: Capture,
     decomposition: Decomposition,
     parts: Mapping[Split, Parts],
-    selection: ClassSelection,
+    token_class: TokenClass,
     reduction: Reduction,
 ) -> dict[Split, PromptGains]:
     """`reduce_gains` under several splits, the tokens that count found once.
 
     parts: each split's own, from `split_log_gain`.
     """
-    check_one_of("selection", selection, CLASS_SELECTIONS)
+    check_one_of("token_class", token_class, TOKEN_CLASSES)
     check_one_of("reduction", reduction, REDUCTIONS)
-    prompt, mask = capture.prompt, decomposition.tokens_of(selection)
+    capture = decomposition.capture
+    prompt, mask = capture.prompt, decomposition.tokens_of(token_class)
     reduced: dict[Split, Parts]
     if reduction in ("frobenius", "ratio_of_means"):
         norms = decomposition.norm_in, decomposition.norm_out
@@ -133,7 +131,7 @@ def reduce_splits(
         reduced = {split: (mean(both[0]), mean(both[1])) for split, both in parts.items()}
     return {
         split: PromptGains(
-            selection=selection,
+            token_class=token_class,
             reduction=reduction,
             log_gain=log_gain,
             attention=attention,

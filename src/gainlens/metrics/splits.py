@@ -15,7 +15,7 @@ _SERIES = 1e-4
 to 1e-12 there, and 0/0 at 0."""
 
 
-Parts = tuple[Float64[np.ndarray, "layer item"], Float64[np.ndarray, "layer item"]]
+Parts = tuple[Float64[np.ndarray, "block item"], Float64[np.ndarray, "block item"]]
 """Attention's and the MLP's part of log gains, nats; an item is a token, or a prompt."""
 
 
@@ -43,7 +43,7 @@ def split_log_gain(capture: Capture, split: Split) -> Parts:
     return ordered_split(split, x, xa, xm, y)
 
 
-def head_split(capture: Capture) -> Float64[np.ndarray, "layer head token"]:
+def head_split(capture: Capture) -> Float64[np.ndarray, "block head token"]:
     """Every head's part of every token's log gain, nats, under the logarithmic-mean split.
 
     Args:
@@ -56,7 +56,7 @@ def head_split(capture: Capture) -> Float64[np.ndarray, "layer head token"]:
     Examples:
         >>> with_heads = gainlens.capture(loaded.model, prompts, heads=True)
         >>> parts = gainlens.head_split(with_heads)
-        >>> parts.shape  # layer head token; nats
+        >>> parts.shape  # block head token; nats
         (8, 4, 35)
         >>> bool(abs(parts.sum(axis=1) - tokens.attention).max() < 1e-5)
         True
@@ -70,7 +70,7 @@ def head_split(capture: Capture) -> Float64[np.ndarray, "layer head token"]:
 
 def writes_onto_sum(
     capture: Capture,
-) -> tuple[Float64[np.ndarray, "layer token"], Float64[np.ndarray, "layer token"]]:
+) -> tuple[Float64[np.ndarray, "block token"], Float64[np.ndarray, "block token"]]:
     """<a, x+y> and <m, x+y>; their sum is |y|^2 - |x|^2."""
     xa, xm, am = (capture.column(name) for name in ("xa", "xm", "am"))
     return 2 * xa + capture.column("aa") + am, 2 * xm + capture.column("mm") + am
@@ -85,13 +85,13 @@ def ordered_split(
     return ((xa - x) + (y - xm)) / 2, ((xm - x) + (y - xa)) / 2
 
 
-def cosines(capture: Capture) -> dict[str, Float64[np.ndarray, "layer token"]]:
+def cosines(capture: Capture) -> dict[str, Float64[np.ndarray, "block token"]]:
     """cos(x, a), cos(x, m) and cos(x, y): erasing shows as a negative cosine.
 
     Args:
         capture: from `capture`.
 
-    Under attention, mlp and block, [layer, token] each; NaN for a component that writes nothing.
+    Under attention, mlp and block, [block, token] each; NaN for a component that writes nothing.
 
     Examples:
         >>> sorted(gainlens.cosines(captured))

@@ -25,8 +25,8 @@ def check_additivity(model: nn.Module, tokens: Tensor, dtype: str) -> float:
     sites = sites_of(model)
     worst = _Worst()
     readers = [
-        (sites.site(f"blocks.{layer}.{name}"), partial(worst.read, layer, name))
-        for layer in range(sites.num_layers)
+        (sites.site(f"blocks.{block}.{name}"), partial(worst.read, block, name))
+        for block in range(sites.num_blocks)
         for name in BLOCK_SITES
     ]
     with torch.no_grad(), reading(readers):
@@ -46,7 +46,7 @@ def check_additivity(model: nn.Module, tokens: Tensor, dtype: str) -> float:
         )
     if not worst.value <= limit:
         raise ValueError(
-            f"block {worst.layer} of this {_name(model, sites)} is not additive: |x+a+m-y| is "
+            f"block {worst.block} of this {_name(model, sites)} is not additive: |x+a+m-y| is "
             f"{worst.value:.2g} of |x|+|a|+|m|+|y| where {dtype} allows {limit:.2g}, so what "
             "hook_attn_out and hook_mlp_out show is not what the block adds, and no gain can be "
             f"split (some models scale what they add); {_elsewhere(sites)}"
@@ -80,29 +80,29 @@ class _Worst:
     """The least additive block of one forward pass."""
 
     def __init__(self) -> None:
-        self.value, self.layer = 0.0, 0
+        self.value, self.block = 0.0, 0
         self.fired: set[str] = set()
         self.broken: str | None = None
         """the first site, in the order of computation, that is not finite"""
         self._open: dict[str, Tensor] = {}
 
-    def read(self, layer: int, name: str, tensor: Tensor) -> None:
+    def read(self, block: int, name: str, tensor: Tensor) -> None:
         self._open[name] = tensor.float()
-        self.fired.add(f"blocks.{layer}.{name}")
+        self.fired.add(f"blocks.{block}.{name}")
         if self.broken is None and not bool(tensor.isfinite().all()):
-            self.broken = f"blocks.{layer}.{name}"
+            self.broken = f"blocks.{block}.{name}"
         if name == BLOCK_SITES[-1]:
             if len(self._open) == len(BLOCK_SITES):
-                self._close(layer)
+                self._close(block)
             self._open.clear()
 
-    def _close(self, layer: int) -> None:
+    def _close(self, block: int) -> None:
         y = self._open[BLOCK_SITES[-1]]
         x, a, m = (self._open[name].to(y.device) for name in BLOCK_SITES[:3])
         size = sum(part.norm(dim=-1) for part in (x, a, m, y))
         error = float(((x + a + m - y).norm(dim=-1) / size).max())
         if not error <= self.value:
-            self.value, self.layer = error, layer
+            self.value, self.block = error, block
 
 
 def logits_of(hf_model: Any, tokens: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def load(
             backend=backend,
             dtype=dtype,
             architecture=config.architectures[0],
-            num_layers=config.num_hidden_layers,
+            num_blocks=config.num_hidden_layers,
             num_heads=config.num_attention_heads,
             d_model=config.hidden_size,
             d_vocab=config.vocab_size,

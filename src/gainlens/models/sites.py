@@ -54,7 +54,7 @@ class ModelSites:
     sites: dict[str, Site]
     """by TransformerLens' hook name; ln_final is the whole norm, whose hook_normalized is before
     its weight on some back ends and after it on others"""
-    num_layers: int
+    num_blocks: int
     num_heads: int
     d_model: int
     embedding: nn.Module
@@ -79,8 +79,8 @@ class ModelSites:
         near = get_close_matches(name, self.sites, n=3, cutoff=0.3)
         beside = f"the nearest are {', '.join(near)}"
         match = _BLOCK_NAME.fullmatch(name)
-        if match and int(match[1]) >= self.num_layers:
-            beside = f"its blocks are 0 to {self.num_layers - 1}"
+        if match and int(match[1]) >= self.num_blocks:
+            beside = f"its blocks are 0 to {self.num_blocks - 1}"
         elif match and _ONLY_TRANSFORMER_LENS.fullmatch(match[2]):
             beside = f"hooked and bridge models have it (--backend hooked or bridge); {beside}"
         raise ValueError(f"this {self.kind} model has no site {name!r}; {beside}")
@@ -119,7 +119,7 @@ def _hooked_sites(model: Any) -> ModelSites:
     return ModelSites(
         kind="hooked",
         sites=sites | {"ln_final": Site("ln_final", model.ln_final, "output")},
-        num_layers=model.cfg.n_layers,
+        num_blocks=model.cfg.n_layers,
         num_heads=model.cfg.n_heads,
         d_model=model.cfg.d_model,
         embedding=model.embed,
@@ -129,7 +129,7 @@ def _hooked_sites(model: Any) -> ModelSites:
         device=weight.device,
         run=guarded(lambda tokens: model(tokens, return_type=None), "hooked", *checks),
         logits=guarded(model, "hooked", *checks),
-        attention_out=lambda layer: _hooked_out(model.blocks[layer]),
+        attention_out=lambda block: _hooked_out(model.blocks[block]),
     )
 
 
@@ -155,7 +155,7 @@ def _bridge_sites(model: Any) -> ModelSites:
     return ModelSites(
         kind="bridge",
         sites=sites | {"ln_final": Site("ln_final", model.ln_final, "output")},
-        num_layers=model.cfg.n_layers,
+        num_blocks=model.cfg.n_layers,
         num_heads=heads,
         d_model=model.cfg.d_model,
         embedding=hf_model.get_input_embeddings(),
@@ -165,8 +165,8 @@ def _bridge_sites(model: Any) -> ModelSites:
         device=weight.device,
         run=guarded(lambda tokens: hf_model.base_model(tokens, use_cache=False), "bridge", *checks),
         logits=guarded(model, "bridge", *checks),
-        attention_out=lambda layer: projected(
-            model.blocks[layer].attn.o, post_norm_of(model.blocks[layer].original_component)
+        attention_out=lambda block: projected(
+            model.blocks[block].attn.o, post_norm_of(model.blocks[block].original_component)
         ),
     )
 
@@ -196,7 +196,7 @@ def _native_sites(model: Any) -> ModelSites:
     return ModelSites(
         kind="native",
         sites={site.name: site for site in found},
-        num_layers=len(decoder.blocks),
+        num_blocks=len(decoder.blocks),
         num_heads=config.num_attention_heads,
         d_model=config.hidden_size,
         embedding=embedding,
@@ -206,10 +206,10 @@ def _native_sites(model: Any) -> ModelSites:
         device=device_of(embedding),
         run=guarded(lambda tokens: base(tokens, use_cache=False), "native", *checks),
         logits=guarded(lambda tokens: model(tokens, use_cache=False).logits, "native", *checks),
-        attention_out=lambda layer: projected(
-            decoder.blocks[layer].projection,
-            decoder.blocks[layer].post_norm,
-            f"block {layer} of this {type(model).__name__}",
+        attention_out=lambda index: projected(
+            decoder.blocks[index].projection,
+            decoder.blocks[index].post_norm,
+            f"block {index} of this {type(model).__name__}",
         ),
     )
 

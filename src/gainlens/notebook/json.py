@@ -35,7 +35,7 @@ def _model_json(report: ModelReport) -> dict[str, Any]:
     return {
         "model": report.checkpoint.name,
         "hf_name": report.checkpoint.hf_name,
-        "num_layers": report.checkpoint.num_layers,
+        "num_layers": report.checkpoint.num_blocks,
         "residual": dataclasses.asdict(residual)
         | {"norms": list(residual.norms), "gains": list(residual.gains)}
         | _known("true_last_gain", residual.true_last_gain, no_gain)

@@ -44,7 +44,7 @@ class NotebookResidual:
     last_gain: float
     last_expands: bool
     cumulative_energy: float
-    num_layers: int
+    num_blocks: int
     contracting_layers: int
     expanding_layers: int
     true_last_gain: float
@@ -62,7 +62,7 @@ class ModelReport:
     residual: NotebookResidual
     unembed: UnembedReport
     rope: RopeReport
-    layers: tuple[BlockGain, ...]
+    blocks: tuple[BlockGain, ...]
     cells: tuple[GainCell, ...]
     last_block: Float64[np.ndarray, " prompt"]
     """per-prompt log gain of the last block under the primary estimand, nats"""

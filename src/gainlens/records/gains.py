@@ -5,42 +5,53 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from gainlens.core.vocabulary import ClassSelection, Reduction, Split
+from gainlens.core.vocabulary import Reduction, Split, TokenClass
+from gainlens.records.capture import Capture
 
 
 @dataclass(frozen=True)
 class Decomposition:
     """Log gain of every block on every token, split into components, in nats."""
 
+    capture: Capture
+    """the inner products that the numbers come from"""
     split: Split
-    log_gain: Float64[np.ndarray, "layer token"]
-    attention: Float64[np.ndarray, "layer token"]
-    mlp: Float64[np.ndarray, "layer token"]
-    remainder: Float64[np.ndarray, "layer token"]
+    log_gain: Float64[np.ndarray, "block token"]
+    attention: Float64[np.ndarray, "block token"]
+    mlp: Float64[np.ndarray, "block token"]
+    remainder: Float64[np.ndarray, "block token"]
     """log_gain - attention - mlp: rounding of the model's own additions"""
     final_norm: Float64[np.ndarray, " token"]
     """ln(|ln_final(y)| / |y|) after the last block"""
-    norm_in: Float64[np.ndarray, "layer token"]
+    norm_in: Float64[np.ndarray, "block token"]
     """|resid_pre|, L2 norm"""
-    norm_out: Float64[np.ndarray, "layer token"]
+    norm_out: Float64[np.ndarray, "block token"]
     """|resid_post|, L2 norm"""
-    prompt: Int64[np.ndarray, " token"]
-    position: Int64[np.ndarray, " token"]
     is_bos: Bool[np.ndarray, " token"]
     """position 0, BOS token or not"""
     is_massive: Bool[np.ndarray, " token"]
     """massive and not position 0"""
 
     @property
+    def prompt(self) -> Int64[np.ndarray, " token"]:
+        """Index of each token's prompt."""
+        return self.capture.prompt
+
+    @property
+    def position(self) -> Int64[np.ndarray, " token"]:
+        """Position of each token in its prompt, from 0."""
+        return self.capture.position
+
+    @property
     def is_ordinary(self) -> Bool[np.ndarray, " token"]:
         return ~(self.is_bos | self.is_massive)
 
-    def tokens_of(self, selection: ClassSelection) -> Bool[np.ndarray, " token"]:
+    def tokens_of(self, token_class: TokenClass) -> Bool[np.ndarray, " token"]:
         """Mask of the tokens of a class; `all` is every token."""
-        if selection == "all":
+        if token_class == "all":
             return np.ones_like(self.is_bos)
         return {"bos": self.is_bos, "massive": self.is_massive, "ordinary": self.is_ordinary}[
-            selection
+            token_class
         ]
 
 
@@ -48,20 +59,20 @@ class Decomposition:
 class PromptGains:
     """One log gain a prompt and block, with its parts, under one class and reduction; nats."""
 
-    selection: ClassSelection
+    token_class: TokenClass
     reduction: Reduction
-    log_gain: Float64[np.ndarray, "layer prompt"]
+    log_gain: Float64[np.ndarray, "block prompt"]
     """NaN where a prompt has no token of the class"""
-    attention: Float64[np.ndarray, "layer prompt"]
-    mlp: Float64[np.ndarray, "layer prompt"]
-    remainder: Float64[np.ndarray, "layer prompt"]
+    attention: Float64[np.ndarray, "block prompt"]
+    mlp: Float64[np.ndarray, "block prompt"]
+    remainder: Float64[np.ndarray, "block prompt"]
 
 
 @dataclass(frozen=True)
 class BlockGain:
     """One block under the primary estimand."""
 
-    layer: int
+    block: int
     log_gain: float
     """nats, unweighted mean over prompts"""
     attention: float

@@ -43,7 +43,7 @@ class Checkpoint:
     backend: str
     dtype: str
     architecture: str
-    num_layers: int
+    num_blocks: int
     num_heads: int
     d_model: int
     d_vocab: int

@@ -98,7 +98,7 @@ class ThetaDifference:
 class AblatedModel:
     """The model measured a second time, under the ablations that were asked for."""
 
-    layers: tuple[BlockGain, ...]
+    blocks: tuple[BlockGain, ...]
     """every block under them; the token classes are those of the model as it is"""
     change: Change
 
@@ -113,9 +113,9 @@ class ControlEffect:
     """how many tokens it touches, or why it touches none"""
     change: Change | None
     """None where there is nothing to intervene on"""
-    curve_before: Float64[np.ndarray, " layer"]
+    curve_before: Float64[np.ndarray, " block"]
     """log gain of every block under the primary estimand, mean over prompts, nats"""
-    curve_after: Float64[np.ndarray, " layer"]
+    curve_after: Float64[np.ndarray, " block"]
     """the same under the intervention"""
 
 

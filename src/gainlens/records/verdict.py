@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gainlens.core.vocabulary import Behaviour, ClassSelection, Reduction
+from gainlens.core.vocabulary import Behaviour, Reduction, TokenClass
 from gainlens.records.interval import Interval
 from gainlens.records.interventions import AblatedVerdict, ThetaDifference
 
@@ -11,7 +11,7 @@ from gainlens.records.interventions import AblatedVerdict, ThetaDifference
 class GainCell:
     """The last block under one way of measuring it."""
 
-    token_class: ClassSelection
+    token_class: TokenClass
     reduction: Reduction
     lengths: str
     """`all`, or the `short` or `long` half of the prompts by their number of tokens"""

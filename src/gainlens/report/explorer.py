@@ -15,7 +15,7 @@ import numpy as np
 from gainlens.claims.intervals import simultaneous_band
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.spec import Rule
-from gainlens.core.vocabulary import CLASS_SELECTIONS, REDUCTIONS, SPLITS, Split
+from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Split
 from gainlens.metrics.massive import prompt_slices
 from gainlens.metrics.reductions import reduce_splits
 from gainlens.metrics.splits import Parts, split_log_gain
@@ -24,17 +24,20 @@ from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.records.gains import Decomposition, PromptGains
 
 
-def of_blocks(
-    capture: Capture, decomposition: Decomposition, blocks: slice
-) -> tuple[Capture, Decomposition]:
-    """Both of some blocks alone, as views; what belongs to the last block stays as it is."""
+def of_blocks(decomposition: Decomposition, blocks: slice) -> Decomposition:
+    """Slice a decomposition and its capture to some blocks, as views.
+
+    Fields of the last block alone stay unchanged.
+    """
+    capture = decomposition.capture
     first = _there(capture, "top_value", "top_index", "sink", "heads")
     grids = _there(
         decomposition, "log_gain", "attention", "mlp", "remainder", "norm_in", "norm_out"
     )
     some = {name: value[blocks] for name, value in first.items()}
     own = {name: value[blocks] for name, value in grids.items()}
-    return replace(capture, gram=capture.gram[:, blocks], **some), replace(decomposition, **own)
+    sliced = replace(capture, gram=capture.gram[:, blocks], **some)
+    return replace(decomposition, capture=sliced, **own)
 
 
 def of_tokens(capture: Capture, tokens: slice) -> Capture:
@@ -81,7 +84,7 @@ def page_data(
         "rule": {"class": rule.token_class, "reduction": rule.reduction, "split": rule.split},
         "confidence": rule.confidence,
         "choices": {
-            "class": _labels(("ordinary", *(c for c in CLASS_SELECTIONS if c != "ordinary"))),
+            "class": _labels(("ordinary", *(c for c in TOKEN_CLASSES if c != "ordinary"))),
             "reduction": _labels(REDUCTIONS),
             "split": _labels(SPLITS),
             "part": _labels(("log_gain", "attention", "mlp")),
@@ -91,7 +94,7 @@ def page_data(
                 "key": report.checkpoint.name,
                 "role": report.role,
                 "colour": colours[report.checkpoint.name],
-                "layers": report.checkpoint.num_layers,
+                "layers": report.checkpoint.num_blocks,
             }
             | models[report.checkpoint.name]
             for report in comparison.reports
@@ -103,29 +106,27 @@ def _labels(names: Sequence[str]) -> list[list[str]]:
     return [[name, GLOSSARY[name].label] for name in names]
 
 
-def explored(
-    comparison: Comparison, report: ModelReport, capture: Capture, decomposition: Decomposition
-) -> Explored:
+def explored(comparison: Comparison, report: ModelReport, decomposition: Decomposition) -> Explored:
     """One model of a comparison; the maps of all its models together stay within MAP_CELLS."""
     longest = _shown_tokens(comparison)
     return {
-        "curves": _curves(capture, decomposition, comparison.spec.rule),
-        "maps": _maps(report, capture, decomposition, longest),
+        "curves": _curves(decomposition, comparison.spec.rule),
+        "maps": _maps(report, decomposition, longest),
     }
 
 
-def _curves(capture: Capture, decomposition: Decomposition, rule: Rule) -> dict[str, Any]:
+def _curves(decomposition: Decomposition, rule: Rule) -> dict[str, Any]:
     """Every class and reduction that has tokens; some blocks at a time, for their memory."""
-    layers, tokens = decomposition.log_gain.shape
+    blocks, tokens = decomposition.log_gain.shape
     step = max(1, _CELLS_AT_ONCE // max(1, tokens))
     pieces: dict[str, list[Mapping[Split, PromptGains]]] = {}
-    for start in range(0, layers, step):
-        some, own = of_blocks(capture, decomposition, slice(start, start + step))
-        parts: dict[Split, Parts] = {split: split_log_gain(some, split) for split in SPLITS}
-        for selection, reduction in product(CLASS_SELECTIONS, REDUCTIONS):
-            if own.tokens_of(selection).any():
-                gains = reduce_splits(some, own, parts, selection, reduction)
-                pieces.setdefault(f"{selection}/{reduction}", []).append(gains)
+    for start in range(0, blocks, step):
+        own = of_blocks(decomposition, slice(start, start + step))
+        parts: dict[Split, Parts] = {split: split_log_gain(own.capture, split) for split in SPLITS}
+        for token_class, reduction in product(TOKEN_CLASSES, REDUCTIONS):
+            if own.tokens_of(token_class).any():
+                gains = reduce_splits(own, parts, token_class, reduction)
+                pieces.setdefault(f"{token_class}/{reduction}", []).append(gains)
     return {name: _curve(each, rule) for name, each in pieces.items()}
 
 
@@ -172,7 +173,7 @@ def shown_prompts(count: int) -> list[int]:
 def _shown_tokens(comparison: Comparison) -> int:
     """How many tokens of a prompt every map can show, so that all maps stay below MAP_CELLS."""
     lengths = [
-        (report.checkpoint.num_layers, len(report.prompts.tokens[prompt]))
+        (report.checkpoint.num_blocks, len(report.prompts.tokens[prompt]))
         for report in comparison.reports
         for prompt in shown_prompts(len(report.prompts.ids))
     ]
@@ -189,18 +190,17 @@ def _shown(capture: Capture, longest: int) -> list[slice]:
     return [slice(whole.start, min(whole.stop, whole.start + longest)) for whole in shown]
 
 
-def _maps(
-    report: ModelReport, capture: Capture, tokens: Decomposition, longest: int
-) -> list[dict[str, Any]]:
+def _maps(report: ModelReport, decomposition: Decomposition, longest: int) -> list[dict[str, Any]]:
     """The log gain of some prompts' tokens, and its parts under each split."""
+    capture = decomposition.capture
     indices = shown_prompts(len(report.prompts.ids))
     return [
         {
             "prompt": report.prompts.ids[index],
             "tokens": len(report.prompts.tokens[index]),
             "texts": _texts(capture, shown),
-            "classes": _classes(tokens, shown),
-            "values": {"log_gain": _packed(tokens.log_gain[:, shown])}
+            "classes": _classes(decomposition, shown),
+            "values": {"log_gain": _packed(decomposition.log_gain[:, shown])}
             | _parts(of_tokens(capture, shown)),
         }
         for index, shown in zip(indices, _shown(capture, longest), strict=True)

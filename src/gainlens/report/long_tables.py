@@ -101,12 +101,12 @@ def blocks(report: ModelReport) -> Table:
         ),
         tuple(
             (
-                str(block.layer),
+                str(block.block),
                 *(plain(value, ".4f") for value in (block.gain, block.low, block.high)),
                 *(signed(value) for value in (block.log_gain, block.attention, block.mlp)),
                 plain(block.remainder, "+.0e"),
             )
-            for block in report.layers
+            for block in report.blocks
         ),
         folded=True,
     )

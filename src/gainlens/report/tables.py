@@ -40,9 +40,9 @@ def gains(comparison: Comparison) -> Table:
                 report.behaviour or "unknown",
                 yes_no(report.equivalent),
                 str(primary.n),
-                signed(report.layers[-1].log_gain),
-                signed(report.layers[-1].attention),
-                signed(report.layers[-1].mlp),
+                signed(report.blocks[-1].log_gain),
+                signed(report.blocks[-1].attention),
+                signed(report.blocks[-1].mlp),
             )
             for report in comparison.reports
         ),

@@ -137,7 +137,7 @@ def _gain_table(comparison: Comparison) -> Table:
         "model", "role", "gain", "", "attention", "MLP", "notebook's last_gain = block x norm",
     )  # fmt: skip
     for report in comparison.reports:
-        last, residual = report.layers[-1], report.residual
+        last, residual = report.blocks[-1], report.residual
         table.add_row(
             escape(report.checkpoint.name),
             report.role,

@@ -13,6 +13,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from gainlens.core.vocabulary import contract_key
+
 
 def rebuild(kind: Any, value: Any, place: str) -> Any:
     """A record, or any type that a record's field may have, from JSON values.
@@ -54,11 +56,12 @@ def _record(kind: Any, value: Any, place: str) -> Any:
         raise _wrong(place, value, "an object")
     found: dict[str, Any] = {}
     for field in dataclasses.fields(kind):
-        if field.name in value:
-            there = f"{place}.{field.name}".lstrip(".")
-            found[field.name] = rebuild(field.type, value[field.name], there)
+        key = contract_key(field.name)
+        if key in value:
+            there = f"{place}.{key}".lstrip(".")
+            found[field.name] = rebuild(field.type, value[key], there)
         elif field.default is dataclasses.MISSING:
-            raise ValueError(f"{place}.{field.name} is missing".lstrip("."))
+            raise ValueError(f"{place}.{key} is missing".lstrip("."))
     return kind(**found)
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from gainlens.claims.cells import primary_cell
 from gainlens.core.glossary import DEFINITIONS, Term
-from gainlens.core.vocabulary import COMPONENTS, GRAM_COLUMNS
+from gainlens.core.vocabulary import COMPONENTS, GRAM_COLUMNS, contract_key
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison, ModelReport, NotebookResidual
 from gainlens.records.gains import Decomposition, PromptGains
@@ -122,7 +122,7 @@ def run_tables(comparison: Comparison) -> "dict[str, pd.DataFrame]":
 
     tables = {
         "models": to_frame(comparison),
-        "layers": per_model(lambda report: report.layers),
+        "layers": per_model(lambda report: report.blocks),
         "cells": per_model(lambda report: report.cells),
         "sweep": per_model(lambda report: report.interventions.sweep),
         "theta_dose": per_model(lambda report: report.interventions.theta_dose),
@@ -172,7 +172,10 @@ def _row(record: Any) -> dict[str, Any]:
             found = {field.name: "; ".join(map(str, cast("tuple[Any, ...]", value)))}
         else:
             found = {field.name: value}
-        found = {_OTHER_NAMES.get((type(record), name), name): of for name, of in found.items()}
+        found = {
+            _OTHER_NAMES.get((type(record), name), contract_key(name)): of
+            for name, of in found.items()
+        }
         twice = row.keys() & found.keys()
         assert all(row[name] == found[name] for name in twice), f"two columns named {twice}"
         row |= found
@@ -209,24 +212,24 @@ def _is_series(kind: Any) -> bool:
     return origin is Mapping or any(_is_series(each) for each in inner)
 
 
-def _grid(layers: int, others: int) -> tuple[np.ndarray, np.ndarray]:
+def _grid(blocks: int, others: int) -> tuple[np.ndarray, np.ndarray]:
     """Block, and index along the other axis, of every row; blocks vary slowest."""
-    return np.repeat(np.arange(layers), others), np.tile(np.arange(others), layers)
+    return np.repeat(np.arange(blocks), others), np.tile(np.arange(others), blocks)
 
 
 def _capture(capture: Capture) -> dict[str, Any]:
-    layers, tokens = capture.gram.shape[1:]
-    layer, token = _grid(layers, tokens)
+    blocks, tokens = capture.gram.shape[1:]
+    block, token = _grid(blocks, tokens)
     columns: dict[str, Any] = {
         "prompt": capture.prompt[token],
         "position": capture.position[token],
         "token_id": capture.token_id[token],
-        "layer": layer,
+        "layer": block,
     }
     if capture.token_text is not None:
         columns["text"] = np.array(capture.token_text, dtype=object)[token]
     columns |= {name: capture.column(name).ravel() for name in GRAM_COLUMNS}
-    last = layer == layers - 1
+    last = block == blocks - 1
     columns["normed"] = np.where(last, capture.normed[token], np.nan)
     for share in ("visible", "null"):
         values = getattr(capture, share)
@@ -240,27 +243,27 @@ def _capture(capture: Capture) -> dict[str, Any]:
 
 
 def _decomposition(found: Decomposition) -> dict[str, Any]:
-    layers, tokens = found.log_gain.shape
-    layer, token = _grid(layers, tokens)
+    blocks, tokens = found.log_gain.shape
+    block, token = _grid(blocks, tokens)
     classes = np.select([found.is_bos, found.is_massive], ["bos", "massive"], "ordinary")
     parts = ("log_gain", "attention", "mlp", "remainder", "norm_in", "norm_out")
     return {
         "prompt": found.prompt[token],
         "position": found.position[token],
-        "layer": layer,
+        "layer": block,
         "class": classes[token],
         **{name: getattr(found, name).ravel() for name in parts},
-        "final_norm": np.where(layer == layers - 1, found.final_norm[token], np.nan),
+        "final_norm": np.where(block == blocks - 1, found.final_norm[token], np.nan),
     }
 
 
 def _prompt_gains(gains: PromptGains) -> dict[str, Any]:
-    layer, prompt = _grid(*gains.log_gain.shape)
+    block, prompt = _grid(*gains.log_gain.shape)
     parts = ("log_gain", "attention", "mlp", "remainder")
     return {
-        "token_class": gains.selection,
+        "token_class": gains.token_class,
         "reduction": gains.reduction,
-        "layer": layer,
+        "layer": block,
         "prompt": prompt,
         **{name: getattr(gains, name).ravel() for name in parts},
     }

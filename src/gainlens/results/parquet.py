@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 
 from gainlens.core.vocabulary import COMPONENTS, GRAM_COLUMNS, TOP_COMPONENTS
-from gainlens.records.capture import Capture
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
@@ -33,10 +32,10 @@ def write_heads(path: Path, sinks: Iterable[tuple[ModelReport, np.ndarray | None
     for report, sink in sinks:
         if sink is None:
             continue
-        layer, head, prompt = (axis.ravel() for axis in np.indices(sink.shape))
+        block, head, prompt = (axis.ravel() for axis in np.indices(sink.shape))
         rows["model"] += [report.checkpoint.name] * sink.size
         rows["prompt"] += [report.prompts.ids[index] for index in prompt]
-        rows["layer"] += layer.tolist()
+        rows["layer"] += block.tolist()
         rows["head"] += head.tolist()
         rows["sink"] += sink.ravel().tolist()
     kinds = (pa.string(), pa.string(), pa.int16(), pa.int16(), pa.float64())
@@ -61,18 +60,16 @@ class TokenTable:
         if self._writer is not None:
             self._writer.close()
 
-    def add(self, report: ModelReport, capture: Capture, decomposition: Decomposition) -> None:
+    def add(self, report: ModelReport, decomposition: Decomposition) -> None:
         """All rows of one model; columns as in `token_columns`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        layers, tokens = decomposition.log_gain.shape
+        num_blocks, tokens = decomposition.log_gain.shape
         step = max(1, GROUP_ROWS // max(1, tokens))
-        for first in range(0, layers, step):
-            blocks = range(first, min(layers, first + step))
-            columns = token_columns(
-                report.checkpoint.name, report.prompts, capture, decomposition, blocks
-            )
+        for first in range(0, num_blocks, step):
+            blocks = range(first, min(num_blocks, first + step))
+            columns = token_columns(report.checkpoint.name, report.prompts, decomposition, blocks)
             table = pa.table(columns).unify_dictionaries()
             if self._writer is None:
                 self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
@@ -82,7 +79,6 @@ class TokenTable:
 def token_columns(
     model: str,
     prompts: EncodedPrompts,
-    capture: Capture,
     decomposition: Decomposition,
     blocks: range,
 ) -> dict[str, Any]:
@@ -94,10 +90,11 @@ def token_columns(
     """
     import pyarrow as pa
 
-    layers, tokens = decomposition.log_gain.shape
+    capture = decomposition.capture
+    num_blocks, tokens = decomposition.log_gain.shape
     count, part = len(blocks), slice(blocks.start, blocks.stop)
     classes = np.where(capture.position == 0, 0, np.where(decomposition.is_massive, 1, 2))
-    last = np.repeat(np.asarray(blocks) == layers - 1, tokens)
+    last = np.repeat(np.asarray(blocks) == num_blocks - 1, tokens)
 
     def words(codes: np.ndarray, names: list[str]) -> Any:
         indices = pa.array(np.tile(codes, count).astype(np.int32))

@@ -24,7 +24,7 @@ class BrokenTable(ValueError):
 class Shape:
     """What result.json says of one model's rows."""
 
-    layers: int
+    blocks: int
     lengths: tuple[int, ...]
     """tokens of each prompt"""
 
@@ -80,17 +80,17 @@ def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) 
     Raises BrokenTable where the rows are not those of the result.
     """
     length = sum(shape.lengths)
-    rows = _Rows(tokens, model, shape.layers * length)
+    rows = _Rows(tokens, model, shape.blocks * length)
     prompt = np.repeat(np.arange(len(shape.lengths)), shape.lengths)
     position = np.concatenate([np.arange(count) for count in shape.lengths] or [prompt])
-    rows.check("layer", np.repeat(np.arange(shape.layers), length))
-    rows.check("position", np.tile(position, shape.layers))
+    rows.check("layer", np.repeat(np.arange(shape.blocks), length))
+    rows.check("position", np.tile(position, shape.blocks))
 
     def last(name: str) -> np.ndarray:
         return rows.values(name)[-length:].astype(np.float64)
 
     def stacked(names: Sequence[str], axis: int, kind: Any = np.float32) -> np.ndarray:
-        by_name = (len(names), shape.layers, length)
+        by_name = (len(names), shape.blocks, length)
         whole = np.empty(by_name if axis == 0 else (*by_name[1:], by_name[0]), kind)
         for place, name in enumerate(names):
             np.moveaxis(whole, axis, 0)[place] = rows.values(name).reshape(by_name[1:])
@@ -126,16 +126,16 @@ def _give_back() -> None:
 
 
 def _sink(heads: TableFile, model: str, shape: Shape) -> np.ndarray | None:
-    """[layer, head, prompt]; None where the model has no rows."""
+    """[block, head, prompt]; None where the model has no rows."""
     rows = _Rows(heads, model, None)
     if not rows.count:
         return None
-    each = shape.layers * len(shape.lengths)
+    each = shape.blocks * len(shape.lengths)
     if rows.count % each:
         raise BrokenTable(
             f"{HEADS} has {rows.count} rows of {model}, needed is a multiple of {each}: {_TWO_RUNS}"
         )
-    by_head = (shape.layers, rows.count // each, len(shape.lengths))
+    by_head = (shape.blocks, rows.count // each, len(shape.lengths))
     rows.check("layer", np.indices(by_head)[0].ravel())
     rows.check("head", np.indices(by_head)[1].ravel())
     return rows.values("sink").astype(np.float64).reshape(by_head)

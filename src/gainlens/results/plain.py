@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
+
+from gainlens.core.vocabulary import contract_key
 
 
 def plain(value: Any, *, finite: bool = True) -> Any:
@@ -15,7 +17,10 @@ def plain(value: Any, *, finite: bool = True) -> Any:
     they are not JSON.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return plain(asdict(value), finite=finite)
+        return {
+            contract_key(field.name): plain(getattr(value, field.name), finite=finite)
+            for field in fields(value)
+        }
     if isinstance(value, Mapping):
         return {str(key): plain(item, finite=finite) for key, item in value.items()}
     if isinstance(value, np.ndarray):

@@ -155,7 +155,7 @@ def _place(key: str) -> str:
 
 def _shape(model: Any, place: str) -> Shape:
     return Shape(
-        layers=rebuild(int, _at(model, "num_layers", place), f"{place}.num_layers"),
+        blocks=rebuild(int, _at(model, "num_layers", place), f"{place}.num_layers"),
         lengths=rebuild(tuple[int, ...], _at(model, "prompts.tokens", place), place),
     )
 
@@ -163,7 +163,7 @@ def _shape(model: Any, place: str) -> Shape:
 def _check_same_run(report: ModelReport, capture: Capture, rule: Rule) -> None:
     """The table's tokens give the per-prompt numbers that the result states."""
     decomposition = decompose(capture, split=rule.split, massive_ratio=rule.massive_ratio)
-    gains = reduce_gains(capture, decomposition, rule.token_class, rule.reduction).log_gain[-1]
+    gains = reduce_gains(decomposition, rule.token_class, rule.reduction).log_gain[-1]
     stated = report.last_block
     # rtol 1e-9: the same float64 algebra, perhaps summed in another order by another numpy
     if gains.shape != stated.shape or not np.allclose(
@@ -194,7 +194,7 @@ def _report(model: Any, capture: Capture, place: str) -> ModelReport:
         residual=part(NotebookResidual, "residual"),
         unembed=part(UnembedReport, "w_u"),
         rope=part(RopeReport, "rope"),
-        layers=part(tuple[BlockGain, ...], "layers"),
+        blocks=part(tuple[BlockGain, ...], "layers"),
         cells=part(tuple[GainCell, ...], "cells"),
         last_block=part(Float64[np.ndarray, " prompt"], "last_block"),
         behaviour=part(Behaviour | None, "behaviour"),

@@ -56,7 +56,7 @@ def _add_model(model: dict[str, Any], report: ModelReport) -> None:
         "backend": checkpoint.backend,
         "dtype": checkpoint.dtype,
         "checkpoint": checkpoint,
-        "layers": [asdict(layer) for layer in report.layers],
+        "layers": report.blocks,
         "behaviour": report.behaviour,
         "equivalent": report.equivalent,
         "cells": report.cells,
@@ -95,8 +95,8 @@ def _asked_for(comparison: Comparison) -> dict[str, Any]:
             "outcome": comparison.verdict.ablated_outcome,
             "models": {
                 report.checkpoint.name: {
-                    "baseline": {"layers": report.layers},
-                    "layers": report.interventions.ablated and report.interventions.ablated.layers,
+                    "baseline": {"layers": report.blocks},
+                    "layers": report.interventions.ablated and report.interventions.ablated.blocks,
                 }
                 for report in reports
             },
