@@ -72,7 +72,7 @@ def gain_curve(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
 
 def draw_gain(ax: Axes, report: ModelReport, look: Look) -> None:
     """One model's curve, its band, and its last block."""
-    block = block_values(report, "layer")
+    block = block_values(report, "block")
     gain, low, high = (positive(block_values(report, name)) for name in ("gain", "low", "high"))
     ax.fill_between(block, low, high, color=look.colour, alpha=0.18, linewidth=0)
     ax.plot(
@@ -111,7 +111,7 @@ def split(report: Blocks, ax: Axes | None = None) -> Axes:
 
 def draw_split(ax: Axes, report: Blocks) -> None:
     """The bars and the line, without legend and title."""
-    block = block_values(report, "layer")
+    block = block_values(report, "block")
     parts = {name: block_values(report, name) for name in ("attention", "mlp", "remainder")}
     _stack(ax, block, parts)
     log_gain = block_values(report, "log_gain")
