@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gainlens.core.glossary import GLOSSARY
-from gainlens.core.vocabulary import TOKEN_CLASSES, TokenClass
+from gainlens.core.vocabulary import TokenClass
 from gainlens.figures.blocks import draw_gain
 from gainlens.figures.style import (
     COMPONENTS,
@@ -107,7 +107,7 @@ def massive_lifecycle(reports: Sequence[ModelReport], norms: Mapping[str, ClassN
 
 
 def _norm_panel(ax: Axes, report: ModelReport, norms: ClassNorms) -> None:
-    for name in TOKEN_CLASSES:
+    for name in _CLASS_LOOKS:
         colour, marker, line = _CLASS_LOOKS[name]
         values = positive(getattr(norms, name))
         ax.plot(
@@ -159,7 +159,7 @@ def _write_and_erase_marks(ax: Axes, report: ModelReport) -> None:
 def _legend(figure: Figure) -> None:
     handles: list[Line2D] = []
     names: list[str] = []
-    for name in TOKEN_CLASSES:
+    for name in _CLASS_LOOKS:
         colour, marker, line = _CLASS_LOOKS[name]
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle=line, markersize=3))
         names.append(f"{GLOSSARY[name].label} (median)")
