@@ -59,7 +59,7 @@ def notebook_residual(capture: Capture) -> NotebookResidual:
         last_gain=gains[-1],
         last_expands=gains[-1] > 1.0,
         cumulative_energy=math.prod(gains),
-        num_blocks=len(gains),
+        num_layers=len(gains),
         contracting_layers=sum(gain < 1.0 for gain in gains),
         expanding_layers=sum(gain >= 1.0 for gain in gains),
         true_last_gain=ratio(leaving, norms[-2]),

@@ -44,7 +44,7 @@ class NotebookResidual:
     last_gain: float
     last_expands: bool
     cumulative_energy: float
-    num_blocks: int
+    num_layers: int
     contracting_layers: int
     expanding_layers: int
     true_last_gain: float
