@@ -1,0 +1,125 @@
+"""A comparison -> its run folder: figures, tables, page and result.json, all at once.  No torch."""
+
+import numpy as np
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from gainlens import figures
+from gainlens.claims.training_table import shipped_curves
+from gainlens.notebook.published import REFERENCE_ROWS
+from gainlens.records.comparison import Comparison, ModelReport
+from gainlens.report.explorer import Explored, explored
+from gainlens.report.page import FIGURES, PAGE, page_html
+from gainlens.results.files import write_json
+from gainlens.results.frames import TABLES, write_tables
+from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
+from gainlens.results.result_json import result_json
+from gainlens.results.run_folder import RESULT, publish
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pathlib import Path
+
+
+HEADLINE = "headline"
+_FORMATS = ("png", "svg")
+
+
+def check_writable(folder: Path) -> None:
+    """ValueError with one sentence where a run folder cannot be made; leaves nothing behind."""
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is a file: give --out another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{nearest} cannot be written to: give --out another folder")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is drawn of one model's tokens: small, however many there are."""
+
+    norms: figures.ClassNorms
+    quartiles: np.ndarray
+    """from figures.position_quartiles"""
+    explored: Explored
+    sink: np.ndarray | None
+    """Capture.sink"""
+
+
+def drawings(
+    comparison: Comparison, drawn: Mapping[str, Drawn]
+) -> dict[str, Callable[[], Axes | Figure]]:
+    """Every figure of a comparison by file name, drawn when called."""
+    reports, verdict = comparison.reports, comparison.verdict
+    rule = comparison.spec.rule
+    norms = {key: one.norms for key, one in drawn.items()}
+    quartiles = {key: one.quartiles for key, one in drawn.items()}
+    found: dict[str, Callable[[], Axes | Figure]] = {
+        HEADLINE: lambda: figures.headline(reports, verdict, rule=rule),
+        "notebook": lambda: figures.notebook_figure(reports, REFERENCE_ROWS),
+        "gain_curve": lambda: figures.gain_curve(reports),
+        "verdict_forest": lambda: figures.verdict_forest(reports, rule=rule),
+        "massive_lifecycle": lambda: figures.massive_lifecycle(reports, norms),
+        "gain_by_position": lambda: figures.gain_by_position(reports, quartiles),
+        "unembed_spectrum": lambda: figures.unembed_spectrum(reports),
+        "rope_wavelengths": lambda: figures.rope_wavelengths(reports),
+    }
+    done = {report.checkpoint.name: report.interventions for report in reports}
+    sweeps = {key: one.sweep for key, one in done.items()}
+    for how in sorted({effect.how for sweep in sweeps.values() for effect in sweep}):
+        found[f"ablation_{how}"] = partial(figures.ablation_heatmap, reports, sweeps, how)
+    doses = {key: one.theta_dose for key, one in done.items()}
+    if any(doses.values()):
+        found["theta_dose"] = lambda: figures.theta_dose(reports, doses)
+    if verdict.attribution:
+        found["attribution"] = lambda: figures.attribution(verdict)
+    if curves := shipped_curves(comparison.spec):
+        found["training"] = lambda: figures.training_figure(dict(curves))
+    return found
+
+
+def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list[Path]:
+    """Write everything of one run; the folder holds the run before or this one, never a mixture.
+
+    Figures and tables of an earlier run that this one has not are removed.  Returns what was
+    written.  ValueError, with one sentence, where it cannot be.
+    """
+    written = publish(folder, figure_folder, partial(_write, comparison))
+    kept = {path.absolute() for path in written}
+    ours = [figure_folder / f"{name}.{kind}" for name in FIGURES for kind in _FORMATS]
+    for path in [*ours, *(folder / f"{name}.csv" for name in TABLES)]:
+        if path.absolute() not in kept:
+            path.unlink(missing_ok=True)
+    return written
+
+
+def _write(comparison: Comparison, folder: Path, figure_folder: Path) -> None:
+    drawn: dict[str, Drawn] = {}
+    with TokenTable(folder / TOKENS) as tokens:
+        for report in comparison.reports:
+            drawn[report.checkpoint.name] = _write_tokens(comparison, report, tokens)
+    vector: dict[str, str] = {}
+    for name, draw in drawings(comparison, drawn).items():
+        for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
+            if path.suffix == ".svg":
+                vector[name] = path.read_text("utf-8")
+    html = page_html(comparison, vector, {key: one.explored for key, one in drawn.items()})
+    write_heads(folder / HEADS, [(r, drawn[r.checkpoint.name].sink) for r in comparison.reports])
+    write_tables(folder, comparison)
+    (folder / PAGE).write_text(html, encoding="utf-8")
+    write_json(folder / RESULT, result_json(comparison))
+
+
+def _write_tokens(comparison: Comparison, report: ModelReport, tokens: TokenTable) -> Drawn:
+    """One model's rows, and what is drawn of them: two models' tokens may not fit into memory."""
+    key = report.checkpoint.name
+    capture, decomposition = comparison.captures[key], comparison.decompositions[key]
+    tokens.add(report, decomposition)
+    return Drawn(
+        norms=figures.class_norms(decomposition),
+        quartiles=figures.position_quartiles(decomposition),
+        explored=explored(comparison, report, decomposition),
+        sink=capture.sink,
+    )
