@@ -33,7 +33,7 @@ def test_what_comes_after_capture_runs_where_torch_cannot_be_imported():
 
 
 def test_blocking_torch_is_a_real_block():
-    code = f"{BLOCK}import gainlens.gram"
+    code = f"{BLOCK}import gainlens.activations.gram"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode != 0
     assert "torch" in done.stderr

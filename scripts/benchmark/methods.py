@@ -56,7 +56,7 @@ def _nnsight(model: Any, tokens: Tensor) -> list[Tensor]:
     saved: Any = []
     with traced.trace(tokens, use_cache=False):
         saved = []
-        for block in traced.blocks:
+        for block in traced.layers:
             saved.append(block.input.save())
             saved.append(block.self_attn.output[0].save())
             saved.append(block.mlp.output.save())

@@ -143,7 +143,7 @@ def test_a_users_own_hook_is_seen_and_left_alone(loaded):
 @pytest.mark.fault("a hook that does not fire", "refused: the missing sites, and other back ends")
 def test_a_site_that_does_not_fire_is_named(loaded, monkeypatch):
     model = loaded["native"].model
-    block = model.model.blocks[1]
+    block = model.model.layers[1]
     original = type(block).forward
 
     def forward(self, hidden_states, **kwargs):

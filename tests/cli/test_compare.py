@@ -102,7 +102,7 @@ def test_tokens_parquet_has_a_row_a_token_and_block(finished, result):
         table.column_names
     )
     frame = table.to_pandas()
-    last = frame[(frame.model == "short") & (frame.block == 2) & (frame["class"] == "ordinary")]
+    last = frame[(frame.model == "short") & (frame.layer == 2) & (frame["class"] == "ordinary")]
     per_prompt = last.groupby("prompt", observed=True).log_gain.mean()
     assert per_prompt.mean() == pytest.approx(result["models"]["short"]["layers"][2]["log_gain"])
 

@@ -206,7 +206,7 @@ def test_a_hook_function_gets_name_and_layer_and_may_work_in_place(model):
     calls = []
 
     def halve(tensor, hook):
-        calls.append((hook.name, hook.block(), tuple(tensor.shape)))
+        calls.append((hook.name, hook.layer(), tuple(tensor.shape)))
         tensor *= 0.5
 
     plain = passed_at(model, "blocks.2.hook_mlp_out", TOKENS)
@@ -229,7 +229,7 @@ def test_equals_transformer_lens_own_hooks(loaded, site):
     model = loaded["hooked"].model
 
     def skew(tensor, hook):
-        return tensor * (0.5 + hook.block())
+        return tensor * (0.5 + hook.layer())
 
     wanted = model.run_with_hooks(TOKENS, fwd_hooks=[(site, skew)])
     with ablate(model, {site: skew}):

@@ -40,10 +40,10 @@ def massive_checkpoint(folder, flags):
             embedding[token, FLAG] = flag
         model.model.embed_tokens.weight.copy_(embedding)
         model.lm_head.weight.copy_(torch.randn(300, D_MODEL, generator=generator))
-        mlp = model.model.blocks[0].mlp
+        mlp = model.model.layers[0].mlp
         mlp.gate_proj.weight[0, FLAG], mlp.up_proj.weight[0, FLAG] = 3.0, 1.0
         mlp.down_proj.weight[MASS, 0] = WRITE
-        attention = model.model.blocks[-1].self_attn
+        attention = model.model.layers[-1].self_attn
         attention.v_proj.weight[0, MASS], attention.o_proj.weight[LIFT, 0] = 1.0, 20.0
     model.save_pretrained(folder)
     save_tokenizer(folder)

@@ -116,7 +116,7 @@ def test_equals_hugging_face_hidden_states():
     with torch.no_grad():
         model.model.norm.weight.uniform_(0.5, 3.0)
     seen: list[torch.Tensor] = []
-    for block in model.model.blocks:
+    for block in model.model.layers:
         block.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model.model.norm.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     with torch.no_grad():

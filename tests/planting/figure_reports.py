@@ -82,7 +82,7 @@ def residual_of(log_gain: np.ndarray, final: float) -> NotebookResidual:
         last_gain=float(gains[-1]),
         last_expands=bool(gains[-1] > 1),
         cumulative_energy=float(norms[-1]),
-        num_blocks=len(gains),
+        num_layers=len(gains),
         contracting_layers=int(sum(g < 1 for g in gains)),
         expanding_layers=int(sum(g >= 1 for g in gains)),
         true_last_gain=float(np.exp(log_gain[-1] - 0.05)),

@@ -72,7 +72,7 @@ def planted_checkpoint(
         embedding[:, CONSTANT], embedding[:, LIFT] = 4.0, 0.0
         model.model.embed_tokens.weight.copy_(embedding)
         model.lm_head.weight.copy_(torch.randn(embedding.shape, generator=generator))
-        last = model.model.blocks[-1]
+        last = model.model.layers[-1]
         rms = float(embedding.square().mean(-1).sqrt().mean())
         _plant_attention(last.self_attn, lift, rms)
         opening = GATE * 4.0 / rms

@@ -23,7 +23,7 @@ from calibration import (
 
 from gainlens.claims.intervals import mean_intervals
 
-TABLE = Path(calibration.__file__).parent / "data" / "calibration.csv"
+TABLE = Path(calibration.__file__).parents[1] / "src/gainlens/data" / "calibration.csv"
 
 
 @pytest.fixture(scope="module")
