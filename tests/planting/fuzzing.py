@@ -109,6 +109,7 @@ def _run(folder: Path) -> Target:
 
 def _tokens(folder: Path) -> Target:
     """A broken table of a run."""
+    from gainlens.results.parquet import write_heads
     from gainlens.results.parquet_reading import TableFile
 
     path = folder / "tokens.parquet"

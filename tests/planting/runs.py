@@ -114,7 +114,8 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
         last_block=gains.log_gain[-1],
         behaviour=primary.behaviour,
         equivalent=is_equivalent(primary.log_gain, RULE),
-        massive=massive_lifecycle(decomposition, list(capture.token_text or map(str, capture.token_id)), 10.0
+        massive=massive_lifecycle(
+            decomposition, list(capture.token_text or map(str, capture.token_id)), 10.0
         ),
         prompts=prompts,
         scale_control=1e-7,

@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from planting.planted_blocks import planted_checkpoint
-from planting.planted_blocks import TEXTS
+from planting.planted_blocks import TEXTS, planted_checkpoint
 
 from gainlens.results.reading import read_run
 from gainlens.runs.resume import PARTIAL

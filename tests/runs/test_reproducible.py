@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from planting.planted_blocks import planted_checkpoint
-from planting.planted_blocks import TEXTS
+from planting.planted_blocks import TEXTS, planted_checkpoint
 
 from gainlens.results.files import write_json
-from gainlens.results import result_json as store
 from gainlens.runs.rerun import TIMING, differences, rerun
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"

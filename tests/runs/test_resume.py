@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from planting.planted_blocks import planted_checkpoint
-from planting.runs import planted_run
-from planting.planted_blocks import TEXTS
 from planting.comparing import same
+from planting.planted_blocks import TEXTS, planted_checkpoint
+from planting.runs import planted_run
 
 from gainlens.core.spec import Ablation, ComparisonSpec, ModelSpec, Rule
 from gainlens.results import result_json as store

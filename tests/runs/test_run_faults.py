@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from planting.planted_blocks import planted_checkpoint
-from planting.planted_blocks import TEXTS
+from planting.planted_blocks import TEXTS, planted_checkpoint
 
 from gainlens.cli.commands import gainlens_command
 from gainlens.cli.compare import compare_command, run

@@ -6,8 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from planting.planted_blocks import planted_checkpoint
-from planting.planted_blocks import TEXTS
+from planting.planted_blocks import TEXTS, planted_checkpoint
 
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule

@@ -38,5 +38,5 @@ _CONTRACT_KEYS: Final = {"block": "layer", "blocks": "layers", "num_blocks": "nu
 
 
 def contract_key(field: str) -> str:
-    """Return a record field's name in result.json and the tables, which keep the notebook's words."""
+    """Return a field's name in result.json and the tables, which keep the notebook's words."""
     return _CONTRACT_KEYS.get(field, field)

@@ -52,7 +52,7 @@ class Hook:
     ctx: dict[Any, Any] = field(default_factory=dict[Any, Any])
     """a place of the function's own, as on TransformerLens' HookPoint"""
 
-    def block(self) -> int:
+    def layer(self) -> int:
         """The block's index."""
         return int(self.name.split(".")[1])
 

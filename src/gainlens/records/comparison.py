@@ -14,7 +14,7 @@ Nothing here is changed once made.  Unknown is NaN (or None) with a reason besid
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float64
@@ -79,7 +79,7 @@ class ModelReport:
     visible_share: tuple[float, float] | None = None
     """mean of Capture.visible over ordinary tokens, for attention and for the MLP; NaN for one
     that writes nothing"""
-    interventions: Interventions = Interventions()
+    interventions: Interventions = field(default_factory=Interventions)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """TODO: runs.environment."""
 
 import platform
-import torch
-from gainlens.activations.gram import kernel_name
-
 from importlib.metadata import version
 
+import torch
 
+from gainlens.activations.gram import kernel_name
 
 THREADS = torch.get_num_threads()
 """torch's number of threads before gainlens changes it."""

@@ -1,8 +1,10 @@
 """TODO: runs.measuring."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
-from dataclasses import dataclass, replace
+
 from gainlens.activations.capturing import capture
 from gainlens.activations.scale_control import scale_control
 from gainlens.claims.cells import block_gains, grade_cells, is_equivalent, primary_cell
@@ -26,13 +28,10 @@ from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
 from gainlens.runs.environment import THREADS
-from gainlens.runs.progress import Watch, Silent
+from gainlens.runs.progress import Silent, Watch
 from gainlens.weights.of_model import takes_mean_off, unembedding
 from gainlens.weights.rope import check_theta, rope_report
 from gainlens.weights.unembed import subspaces, unembed_gram, unembed_report
-
-
-
 
 
 @dataclass(frozen=True)

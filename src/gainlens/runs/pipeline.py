@@ -4,6 +4,8 @@ import datetime
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
 from gainlens.claims.judging import judge
 from gainlens.claims.training_table import shipped_curves
 from gainlens.core.spec import ComparisonSpec, ModelSpec
@@ -21,9 +23,7 @@ from gainlens.records.inputs import EncodedPrompts
 from gainlens.results.lazy import decompose_each
 from gainlens.runs.environment import environment
 from gainlens.runs.measuring import Measured, measure
-from gainlens.runs.progress import Watch, Silent
-from typing import Protocol, runtime_checkable
-
+from gainlens.runs.progress import Silent, Watch
 
 
 @runtime_checkable

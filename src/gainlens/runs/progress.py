@@ -4,7 +4,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 
-
 @runtime_checkable
 class Watch(Protocol):
     """Whoever wants to see progress."""

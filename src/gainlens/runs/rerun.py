@@ -3,6 +3,9 @@
 import json
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
 from gainlens.core.spec import ComparisonSpec
 from gainlens.prompts.texts import load_prompts
 from gainlens.records.comparison import Comparison
@@ -13,9 +16,6 @@ from gainlens.runs.pipeline import compare
 from gainlens.runs.progress import Watch
 from gainlens.runs.resume import Partials
 from gainlens.runs.writing import write_run
-from pathlib import Path
-from typing import Any, Final
-
 
 TIMING: Final = ("date", "seconds")
 """Keys of result.json that no rerun repeats."""

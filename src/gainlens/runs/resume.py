@@ -11,6 +11,11 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+from uuid import uuid4
+
 from gainlens.core.spec import ComparisonSpec, ModelSpec
 from gainlens.models.hub import read_config
 from gainlens.models.processes import world
@@ -25,11 +30,6 @@ from gainlens.results.parquet_reading import Shape, TableFile, read_capture
 from gainlens.results.plain import plain
 from gainlens.runs.environment import environment
 from gainlens.runs.measuring import Measured
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Final
-from uuid import uuid4
-
 
 PARTIAL: Final = ".partial"
 _REPORT, _SUMS, _NEW = "report.json", "sums.json", "new"

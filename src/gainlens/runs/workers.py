@@ -11,15 +11,16 @@ import signal
 import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
 from gainlens.core.spec import ComparisonSpec
 from gainlens.models.processes import started
 from gainlens.models.sizes import all_small
 from gainlens.prompts.texts import BUILT_IN
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from pathlib import Path
-from typing import Any, Final
-from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from gainlens.runs.measuring import Measured
 

@@ -1,10 +1,15 @@
 """A comparison -> its run folder: figures, tables, page and result.json, all at once.  No torch."""
 
-import numpy as np
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from gainlens import figures
 from gainlens.claims.training_table import shipped_curves
 from gainlens.notebook.published import REFERENCE_ROWS
@@ -16,10 +21,6 @@ from gainlens.results.frames import TABLES, write_tables
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.result_json import result_json
 from gainlens.results.run_folder import RESULT, publish
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from pathlib import Path
-
 
 HEADLINE = "headline"
 _FORMATS = ("png", "svg")
