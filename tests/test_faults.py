@@ -1,13 +1,12 @@
 """Ways in which a measurement could go silently wrong, from a broken checkpoint to the command.
 
 Each is an error of one sentence or a caveat in the result.  `fault` says what goes wrong and what
-happens; scripts/faults.py makes docs/faults.md of the marks of all test files.
+happens; tools/faults.py makes docs/faults.md of the marks of all test files.
 """
 
 import json
 import runpy
 import shutil
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -261,16 +260,5 @@ def test_the_result_says_whether_embeddings_are_tied(make_checkpoint):
 
 
 def test_the_table_of_faults_is_up_to_date():
-    page = runpy.run_path(str(ROOT / "scripts" / "faults.py"))["page"]
-    assert (ROOT / "docs" / "faults.md").read_text("utf-8") == page(), "run scripts/faults.py"
-
-
-def test_the_page_of_mutants_is_up_to_date_and_none_is_unexplained():
-    script = runpy.run_path(str(ROOT / "scripts" / "mutants.py"))
-    results = json.loads(script["RESULTS"].read_text("utf-8"))
-    reasons = tomllib.loads(script["REASONS"].read_text("utf-8"))["reason"]
-    page = script["PAGE"].read_text("utf-8")
-    assert page == script["page"](results, reasons), "run scripts/mutants.py page"
-    assert script["NOT_LOOKED_AT"] not in page
-    for module, found in results.items():
-        assert len(found["survivors"]) <= 0.15 * sum(found["counts"].values()), module
+    page = runpy.run_path(str(ROOT / "tools" / "faults.py"))["page"]
+    assert (ROOT / "docs" / "faults.md").read_text("utf-8") == page(), "run tools/faults.py"

@@ -411,7 +411,7 @@ def test_addresses_count_from_the_end(model):
 def test_the_example_script_halves_the_last_mlp_and_leaves_nothing(
     make_checkpoint, monkeypatch, capsys
 ):
-    script = Path(__file__).parents[2] / "scripts" / "ablate_example.py"
+    script = Path(__file__).parents[2] / "examples" / "ablate.py"
     monkeypatch.setattr("sys.argv", [str(script), str(make_checkpoint())])
     monkeypatch.setattr("gainlens.load_prompts", lambda name: ["Two short texts.", "In all."])
     runpy.run_path(str(script), run_name="__main__")

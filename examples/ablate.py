@@ -1,7 +1,7 @@
 """A hook of your own in ten lines: what does the last MLP do to the last block's gain?
 
-python scripts/ablate_example.py                     a checkpoint of the package: offline
-python scripts/ablate_example.py DIRECTORY-OR-NAME   another model
+python examples/ablate.py                     a checkpoint of the package: offline
+python examples/ablate.py DIRECTORY-OR-NAME   another model
 """
 
 import sys

@@ -1,0 +1,53 @@
+"""Check what the package may not do: read pickled weights, or give a token away.
+
+ruff's rules S102 to S701 (pyproject.toml) forbid exec, pickle, marshal, eval, yaml.load and shells.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+from planting.planted_blocks import TEXTS, planted_checkpoint
+
+from gainlens.cli.compare import compare_command, run
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src" / "gainlens").rglob("*.py"))
+SECRET = "hf_QuiteSecretTokenOfNobody0123456789"
+
+
+def test_weights_are_asked_for_as_safetensors_wherever_they_are_read():
+    """use_safetensors=True stands beside every from_pretrained of a model."""
+    calls = [
+        node
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).endswith(".from_pretrained")
+        and not ast.unparse(node.func).startswith(("AutoConfig", "AutoTokenizer"))
+    ]
+    assert calls
+    for call in calls:
+        given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+        assert given.get("use_safetensors") == "True", ast.unparse(call)
+
+
+@pytest.mark.fault("a token for the hub in the environment", "in no output, page or result")
+def test_a_token_is_in_nothing_that_is_printed_or_written(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", SECRET)
+    short = planted_checkpoint(tmp_path / "short", 1.25)
+    long = planted_checkpoint(tmp_path / "long", 0.6, theta=5e5, context=256)
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("\n".join(TEXTS), encoding="utf-8")
+    out = tmp_path / "out"
+    models = ["--short", str(short.folder), "--long", str(long.folder)]
+    flags = ["--prompts", str(prompts), "--no-interventions", "--out", str(out)]
+    assert run(compare_command, [*models, *flags]) == 0
+    refused = ["--short", "nobody/nothing-of-the-kind", "--long", str(long.folder)]
+    assert run(compare_command, [*refused, *flags]) == 2
+    printed = capfd.readouterr()
+    assert SECRET not in printed.out + printed.err
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert {"result.json", "report.html"} <= {path.name for path in written}
+    assert not [path for path in written if SECRET.encode() in path.read_bytes()]

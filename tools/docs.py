@@ -1,0 +1,138 @@
+"""Write the definitions, commands and presets into the pages of docs/, where a reader finds them.
+
+    python tools/docs.py            # rewrite every marked region
+    python tools/docs.py --check    # exit with status 1 if a region is not up to date
+
+A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between the
+two lines is generated.  KIND is terms (names of the glossary, or none for all of them), commands,
+presets, calibration (one kind of check) or notebook.
+"""
+
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from gainlens.cli.commands import gainlens_command
+from gainlens.core.glossary import DEFINITIONS
+from gainlens.core.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+NOTEBOOK = ROOT / "notebooks/long_context.ipynb"
+CALIBRATION = ROOT / "src/gainlens/data/calibration.csv"
+HELP_WIDTH = 90
+"""Characters per line of a command's help."""
+REGION = re.compile(r"^<!-- (\w+)(?:: (.+?))? -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+
+
+def written(markdown: str) -> str:
+    """Return a page with every region generated again."""
+
+    def generate(region: re.Match[str]) -> str:
+        kind, argument = region[1], region[2] or ""
+        head = f"<!-- {kind}: {argument} -->" if argument else f"<!-- {kind} -->"
+        return f"{head}\n{GENERATORS[kind](argument)}\n<!-- end -->"
+
+    return REGION.sub(generate, markdown)
+
+
+def terms(names: str) -> str:
+    """Return a table of definitions with their units and sources."""
+    rows = ["| name | meaning | unit |", "| --- | --- | --- |"]
+    for name in names.split() or sorted(DEFINITIONS):
+        term = DEFINITIONS[name]
+        source = "" if term.source == "gainlens" else f" *({term.source})*"
+        meaning = f"{term.label}: {term.meaning}{source}".replace("|", r"\|")
+        rows.append(f"| `{name}` | {meaning} | {term.unit} |")
+    return "\n".join(rows)
+
+
+def commands(_: str) -> str:
+    """Return what each command prints for --help."""
+    return "\n\n".join(
+        f"### {words}\n\n```text\n{context.command.get_help(context)}\n```"
+        for words, context in command_contexts("gainlens", gainlens_command, None)
+    )
+
+
+def command_contexts(
+    name: str, command: click.Command, parent: click.Context | None
+) -> Iterator[tuple[str, click.Context]]:
+    """Yield a command and all its subcommands, each with the words that call it."""
+    settings = {"terminal_width": HELP_WIDTH, **command.context_settings}
+    context = click.Context(command, parent=parent, info_name=name, **settings)
+    yield context.command_path, context
+    if isinstance(command, click.Group):
+        for word in command.list_commands(context):
+            subcommand = command.get_command(context, word)
+            assert subcommand is not None
+            yield from command_contexts(word, subcommand, context)
+
+
+def presets(_: str) -> str:
+    """Return a table of the presets' models."""
+    rows = ["| preset | role | model | context | RoPE theta |", "| --- | --- | --- | --- | --- |"]
+    for preset, models in PRESETS.items():
+        for model in models:
+            context = "" if model.context_length is None else f"{model.context_length:,}"
+            theta = "" if model.expected_rope_theta is None else f"{model.expected_rope_theta:,.0f}"
+            rows.append(f"| `{preset}` | {model.role} | `{model.hf_name}` | {context} | {theta} |")
+    return "\n".join(rows)
+
+
+def calibration(check: str) -> str:
+    """Return the measured rates of one kind of check, from scripts/calibrate.py's table."""
+    with CALIBRATION.open(encoding="utf-8", newline="") as file:
+        measured = [row for row in csv.DictReader(file) if row["check"] == check]
+    rows = [f"| case | prompts | {check} | stated |", "| --- | --- | --- | --- |"]
+    for row in measured:
+        size = float(row["effect_percent"])
+        effect = f", effect {size:g} %" if size else ""
+        rate = f"{float(row['rate']):.3f} [{float(row['low']):.3f}, {float(row['high']):.3f}]"
+        rows.append(f"| {row['case']}{effect} | {row['prompts']} | {rate} | {row['stated']} |")
+    return "\n".join(rows)
+
+
+def notebook(_: str) -> str:
+    """Return the cells of the notebook."""
+    parts: list[str] = []
+    for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            parts.append(f"```python\n{source}\n```")
+        else:
+            parts.append(re.sub(r"^# .+\n+", "", source))
+    return "\n\n".join(parts)
+
+
+GENERATORS = {
+    "terms": terms,
+    "commands": commands,
+    "presets": presets,
+    "calibration": calibration,
+    "notebook": notebook,
+}
+
+
+def main() -> None:
+    """Write every page, or say which pages are not up to date."""
+    stale: list[Path] = []
+    for page in sorted(DOCS.rglob("*.md")):
+        before = page.read_text("utf-8")
+        after = written(before)
+        if after != before:
+            stale.append(page)
+            if "--check" not in sys.argv:
+                page.write_text(after, "utf-8")
+    if stale and "--check" in sys.argv:
+        names = ", ".join(str(page.relative_to(ROOT)) for page in stale)
+        sys.exit(f"not up to date: {names}; run python tools/docs.py")
+
+
+if __name__ == "__main__":
+    main()
