@@ -1,5 +1,7 @@
-"""torch ends at one door, and the shipped metadata tells the truth."""
+"""Check the house: folders, the import contract, the ban on torch, and the shipped metadata."""
 
+import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "gainlens"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 TORCH_FREE = next(
     contract["source_modules"]
@@ -39,13 +42,53 @@ def test_blocking_torch_is_a_real_block():
     assert "torch" in done.stderr
 
 
-def test_public_names_resolve_and_no_module_bears_one():
+def test_public_names_resolve():
     import gainlens
 
-    modules = {path.stem for path in (ROOT / "src" / "gainlens").glob("*.py")}
     for name in gainlens.__all__:
-        assert getattr(gainlens, name).__name__ == name
-        assert name not in modules
+        assert getattr(gainlens, name) is not None
+
+
+def test_the_import_contract_covers_every_folder_in_ten_rows():
+    layers = next(
+        contract for contract in PYPROJECT["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    )  # fmt: skip
+    rows = [row.split(" | ") for row in layers["layers"]]
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert len(rows) <= 10
+    assert layers["exhaustive"]
+    assert {name for row in rows for name in row} == folders
+    assert not [path for path in PACKAGE.glob("*.py") if path.name != "__init__.py"]
+
+
+def test_tests_mirror_the_package_and_import_no_other_test():
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir()}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        room = path.parent.name
+        assert room in folders | {"tests", "scripts", "tools"}, f"{path} belongs to no folder"
+        imported = re.findall(r"^ *(?:from|import) +(\S+)", path.read_text("utf-8"), re.MULTILINE)
+        assert not [name for name in imported if name.split(".")[-1].startswith("test_")], path
+
+
+OPENERS = ("What ", "Whether ", "Where ", "Whoever ", "Of ", "Those ", "Both ", "TODO")
+"""Words that open a clause; a docstring opens with a verb."""
+
+
+def test_docstrings_open_with_a_verb():
+    wrong = [
+        f"{path.relative_to(ROOT)}: {(ast.get_docstring(node) or '')[:60]}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and (ast.get_docstring(node) or "").startswith(OPENERS)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_cites_a_file_that_the_repository_does_not_hold():
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]:
+        assert not re.search(r"DESIGN|HOUSE\.md|REVIEW\.md", path.read_text("utf-8")), path
 
 
 def test_an_unknown_public_name_is_an_attribute_error():

@@ -49,7 +49,7 @@ def block_gains(gains: PromptGains, rule: Rule | None = None) -> tuple[BlockGain
         rule: confidence, resamples and seed of the band; the defaults where not given.
 
     Examples:
-        >>> blocks = gainlens.block_gains(gainlens.reduce_gains(tokens))
+        >>> blocks = gainlens.block_gains(gainlens.reduce_gains(gains))
         >>> len(blocks), blocks[-1].layer
         (8, 7)
     """

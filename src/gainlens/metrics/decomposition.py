@@ -24,11 +24,11 @@ def decompose(
     a split that is none.
 
     Examples:
-        >>> tokens = gainlens.decompose(captured)
-        >>> tokens.log_gain.shape  # block token; nats
+        >>> gains = gainlens.decompose(captured)
+        >>> gains.log_gain.shape  # block token; nats
         (8, 35)
-        >>> parts = tokens.attention + tokens.mlp + tokens.remainder
-        >>> bool(abs(parts - tokens.log_gain).max() < 1e-12)
+        >>> parts = gains.attention + gains.mlp + gains.remainder
+        >>> bool(abs(parts - gains.log_gain).max() < 1e-12)
         True
     """
     check_one_of("split", split, SPLITS)

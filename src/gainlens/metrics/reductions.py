@@ -94,7 +94,7 @@ def reduce_gains(
             last_token.
 
     Examples:
-        >>> gainlens.reduce_gains(tokens, "ordinary", "geomean").log_gain.shape
+        >>> gainlens.reduce_gains(gains, "ordinary", "geomean").log_gain.shape
         (8, 2)
 
     NaN where a prompt has no token of the class.  Under every reduction attention + mlp +

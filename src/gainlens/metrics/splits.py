@@ -58,7 +58,7 @@ def head_split(capture: Capture) -> Float64[np.ndarray, "block head token"]:
         >>> parts = gainlens.head_split(with_heads)
         >>> parts.shape  # block head token; nats
         (8, 4, 35)
-        >>> bool(abs(parts.sum(axis=1) - tokens.attention).max() < 1e-5)
+        >>> bool(abs(parts.sum(axis=1) - gains.attention).max() < 1e-5)
         True
     """
     if capture.heads is None:

@@ -50,7 +50,7 @@ def to_frame(records: Any) -> "pd.DataFrame":
     Raises ValueError for what is no record.
 
     Examples:
-        >>> len(gainlens.to_frame(tokens)) == tokens.log_gain.size
+        >>> len(gainlens.to_frame(gains)) == gains.log_gain.size
         True
         >>> gainlens.to_frame(run.reports)["role"].tolist()[:2]
         ['short', 'long']
