@@ -5,11 +5,10 @@
 
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between the
 two lines is generated.  KIND is terms (names of the glossary, or none for all of them), commands,
-presets, calibration (one kind of check) or notebook.
+presets or calibration (one kind of check).
 """
 
 import csv
-import json
 import re
 import sys
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from gainlens.core.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-NOTEBOOK = ROOT / "notebooks/long_context.ipynb"
 CALIBRATION = ROOT / "src/gainlens/data/calibration.csv"
 HELP_WIDTH = 90
 """Characters per line of a command's help."""
@@ -98,24 +96,11 @@ def calibration(check: str) -> str:
     return "\n".join(rows)
 
 
-def notebook(_: str) -> str:
-    """Return the cells of the notebook."""
-    parts: list[str] = []
-    for cell in json.loads(NOTEBOOK.read_text("utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] == "code":
-            parts.append(f"```python\n{source}\n```")
-        else:
-            parts.append(re.sub(r"^# .+\n+", "", source))
-    return "\n\n".join(parts)
-
-
 GENERATORS = {
     "terms": terms,
     "commands": commands,
     "presets": presets,
     "calibration": calibration,
-    "notebook": notebook,
 }
 
 

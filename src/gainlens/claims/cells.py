@@ -50,7 +50,7 @@ def block_gains(gains: PromptGains, rule: Rule | None = None) -> tuple[BlockGain
 
     Examples:
         >>> blocks = gainlens.block_gains(gainlens.reduce_gains(gains))
-        >>> len(blocks), blocks[-1].layer
+        >>> len(blocks), blocks[-1].block
         (8, 7)
     """
     rule = rule or Rule()

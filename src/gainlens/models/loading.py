@@ -68,7 +68,7 @@ def load(
     sentence where the checkpoint cannot be had, is no causal language model or fails the check.
 
     Examples:
-        >>> loaded.checkpoint.num_layers, loaded.checkpoint.d_model, loaded.checkpoint.context
+        >>> loaded.checkpoint.num_blocks, loaded.checkpoint.d_model, loaded.checkpoint.context
         (8, 128, 512)
         >>> loaded.checkpoint.additivity < 1e-6
         True
