@@ -1,4 +1,4 @@
-"""Checkpoints that the tests make themselves: real Hugging Face directories, no download."""
+"""Make checkpoints for the tests: real Hugging Face directories, without any download."""
 
 import os
 from collections.abc import Callable
@@ -6,18 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from planting.checkpoints import build_model, save_tokenizer
-
 os.environ["HF_HUB_OFFLINE"] = "1"
-# One thread a worker: two workers with two threads each spin on two cores, ten times slower.
+# One thread per worker, set before torch is imported: two workers with two threads each would spin
+# on two cores and take ten times as long.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from planting.checkpoints import build_model, save_tokenizer
 
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory) -> Callable[..., Path]:
-    """Writes a random checkpoint with its tokenizer; the directory's name is neutral by default."""
+    """Return a function that writes a random checkpoint with its tokenizer to a neutral directory."""
 
     def make(
         architecture: str = "Llama", name: str = "model", bos: bool = True, **shape: Any
@@ -32,7 +32,7 @@ def make_checkpoint(tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def folder_of(make_checkpoint) -> Callable[[str], Path]:
-    """A checkpoint of one of tests/architectures.py's cases; made once, not to be changed."""
+    """Return the directory of a case of planting/architectures.py; made once, so do not change it."""
     from planting.architectures import ARCHITECTURES
 
     @cache
@@ -45,7 +45,7 @@ def folder_of(make_checkpoint) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def loaded_of(folder_of) -> Callable[[str, str], Any]:
-    """The same, loaded on a back end; loaded once, not to be changed."""
+    """Return a case loaded on a back end; loaded once, so do not change it."""
     from gainlens.models.loading import load
 
     return cache(lambda case, backend: load(folder_of(case), backend=backend))
