@@ -17,7 +17,7 @@ from planting.checkpoints import build_model, save_tokenizer
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory) -> Callable[..., Path]:
-    """Return a function that writes a random checkpoint with its tokenizer to a neutral directory."""
+    """Return a function that writes a random checkpoint with its tokenizer."""
 
     def make(
         architecture: str = "Llama", name: str = "model", bos: bool = True, **shape: Any
@@ -32,7 +32,7 @@ def make_checkpoint(tmp_path_factory) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def folder_of(make_checkpoint) -> Callable[[str], Path]:
-    """Return the directory of a case of planting/architectures.py; made once, so do not change it."""
+    """Return the directory of a case of planting/architectures.py; do not change it."""
     from planting.architectures import ARCHITECTURES
 
     @cache
@@ -45,7 +45,7 @@ def folder_of(make_checkpoint) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def loaded_of(folder_of) -> Callable[[str, str], Any]:
-    """Return a case loaded on a back end; loaded once, so do not change it."""
+    """Return a case loaded on a back end; do not change it."""
     from gainlens.models.loading import load
 
     return cache(lambda case, backend: load(folder_of(case), backend=backend))
