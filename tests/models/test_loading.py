@@ -244,10 +244,10 @@ def test_weights_are_in_memory_once(large, backend, limit):
 
 @pytest.mark.skipif(not HOOKED, reason="TransformerLens 4 has no HookedTransformer")
 def test_hooked_shares_hugging_faces_tensors(make_checkpoint, monkeypatch):
-    import gainlens.front_ends
+    from gainlens.models import backends
 
     given = []
-    convert = gainlens.models.backends._converted
+    convert = backends._converted
     monkeypatch.setattr(
         "gainlens.models.backends._converted",
         lambda hf_model, *rest: given.append(hf_model) or convert(hf_model, *rest),

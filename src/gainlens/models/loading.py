@@ -13,10 +13,10 @@ from gainlens.core.spec import Backend, Dtype
 from gainlens.models.backends import FRONT_ENDS, choose_backend
 from gainlens.models.checks import check_additivity, check_logits, logits_of
 from gainlens.models.digest import weights_digest
-from gainlens.models.hub import read_config, read_tokenizer, read_weights
+from gainlens.models.hub import read_weights
 from gainlens.models.memory import enough_memory
+from gainlens.models.opening import OpenedModel, open_model
 from gainlens.models.placement import Placement, default_dtype, forget_folder, place, spread_options
-from gainlens.models.sources import resolve
 from gainlens.models.tensors import json_object
 from gainlens.prompts.encoding import encode
 from gainlens.prompts.texts import Prompt, PromptSet
@@ -40,7 +40,7 @@ class LoadedModel:
 
 
 def load(
-    source: str | Path,
+    source: str | Path | OpenedModel,
     *,
     name: str | None = None,
     backend: str = "auto",
@@ -53,7 +53,8 @@ def load(
 
     Args:
         source: hub name, directory in Hugging Face's layout with safetensors weights, or one of
-            the package's own twins (gainlens:context512-theta10k).
+            the package's own twins (gainlens:context512-theta10k); or a model that `open_model`
+            opened, whose own revision and trust_remote_code then count.
         name: what to call it; the last part of `source` where not given.
         backend: hooked (HookedTransformer), bridge (TransformerBridge), native (Hugging Face), or
             auto (`choose_backend`).
@@ -75,24 +76,27 @@ def load(
     """
     check_one_of("backend", backend, get_args(Backend))
     check_one_of("dtype", dtype or "float32", get_args(Dtype))
-    given, source = str(source), resolve(str(source))
-    config = read_config(source, revision, trust_remote_code)
+    opened = (
+        source
+        if isinstance(source, OpenedModel)
+        else open_model(source, revision=revision, trust_remote_code=trust_remote_code)
+    )
+    config, tokenizer, path = opened.config, opened.tokenizer, opened.path
     placement = place(config, dtype, device)
     backend = _backend(config, backend, placement)
     device = placement.device
     dtype = default_dtype(config, device, dtype)
-    tokenizer = read_tokenizer(source, revision, trust_remote_code)
     with enough_memory("loading the model", backend):
         attention = attention_of(backend, device, dtype)
         spread = spread_options() if placement.spread else None
         hf_model = read_weights(
-            source, config, dtype, revision, trust_remote_code, attention, spread
+            path, config, dtype, opened.revision, opened.trust_remote_code, attention, spread
         ).eval()
         if spread is None:
             hf_model.to(device)
         else:
             forget_folder(hf_model, spread["offload_folder"])
-        tokens = _check_tokens(given, tokenizer, config).to(device)
+        tokens = _check_tokens(opened.source, tokenizer, config).to(device)
         wanted = None if backend == "native" else logits_of(hf_model, tokens)
         model = FRONT_ENDS[backend](hf_model, tokenizer, config, dtype, device)
         additivity = check_additivity(model, tokens, dtype)
@@ -100,8 +104,8 @@ def load(
         model=model,
         tokenizer=tokenizer,
         checkpoint=Checkpoint(
-            name=name or Path(source).name,
-            hf_name=given,
+            name=name or Path(path).name,
+            hf_name=opened.source,
             revision=getattr(config, "_commit_hash", None),
             backend=backend,
             dtype=dtype,
@@ -112,10 +116,10 @@ def load(
             d_vocab=config.vocab_size,
             context=config.max_position_embeddings,
             config=config.to_dict(),
-            training=_read_training(source),
+            training=_read_training(path),
             additivity=additivity,
             logits_kl=None if wanted is None else check_logits(model, wanted, tokens, dtype),
-            weights=weights_digest(source),
+            weights=weights_digest(path),
         ),
         hf_model=hf_model if shares_weights(model, hf_model) else None,
     )
