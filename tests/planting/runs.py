@@ -1,5 +1,6 @@
 """A whole Comparison without a model: random streams of chosen gains, hostile texts, gaps."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from gainlens.notebook.statistics import notebook_residual
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.records.inputs import Checkpoint, EncodedPrompts
+from gainlens.records.interventions import Interventions
 from gainlens.records.weights import RopeReport, UnembedReport
 from gainlens.report.explorer import explored
 from gainlens.results import result_json as store
@@ -213,3 +215,15 @@ def explored_of(run: Comparison) -> dict[str, Any]:
         )
         for report in run.reports
     }
+
+
+def without_interventions(run: Comparison) -> Comparison:
+    """Return the run as it would be under --no-interventions."""
+    reports = tuple(replace(report, interventions=Interventions()) for report in run.reports)
+    fields = {"ablate": (), "theta": (), "sweep": 0, "controls": False}
+    return replace(
+        run,
+        reports=reports,
+        verdict=judge(reports, run.spec.rule),
+        spec=run.spec.model_copy(update=fields),
+    )

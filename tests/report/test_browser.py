@@ -4,6 +4,7 @@ Needs the playwright package and Chromium on the path; without them the tests ar
 GAINLENS_REQUIRE_BROWSER=1 says that they must run.
 """
 
+import base64
 import os
 import re
 import shutil
@@ -23,7 +24,6 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PHONE = {"width": 375, "height": 800}
 
 
 def missing(what: str) -> None:
@@ -52,10 +52,14 @@ def browser() -> Iterator[Any]:
 def file(tmp_path_factory) -> Path:
     run = planted_run()
     folder = tmp_path_factory.mktemp("page")
-    figures.save(figures.gain_curve(run.reports), folder, "gain_curve", ("svg",))
-    svg = (folder / "gain_curve.svg").read_text("utf-8")
+    drawn = {"headline": figures.headline(run.reports, run.verdict, rule=run.spec.rule)}
+    drawn["gain_curve"] = figures.gain_curve(run.reports)
+    svgs = {
+        name: figures.save(figure, folder, name, ("svg",))[0].read_text("utf-8")
+        for name, figure in drawn.items()
+    }
     path = folder / "report.html"
-    path.write_text(page_html(run, {"gain_curve": svg}, explored_of(run)), encoding="utf-8")
+    path.write_text(page_html(run, svgs, explored_of(run)), encoding="utf-8")
     return path
 
 
@@ -71,6 +75,9 @@ class Opened:
         found = self.page.locator(selector).first
         found.scroll_into_view_if_needed()
         return found.bounding_box()
+
+    def unfold(self) -> None:
+        self.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
 
     def choose(self, name: str, value: str) -> None:
         self.page.select_option(f"select[name={name}]", value)
@@ -116,10 +123,10 @@ def visit(browser, file) -> Iterator[Any]:
 
 def test_it_renders_without_a_complaint_or_a_request(visit):
     opened = visit()
+    assert opened.page.locator("#maps > .map svg").count() == 1
+    opened.unfold()
     assert opened.page.locator("#curves svg").count() == 3
-    assert opened.page.locator("#maps > .drawing svg").count() == 3
-    assert opened.page.locator("#figures svg").count() == 1
-    assert opened.box("#figures svg")["height"] > 100
+    assert opened.box("#figures img")["height"] > 100
     assert "CONFIRMED" in opened.page.title()
 
 
@@ -157,7 +164,7 @@ def test_the_policy_stops_an_injected_script(browser, file, tmp_path):
 
 def test_hover_shows_the_tokens_text(visit):
     opened = visit(viewport={"width": 1200, "height": 900})
-    drawing = "#maps .drawing svg"
+    drawing = "#maps .map svg"
     opened.point(drawing, 0.5, 0.5)
     opened.page.wait_for_function("document.querySelector('#readout').textContent.includes('nats')")
     said = opened.page.locator("#readout").inner_text()
@@ -188,17 +195,19 @@ def test_the_map_shows_the_records_number(visit):
 @pytest.mark.parametrize(
     ("name", "value", "changed"),
     [
-        ("class", "bos", ("#curves", "#maps")),
+        ("class", "bos", ("#maps",)),
+        ("curve_class", "bos", ("#curves",)),
         ("reduction", "frobenius", ("#curves",)),
-        ("split", "path", ("#curves",)),
+        ("curve_split", "path", ("#curves",)),
         ("first", "1", ("#curves",)),
-        ("model", "alpha", ("#maps",)),
+        ("model", "m0", ("#maps",)),
         ("prompt", "line-23", ("#maps",)),
         ("part", "mlp", ("#maps", "#map-legend")),
     ],
 )
 def test_every_switch_changes_what_is_drawn(visit, name, value, changed):
     opened = visit()
+    opened.unfold()
     before = {place: opened.html(place) for place in changed}
     opened.choose(name, value)
     for place in changed:
@@ -223,11 +232,14 @@ def test_the_split_changes_the_map_of_a_part_and_not_of_the_gain(visit):
 
 def test_one_model_or_all_side_by_side(visit):
     opened = visit(viewport={"width": 1280, "height": 900})
+    opened.unfold()
     tops = [
         box["y"]
         for box in (opened.page.locator("#curves svg").nth(i).bounding_box() for i in range(3))
     ]
     assert max(tops) - min(tops) < 2
+    opened.choose("model", "all")
+    assert opened.page.locator("#maps h4").count() == 3
     opened.choose("model", "m0")
     assert opened.page.locator("#maps h4").all_inner_texts() == ["m0 (reference)"]
 
@@ -236,17 +248,64 @@ def test_a_hostile_prompt_shows_as_text(visit):
     opened = visit()
     assert opened.page.locator(".prompt-text").first.inner_text() == HOSTILE + HOSTILE_TOKEN
     assert opened.page.locator("#maps script, #maps img").count() == 0
+    opened.unfold()
     assert opened.page.locator("text=beta <img src=x onerror=alert(2)>").count() > 3
 
 
-@pytest.mark.parametrize("width", [320, 375, 800])
-def test_no_page_scrolls_sideways(visit, width):
-    opened = visit(viewport={"width": width, "height": 800}, is_mobile=width < 500)
-    opened.page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+CUT = """() => [...document.querySelectorAll('body *')]
+  .filter((e) => e.clientWidth && e.checkVisibility() && !e.closest('.skip, .map, svg, thead'))
+  .filter((e) => e.scrollWidth > e.clientWidth + 1
+    || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+  .map((e) => e.outerHTML.slice(0, 120))"""
+"""Elements wider than their box or than the page; a map of a long prompt may scroll in its box."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 768, 1400])
+def test_nothing_is_cut_at_any_width(visit, width, scheme):
+    opened = visit(
+        viewport={"width": width, "height": 900}, is_mobile=width < 500, color_scheme=scheme
+    )
+    assert opened.page.evaluate(CUT) == []
+    opened.unfold()
+    assert opened.page.evaluate(CUT) == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
-    tables = opened.page.locator(".scroll:has(table)")
-    wide = [tables.nth(i).evaluate("e => e.scrollWidth > e.clientWidth") for i in range(5)]
-    assert any(wide) or width > 500  # they are wide: it is their own container that scrolls
+
+
+def test_cut_text_is_seen(visit):
+    opened = visit(viewport={"width": 390, "height": 900}, is_mobile=True)
+    opened.page.evaluate("document.querySelector('.answer').style.whiteSpace = 'nowrap'")
+    assert opened.page.evaluate(CUT) != []
+
+
+def test_two_screens_hold_the_answer_the_figure_the_table_and_the_map(visit):
+    opened = visit(viewport={"width": 1400, "height": 900})
+    ends = [
+        opened.page.locator(selector).first.bounding_box()
+        for selector in (".answer", "#figure-headline img", "#table-gains", "#maps .map")
+    ]
+    tops = [box["y"] for box in ends]
+    assert tops == sorted(tops)
+    assert max(box["y"] + box["height"] for box in ends) <= 2 * 900
+    assert opened.page.evaluate("document.documentElement.scrollHeight") <= 6 * 900
+
+
+def test_a_link_opens_the_fold_that_holds_its_target(visit, file):
+    opened = visit(file.as_uri() + "#table-unembedding")
+    assert opened.page.locator("#table-unembedding").is_visible()
+    assert not opened.page.locator("#figures figure").first.is_visible()
+    opened.page.locator("nav a", has_text="Figures").click()
+    opened.page.wait_for_selector("#figures figure")
+
+
+def test_the_command_can_be_copied(visit):
+    opened = visit()
+    opened.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    opened.unfold()
+    opened.page.locator("#copy").click()
+    opened.page.wait_for_function("document.querySelector('#copy').textContent === 'Copied'")
+    copied = opened.page.evaluate("navigator.clipboard.readText()")
+    assert copied == opened.page.locator("#command").inner_text()
 
 
 Colour = tuple[float, float, float]
@@ -286,12 +345,14 @@ def test_text_has_contrast_in_light_and_dark(visit, scheme):
     opened = visit(color_scheme=scheme)
     back = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (luminance(colour_of(back)) < 0.05) == (scheme == "dark")
+    opened.unfold()
     found = opened.page.evaluate(CONTRASTS)
     assert len(found) > 200
     for ink, paper, what in found:
         assert contrast(colour_of(ink), colour_of(paper)) >= 4.5, (what, ink, paper)
-    turned = opened.page.evaluate("getComputedStyle(document.querySelector('svg')).filter")
-    assert ("invert" in turned) == (scheme == "dark")
+    drawn = opened.page.evaluate("document.querySelector('#figures img').currentSrc")
+    svg = base64.b64decode(drawn.partition(",")[2]).decode()
+    assert ("#e6e8ea" in svg) == (scheme == "dark")
 
 
 def test_print_leaves_the_controls_out_and_is_light(visit):
@@ -301,13 +362,15 @@ def test_print_leaves_the_controls_out_and_is_light(visit):
     assert not opened.page.locator("nav").is_visible()
     back = opened.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert colour_of(back) == (1, 1, 1)
-    assert opened.page.evaluate("getComputedStyle(document.querySelector('svg')).filter") == "none"
+    drawn = opened.page.evaluate("document.querySelector('#figures img').currentSrc")
+    assert "#222222" in base64.b64decode(drawn.partition(",")[2]).decode()
 
 
 def test_everything_can_be_reached_by_keyboard(visit):
     opened = visit()
+    opened.unfold()
     reached = set()
-    for _ in range(60):
+    for _ in range(90):
         opened.page.keyboard.press("Tab")
         reached.add(
             opened.page.evaluate(
@@ -315,7 +378,7 @@ def test_everything_can_be_reached_by_keyboard(visit):
                 " || document.activeElement.className"
             )
         )
-    assert {"skip", "region", "application", "class", "reduction", "split", "model", "prompt",
+    assert {"skip", "application", "class", "curve_class", "reduction", "split", "model", "prompt",
             "part"} <= reached  # fmt: skip
 
 

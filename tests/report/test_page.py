@@ -1,4 +1,4 @@
-"""The page's text, without a browser: content, escaping, definitions, size; and the frames."""
+"""The page's text, without a browser: content, escaping, definitions, size."""
 
 import base64
 import hashlib
@@ -6,6 +6,7 @@ import html
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,39 +14,34 @@ from html.parser import HTMLParser
 
 import click
 import numpy as np
-import pandas as pd
 import pytest
-from planting.runs import HOSTILE, HOSTILE_TOKEN, explored_of, planted_run, write_files
+from planting.runs import (
+    HOSTILE,
+    HOSTILE_TOKEN,
+    explored_of,
+    planted_run,
+    without_interventions,
+    write_files,
+)
 
-from gainlens.claims.cells import BLIND
-from gainlens.claims.judging import judge
 from gainlens.cli import compare as cli
-from gainlens.core.glossary import DEFINITIONS, GLOSSARY
+from gainlens.cli.flags import spec_of as flags_to_spec
+from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
-from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison
-from gainlens.records.interval import Interval
-from gainlens.records.interventions import Interventions
+from gainlens.report.answer import answer, doubts, vetoes
 from gainlens.report.explorer import LONGEST_MAP, MAP_CELLS, MAP_PROMPTS, page_data, shown_prompts
 from gainlens.report.page import page_html, script_json
 from gainlens.report.provenance import command_of
-from gainlens.report.svg import inline_svg
-from gainlens.results.frames import TABLES, columns_of, define, run_tables, to_frame, write_tables
-from gainlens.results.parquet import token_columns
 from gainlens.results.reading import read_run
-from gainlens.runs.writing import write_run
 
 SVG = (
-    '<?xml version="1.0"?><!DOCTYPE svg><svg xmlns="http://www.w3.org/2000/svg" '
-    'xmlns:xlink="http://www.w3.org/1999/xlink" width="10pt" height="5pt" viewBox="0 0 10 5">'
-    "<title>file name</title><metadata>x</metadata><defs><style>*{color:red}</style>"
-    '<clipPath id="p"><rect/></clipPath><path id="m" d="M 0 0"/></defs>'
-    '<g id="figure_1" clip-path="url(#p)"><use xlink:href="#m" style="fill: url(#p)"/>'
-    "<text style=\"font-family: 'DejaVu Sans'\">&lt;b&gt; &amp;</text></g></svg>"
+    '<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 10 5">'
+    "<text style=\"fill: #222222; font-family: 'DejaVu Sans'\">&lt;b&gt; &amp;</text></svg>"
 )
 FIGURES = {"gain_curve": SVG, "headline": SVG, "own_figure": SVG}
 
@@ -85,30 +81,35 @@ def elements(page) -> Elements:
 
 
 def data_behind(run: Comparison) -> dict:
-    return page_data(run, dict.fromkeys(run.captures, "#000000"), explored_of(run))
+    return page_data(run, dict.fromkeys(run.captures, ("#000000", "#ffffff")), explored_of(run))
 
 
 def data_of(page: str) -> dict:
     return json.loads(re.search(r'id="page-data">(.*?)</script>', page, re.S)[1])
 
 
-def test_the_page_leads_with_the_verdict_and_its_trust(run, page):
+def test_the_page_leads_with_the_answer(run, page):
     body = page[page.index("<body>") :]
-    order = ["Verdict</h2>", "Robust", "Figures</h2>", "Explore</h2>", "Tables</h2>",
-             "Method and provenance</h2>", "Definitions</h2>"]  # fmt: skip
+    folded = ("why", "blocks", "figures", "tables", "method", "definitions")
+    order = ["Answer <a", 'class="answer', "figure-headline", "table-gains", 'id="maps"']
+    order += [f'<details id="{name}"' for name in folded]
     places = [body.index(word) for word in order]
     assert places == sorted(places)
     said = html.unescape(re.sub(r"<[^>]*>", "", body))
-    assert run.verdict.headline.removeprefix("CONFIRMED: ") in said
-    assert body.index("the last block&#39;s gain on ordinary") < body.index("<svg")
-    for line in (*run.verdict.reasons, *run.verdict.dissent, *run.verdict.identification.differing):
+    assert answer(run.verdict) in said
+    for line in (*doubts(run), *run.verdict.reasons, *run.verdict.dissent):
         assert line in said
     assert run.reports[0].prompts.sha256 in said
-    assert "--prompts '<b>mine</b>.txt'" in said
+
+
+def test_every_section_links_to_itself(elements):
+    sections = [f["id"] for tag, f in elements.tags if tag in ("section", "details") and "id" in f]
+    anchors = [found["href"] for found in elements.of("a") if found.get("class") == "anchor"]
+    assert anchors == [f"#{name}" for name in sections]
 
 
 def test_dissent_that_cannot_veto_is_folded_away(run, page):
-    blind = [line for line in run.verdict.dissent if line.endswith(BLIND)]
+    blind = [line for line in run.verdict.dissent if line not in vetoes(run.verdict)]
     assert blind, "the planted run has some"
     folded = re.search(
         r"<details><summary>(\d+) more after the final norm.*?</details>", page, re.S
@@ -130,7 +131,7 @@ def test_the_same_comparison_gives_the_same_bytes_and_so_do_its_files(run, page,
 def test_foreign_text_stands_as_text(run, page, elements):
     assert HOSTILE not in page
     assert "<b>mine" not in page
-    assert "<img" not in page
+    assert all(found["src"].startswith("data:") for found in elements.of("img"))
     assert len(elements.of("script")) == 4  # data, d3, Plot, ours
     assert not [tag for tag, found in elements.tags if any(name.startswith("on") for name in found)]
     texts = data_of(page)["models"][0]["maps"][0]["texts"]
@@ -158,7 +159,7 @@ def test_the_policy_allows_the_pages_own_scripts_alone(page, elements):
         value
         for _, found in elements.tags
         for name, value in found.items()
-        if name in ("src", "href", "xlink:href", "action") and not value.startswith(("#", "data:"))
+        if name in ("src", "srcset", "href", "action") and not value.startswith(("#", "data:"))
     ]
     assert outside == []
 
@@ -180,9 +181,8 @@ def test_headings_tables_and_drawings_can_be_read_aloud(elements):
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert len(elements.of("table")) == len(elements.of("caption")) >= 8
     assert all(found.get("scope") in ("col", "row") for found in elements.of("th"))
-    svgs = elements.of("svg")
-    assert len(svgs) == len(FIGURES)
-    assert all(found["role"] == "img" and found["aria-labelledby"] for found in svgs)
+    assert len(elements.of("img")) == len(FIGURES)
+    assert all(found["alt"] for found in elements.of("img"))
     assert elements.of("html")[0]["lang"] == "en"
 
 
@@ -197,9 +197,9 @@ def test_every_column_of_every_table_leads_to_its_definition(page):
 
 
 def test_tables_show_the_records_numbers(run, page):
-    table = page[page.index('id="table-gains"') : page.index('id="table-true-gain"')]
+    table = page[page.index('id="table-gains"') : page.index('id="map"')]
     for report in run.reports:
-        assert f"{report.blocks[-1].attention:+.4f}" in table
+        assert f"{report.blocks[-1].attention:+.3f}" in table
     number = page[page.index('id="table-true-gain"') : page.index('id="table-notebook"')]
     residual = run.reports[0].residual
     for value in (residual.last_gain, residual.true_last_gain, residual.final_norm_gain):
@@ -224,19 +224,7 @@ def test_tables_show_what_interventions_changed(run, page):
     assert run.verdict.components
     for found in run.verdict.components:
         assert f"{found.difference.estimate:+.4f} [" in table("components")
-    assert table("token-controls").count("no token is massive") == len(run.reports)
-    assert f"the outcome under it: {run.verdict.ablated_outcome}" in table("ablated")
-
-
-def without_interventions(run: Comparison) -> Comparison:
-    reports = tuple(replace(report, interventions=Interventions()) for report in run.reports)
-    fields = {"ablate": (), "theta": (), "sweep": 0, "controls": False}
-    return replace(
-        run,
-        reports=reports,
-        verdict=judge(reports, run.spec.rule),
-        spec=run.spec.model_copy(update=fields),
-    )
+    assert run.verdict.ablated_outcome in table("ablated")
 
 
 def test_a_run_without_interventions_has_no_empty_tables(run):
@@ -245,21 +233,23 @@ def test_a_run_without_interventions_has_no_empty_tables(run):
         assert f'id="table-{name}"' not in page
 
 
-def test_a_figure_may_stand_beside_another():
-    one, other = (inline_svg(SVG, name, "A title", "Says <this>") for name in ("one", "other"))
-    ids = [set(re.findall(r' id="([^"]+)"', svg)) for svg in (one, other)]
-    assert len(ids[0]) == 5
-    assert not ids[0] & ids[1]
-    assert 'href="#one-m"' in one
-    assert one.count("url(#one-p)") == 2
-    assert "&lt;b&gt; &amp;" in one
-    assert '<desc id="one-desc">Says &lt;this&gt;</desc>' in one
-    for gone in ("<style", "metadata", "file name", "DOCTYPE", " width="):
-        assert gone not in one
+def test_a_figure_is_an_image_for_light_and_for_dark_paper(page):
+    sources = re.findall(r'src(?:set)?="data:image/svg\+xml;base64,([^"]+)"', page)
+    drawn = [base64.b64decode(source).decode() for source in sources]
+    assert sum("#222222" in svg for svg in drawn) == len(FIGURES)
+    assert sum("#e6e8ea" in svg for svg in drawn) == len(FIGURES)
+    assert all("Verdana" in svg for svg in drawn)
+
+
+def test_a_figure_that_is_no_svg_is_refused(run):
     with pytest.raises(ValueError, match="'x' is no SVG"):
-        inline_svg("<p>", "x", "", "")
-    with pytest.raises(ValueError, match="refers to 'https://a' outside of itself"):
-        inline_svg(SVG.replace("#m", "https://a"), "x", "", "")
+        page_html(run, {"x": "<p>"}, explored_of(run))
+
+
+def test_a_phone_gets_the_narrow_drawing(run):
+    page = page_html(run, {"headline": SVG, "headline_narrow": SVG}, explored_of(run))
+    assert page.count("max-width: 640px) and (prefers-color-scheme: dark)") == 1
+    assert 'id="figure-headline_narrow"' not in page
 
 
 def unpack(packed: list) -> np.ndarray:
@@ -308,9 +298,9 @@ def test_unknown_parts_are_unknown_in_the_map(run):
     capture = run.captures["alpha"]
     gram = capture.gram.copy()
     gram[8, 1, 4] = 0.0  # |x+m|^2: the shapley split has no value there
-    broken = {**run.captures, "alpha": replace(capture, gram=gram)}
     with np.errstate(divide="ignore", invalid="ignore"):
-        data = data_behind(replace(run, captures=broken))
+        tokens = decompose(replace(capture, gram=gram))
+        data = data_behind(replace(run, decompositions={**run.decompositions, "alpha": tokens}))
     values = data["models"][0]["maps"][0]["values"]
     assert np.isnan(unpack(values["attention/shapley"])).sum() == 1
     assert not np.isnan(unpack(values["attention/logmean"])).any()
@@ -344,8 +334,8 @@ def test_building_a_page_imports_neither_torch_nor_pandas():
         "import sys\nfor name in ('torch', 'transformers', 'transformer_lens', 'pandas'):\n"
         "    sys.modules[name] = None\n"
         "sys.path.insert(0, 'tests')\n"
-        "from planted_run import explored_of, planted_run\n"
-        "from gainlens.page import page_html\n"
+        "from planting.runs import explored_of, planted_run\n"
+        "from gainlens.report.page import page_html\n"
         "run = planted_run()\n"
         "print(len(page_html(run, {}, explored_of(run))) < 2e6)"
     )
@@ -369,12 +359,10 @@ FLAGS = [
 
 @pytest.mark.parametrize("flags", FLAGS)
 def test_the_command_on_the_page_asks_for_the_same_run(flags):
-    import shlex
-
     def spec_of(arguments: list[str]) -> ComparisonSpec:
         with cli.compare_command.make_context("compare", list(arguments)) as context:
             assert isinstance(context, click.Context)
-            return spec_of(context.params)
+            return flags_to_spec(context.params)
 
     spec = spec_of(flags)
     words = shlex.split(command_of(spec))
@@ -390,109 +378,3 @@ def test_a_spec_that_no_flag_can_say_has_no_command():
     assert command_of(spec.model_copy(update={"rule": Rule()})) is not None
     renamed = [PRESETS["llama"][0].model_copy(update={"label": "mine"}), *PRESETS["llama"][1:]]
     assert command_of(ComparisonSpec(name="x", models=tuple(renamed))) is None
-
-
-# ------------------------------------------------------------------------------------- frames
-
-
-def test_every_record_has_a_frame_whose_columns_are_all_defined(run):
-    report = run.reports[0]
-    capture, tokens = run.captures["alpha"], run.decompositions["alpha"]
-    gains = reduce_gains(tokens)
-    records = [
-        run, run.reports, report, report.blocks, report.cells, report.massive, report.unembed,
-        report.rope, report.residual, report.checkpoint, report.prompts, report.halves_control,
-        run.verdict, run.test, capture, tokens, gains, run.reports[1].rope, run.captures,
-    ]  # fmt: skip
-    for record in records[:-1]:
-        frame = to_frame(record)
-        assert len(frame)
-        assert list(columns_of(frame)["column"]) == list(frame.columns)
-    with pytest.raises(ValueError, match="to_frame takes a record"):
-        to_frame(records[-1])
-    with pytest.raises(ValueError, match="'nonesuch' is no column"):
-        define("nonesuch")
-
-
-def test_frames_hold_the_records_numbers(run):
-    capture, tokens = run.captures["alpha"], run.decompositions["alpha"]
-    frame = to_frame(tokens)
-    pivot = frame.pivot_table(index="layer", columns=["prompt", "position"], values="log_gain")
-    np.testing.assert_array_equal(pivot.to_numpy(), tokens.log_gain)
-    last = frame[frame["layer"] == 2]
-    np.testing.assert_array_equal(last["final_norm"], tokens.final_norm)
-    assert frame[frame["layer"] < 2]["final_norm"].isna().all()
-    assert set(frame["class"]) == {"bos", "massive", "ordinary"}
-    np.testing.assert_array_equal(to_frame(capture)["am"], capture.column("am").ravel())
-    models = to_frame(run)
-    assert list(models["model"]) == [report.checkpoint.name for report in run.reports]
-    short = run.reports[0]
-    assert models["log_gain"][0] == pytest.approx(short.blocks[-1].log_gain)
-    assert models["notebook_final_norm"][0] == short.residual.final_norm
-    assert "final_norm" not in models  # a gain in nats, by the glossary
-    assert models["last_gain"][0] == short.residual.last_gain
-    assert to_frame(Interval(1.0, 0.5, 1.5, 9, 0.95, "m"))["high"][0] == 1.5
-
-
-def test_an_intervention_is_a_row_with_before_and_after(run):
-    (short, *_) = run.reports
-    frame = to_frame(short.interventions.sweep)
-    effect = short.interventions.sweep[1]
-    row = frame.iloc[1]
-    assert (row["site"], row["how"]) == (effect.site, "zero")
-    assert row["log_gain_after"] - row["log_gain_before"] == pytest.approx(row["delta_log_gain"])
-    assert row["delta_loss"] == effect.change.delta_loss.estimate
-    assert (row["behaviour_before"], row["behaviour_after"]) == ("EXPANDS", "CONTRACTS")
-    doses = to_frame(short.interventions.theta_dose)
-    assert doses["theta"].tolist() == [1e4, 5e5]
-    assert doses["own"].tolist() == [True, False]
-
-
-def test_a_frame_has_the_same_columns_whatever_is_unknown(run):
-    with_scaling, without = (to_frame(report.rope) for report in run.reports[:2])
-    assert list(with_scaling.columns) == list(without.columns)
-    assert "rope_scaling" not in without
-    assert "text" in to_frame(run.captures["alpha"])
-
-
-def test_tables_are_written_whole_and_every_column_is_in_the_glossary(run, tmp_path):
-    written = write_tables(tmp_path, run)
-    names = [
-        "models.csv", "layers.csv", "cells.csv", "sweep.csv", "theta_dose.csv", "controls.csv",
-        "columns.csv",
-    ]  # fmt: skip
-    assert [path.name for path in written] == names
-    glossary = pd.read_csv(tmp_path / "columns.csv")
-    for name, frame in run_tables(run).items():
-        read = pd.read_csv(tmp_path / f"{name}.csv", dtype=str)
-        assert list(read.columns) == list(frame.columns)
-        for column in frame.select_dtypes("float"):  # full precision: equal, not close
-            np.testing.assert_array_equal(read[column].astype(float), frame[column])
-        assert set(frame.columns) <= set(glossary["column"])
-    before = [path.read_bytes() for path in written]
-    assert [path.read_bytes() for path in write_tables(tmp_path, planted_run())] == before
-
-
-def test_what_this_run_has_not_is_not_left_from_the_last(run, tmp_path):
-    folder = tmp_path / "run"
-    write_run(folder, folder / "figures", run)
-    (folder / "figures" / "mine.png").write_bytes(b"")
-    assert (folder / "sweep.csv").exists()
-    write_run(folder, folder / "figures", without_interventions(run))
-    for name in ("sweep.csv", "theta_dose.csv", "controls.csv"):
-        assert not (folder / name).exists()
-    figures = {path.name for path in (folder / "figures").iterdir()}
-    assert {"headline.svg", "mine.png"} <= figures
-    assert not {"ablation_zero.svg", "theta_dose.png"} & figures
-
-
-def test_every_table_has_its_name_in_the_list(run):
-    assert tuple(run_tables(run)) == TABLES
-
-
-def test_the_token_tables_columns_are_defined_too(run, tmp_path):
-    report = run.reports[0]
-    name = report.checkpoint.name
-    columns = token_columns(name, report.prompts, run.decompositions[name], range(1))
-    assert set(columns) <= set(DEFINITIONS)
-    assert isinstance(run.captures[name], Capture)

@@ -55,10 +55,11 @@ def rescore(file: Path, out: Path | None, quiet: bool) -> None:
 @gainlens_command.command(cls=Taught, examples=[("runs/twins", "where compare wrote")])
 @click.argument("folder", type=_FOLDER)
 @click.option("--figures", metavar="DIR", type=_FOLDER, help="[default: DIR/figures]")
-@click.option("--quiet", is_flag=True, help="No tables.")
-def report(folder: Path, figures: Path | None, quiet: bool) -> None:
+@click.option("--quiet", is_flag=True, help="Only the answer's line.")
+@click.option("--verbose", is_flag=True, help="Every reason and every table behind the answer.")
+def report(folder: Path, figures: Path | None, quiet: bool, verbose: bool) -> None:
     """Draw page, tables and figures of a run again from what it measured.  No model is loaded."""
-    from gainlens.report.terminal import print_comparison
+    from gainlens.report.terminal import print_answer, print_comparison
     from gainlens.results.reading import check_run, read_run
     from gainlens.results.run_folder import run_folder
     from gainlens.runs import writing as rendering
@@ -67,8 +68,10 @@ def report(folder: Path, figures: Path | None, quiet: bool) -> None:
     with run_folder(folder):
         comparison = read_run(folder)
         written = rendering.write_run(folder, figures or folder / "figures", comparison)
-    if not quiet:
-        print_comparison(comparison, written)
+    if quiet:
+        print_answer(comparison)
+    else:
+        print_comparison(comparison, written, verbose=verbose)
 
 
 @gainlens_command.command(cls=Taught, examples=[("DIR meta-llama/Llama-3.1-70B", "side by side")])
@@ -95,7 +98,7 @@ def rerun(folder: Path, out: Path | None, quiet: bool) -> None:
     Exit status 0 where result.json is the same to the bit, date and timing aside, else 1.
     """
     from gainlens.models.quiet import chatter_silenced
-    from gainlens.report.terminal import progress
+    from gainlens.report.progress import progress
     from gainlens.results.reading import read_run
 
     models = len(read_run(folder).spec.models)

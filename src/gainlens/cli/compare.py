@@ -74,7 +74,8 @@ def _measure_and_write(
     spec: ComparisonSpec, flags: dict[str, Any], quiet: bool, elsewhere: Callable[[str], Any]
 ) -> dict[str, Any]:
     from gainlens.models.quiet import chatter_silenced
-    from gainlens.report import terminal as report
+    from gainlens.report.progress import progress
+    from gainlens.report.terminal import print_answer, print_comparison
     from gainlens.results import result_json as store
     from gainlens.results.run_folder import run_folder
     from gainlens.runs import writing as rendering
@@ -86,7 +87,7 @@ def _measure_and_write(
     with (
         run_folder(out),
         chatter_silenced(),
-        report.progress(quiet, len(spec.models)) as watch,
+        progress(quiet, len(spec.models)) as watch,
         joined(),
     ):
         from gainlens.runs.pipeline import compare
@@ -97,7 +98,9 @@ def _measure_and_write(
             watch.phase("drawing figures, writing tables")
             written = rendering.write_run(out, figures, comparison)
     if not quiet:
-        report.print_comparison(comparison, written)
+        print_comparison(comparison, written, verbose=flags["verbose"])
+    elif not flags["as_json"]:
+        print_answer(comparison)
     return store.result_json(comparison)
 
 

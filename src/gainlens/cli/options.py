@@ -66,7 +66,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--rescore", metavar="FILE", type=click.Path(path_type=Path), help="No model: what a result.json, or the notebook's own JSON, can and cannot say."),
     click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Run folder [default: runs/<preset> or runs/<short>-vs-<long>]."),
     click.option("--figures", metavar="DIR", type=click.Path(path_type=Path), help="Figure folder [default: figures for the default run, else DIR/figures]."),
-    click.option("--quiet", is_flag=True, help="No tables, no progress."),
+    click.option("--quiet", is_flag=True, help="Only the answer's line, no progress."),
+    click.option("--verbose", is_flag=True, help="Every reason and every table behind the answer."),
     click.option("--json", "as_json", is_flag=True, help="The result on standard output, nothing else."),
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gainlens.core.names import shortened
 from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
@@ -18,7 +19,6 @@ from gainlens.figures.style import (
     looks,
     name_of,
     new_figure,
-    shortened,
     styled,
     threshold,
 )

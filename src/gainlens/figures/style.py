@@ -24,6 +24,7 @@ from matplotlib.ticker import (
 )
 
 from gainlens.core.glossary import GLOSSARY
+from gainlens.core.names import shortened
 from gainlens.records.comparison import ModelReport
 
 ONE_COLUMN: Final = 3.4
@@ -124,17 +125,6 @@ def looks(reports: Sequence[ModelReport]) -> tuple[Look, ...]:
         choices = _ROLES[report.role]
         chosen.append(choices[number % len(choices)])
     return tuple(chosen)
-
-
-def shortened(name: str, width: int = 30) -> str:
-    """A name in `width` characters: without its owner, then cut in its middle, where it must be."""
-    name = " ".join(name.split())
-    if len(name) > width:
-        name = name.rstrip("/").rsplit("/", 1)[-1]
-    if len(name) <= width:
-        return name
-    head = (width - 1) * 3 // 5
-    return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
 
 
 def name_of(report: ModelReport, width: int = 30) -> str:

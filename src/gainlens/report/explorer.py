@@ -76,7 +76,7 @@ the log gain over blocks and tokens of some prompts."""
 
 
 def page_data(
-    comparison: Comparison, colours: Mapping[str, str], models: Mapping[str, Explored]
+    comparison: Comparison, colours: Mapping[str, tuple[str, str]], models: Mapping[str, Explored]
 ) -> dict[str, Any]:
     """What the page draws; colours and models, each from `explored`, by model key."""
     rule = comparison.spec.rule
@@ -93,7 +93,7 @@ def page_data(
             {
                 "key": report.checkpoint.name,
                 "role": report.role,
-                "colour": colours[report.checkpoint.name],
+                "colours": colours[report.checkpoint.name],
                 "layers": report.checkpoint.num_blocks,
             }
             | models[report.checkpoint.name]

@@ -1,32 +1,67 @@
-"""What the page's tables are made of: tables of text cells and defined columns."""
+"""The table model: columns that are defined in the glossary, and rows of text.
 
+A question gets one `Table`; the terminal and the page both show it.  The CSV files hold numbers at
+full precision, so they are made from the records (`results.frames`), under the same keys.
+"""
+
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Final
 
+from gainlens.claims.wording import plain
 from gainlens.core.glossary import DEFINITIONS
+
+NAME: Final = "model"
+"""Key of the column that holds a model's name; the terminal shortens its cells."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head, and the key of columns.DEFINITIONS that defines it."""
+    """One column: the key of its definition, its head, and the text of its cell in a row."""
 
+    key: str
+    """key of core.glossary.DEFINITIONS"""
     head: str
-    definition: str
-    numeric: bool = True
+    text: Callable[[Any], str]
+    numeric: bool
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table; the first cell of a row names it.  Cells are plain text, not yet escaped."""
+    """One question's answer in rows.  Cells are plain text: a renderer escapes them."""
 
     id: str
     title: str
     note: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str, ...], ...]
-    folded: bool = False
-    """shown on demand: long"""
 
 
-def column(definition: str, head: str | None = None, *, numeric: bool = True) -> Column:
-    """A column under its term's own label, unless another head says it better."""
-    return Column(head or DEFINITIONS[definition].label, definition, numeric)
+def word(key: str, text: Callable[[Any], str], head: str | None = None) -> Column:
+    """Return a left-aligned column under its term's label, or under `head`."""
+    return Column(key, head or DEFINITIONS[key].label, text, numeric=False)
+
+
+def number(key: str, text: Callable[[Any], str], head: str | None = None) -> Column:
+    """Return a right-aligned column under its term's label, or under `head`."""
+    return Column(key, head or DEFINITIONS[key].label, text, numeric=True)
+
+
+def fill(
+    id: str, title: str, note: str, columns: Iterable[Column], records: Iterable[Any]
+) -> Table:
+    """Return the table that has one row per record."""
+    columns = tuple(columns)
+    rows = tuple(tuple(column.text(record) for column in columns) for record in records)
+    return Table(id, title, note, columns, rows)
+
+
+def attribute(name: str, form: str) -> Callable[[Any], str]:
+    """Return a formatter of the attribute at a dotted path."""
+
+    def text(record: Any) -> str:
+        for part in name.split("."):
+            record = getattr(record, part)
+        return plain(record, form)
+
+    return text

@@ -1,271 +1,158 @@
-"""Records -> the terminal: progress, the verdict with its doubts, and the tables behind it."""
+"""Print a comparison: the answer, one table, the doubts, the paths, and the answer again.
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+The width is that of the terminal, or COLUMNS, or 100 columns in a pipe.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from textwrap import shorten
+from typing import Final
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.markup import escape
-from rich.panel import Panel
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.table import Table as RichTable
 
-from gainlens.claims.cells import BLIND, primary_cell
-from gainlens.claims.wording import component_label, nats, ratio
+from gainlens.core.names import shortened_apart
 from gainlens.notebook.rescore_tables import tables as rescore_tables
 from gainlens.notebook.rescoring import Rescore
-from gainlens.notebook.table import TABLE_HEADER, comparison_rows, row_cells
 from gainlens.records.comparison import Comparison
-from gainlens.records.interventions import Change
-from gainlens.records.verdict import Effect
+from gainlens.report.answer import answer, difference, doubts
+from gainlens.report.table import NAME, Table
+from gainlens.report.tables import last_block, supporting
 
-_COLOURS = {
+_COLOURS: Final = {
     "CONFIRMED": "green",
     "REJECTED": "red",
-    "UNEXPECTED": "yellow",
+    "UNEXPECTED": "red",
     "INVERTED": "red",
-    "UNDETERMINED": "white",
 }
-_DISSENT_SHOWN = 6
-"""The rest is in result.json and in the figure verdict_forest."""
-_CHANGES_SHOWN = 16
-_PIPE_WIDTH = 120
-
-
-class ProgressWatch:
-    """Progress of a comparison on standard error; silent where that is no terminal."""
-
-    def __init__(self, progress: Progress, models: int, quiet: bool) -> None:
-        self._progress = progress
-        self._quiet = quiet
-        self._models = progress.add_task("models", total=models)
-        self._prompts = progress.add_task("prompts", total=None, visible=False)
-
-    @contextmanager
-    def model(self, name: str, prompts: int) -> Generator[None]:
-        """Show the model at work."""
-        self._progress.update(self._models, description=escape(name))
-        self._progress.reset(self._prompts, total=prompts, visible=True)
-        yield
-        self._progress.advance(self._models)
-        self._progress.update(self._prompts, visible=False)
-
-    def advance(self, prompts: int) -> None:
-        """So many prompts more are done."""
-        self._progress.advance(self._prompts, prompts)
-
-    def tell(self, sentence: str) -> None:
-        """A line that stays, also where standard error is no terminal."""
-        if not self._quiet:
-            self._progress.console.print(escape(sentence), highlight=False, soft_wrap=True)
-
-    def phase(self, name: str) -> None:
-        """What happens after the last model."""
-        self._progress.update(self._models, description=name)
-
-
-@contextmanager
-def progress(quiet: bool, models: int) -> Generator[ProgressWatch]:
-    """Progress bars with the time left, on standard error, only where it is a terminal."""
-    console = Console(stderr=True)
-    bars = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    )
-    with bars:
-        yield ProgressWatch(bars, models, quiet)
+_PIPE_WIDTH: Final = 100
+_GAP: Final = 2
+"""Columns between two cells."""
+_NAME: Final = 12
+"""Least width of a model's name; a table that is still too wide wraps its words."""
 
 
 def console_of() -> Console:
-    """Standard output; 110 columns where it is no terminal, so that a log keeps its tables."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+    """Return standard output, as wide as the terminal or COLUMNS, or 100 columns in a pipe."""
+    console = Console(highlight=False)
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
+    return Console(highlight=False, width=_PIPE_WIDTH)
 
 
-def print_comparison(comparison: Comparison, written: Sequence[Path]) -> None:
-    """The verdict first, then the tables it rests on, then where everything is."""
+def print_answer(comparison: Comparison, console: Console | None = None) -> None:
+    """Print the answer's line alone."""
+    colour = _COLOURS.get(comparison.verdict.outcome, "yellow")
+    text = f"[bold {colour}]{escape(answer(comparison.verdict))}[/]"
+    (console or console_of()).print(text, soft_wrap=console is None)
+
+
+def print_comparison(
+    comparison: Comparison, written: Sequence[Path], *, verbose: bool = False
+) -> None:
+    """Print the answer with what it rests on; `verbose` adds every reason and every table."""
     console = console_of()
+    print_answer(comparison, console)
+    console.print()
+    _print_table(console, last_block(comparison))
+    console.print(_line(difference(comparison.verdict), console.width))
+    console.print()
+    if verbose:
+        _print_everything(console, comparison)
+    else:
+        lines = doubts(comparison)
+        console.print("[bold]Doubts[/]")
+        for line in lines:
+            console.print(f"  {_line(line, console.width - 2)}")
+    _print_paths(console, comparison, written)
+    print_answer(comparison, console)
+
+
+def _line(sentence: str, width: int) -> str:
+    """Return the sentence in one line of the console, cut at a word if it is too long."""
+    return escape(shorten(sentence, width, placeholder=" …"))
+
+
+def _print_everything(console: Console, comparison: Comparison) -> None:
     verdict = comparison.verdict
+    _print_sentences(console, "Doubts", doubts(comparison))
+    _print_sentences(console, "Why", verdict.reasons)
+    _print_sentences(console, "Other ways of measuring", verdict.dissent)
+    _print_sentences(console, "Undecided", verdict.undecided)
+    _print_sentences(console, "Attribution", [verdict.attribution_note])
+    for table in supporting(comparison):
+        _print_table(console, table)
+        console.print()
+
+
+def _print_sentences(console: Console, title: str, sentences: Iterable[str]) -> None:
+    lines = [line for line in sentences if line]
+    if lines:
+        console.print(f"[bold]{title}[/]")
+        for line in lines:
+            console.print(f"  - {escape(line)}")
+        console.print()
+
+
+def _print_paths(console: Console, comparison: Comparison, written: Sequence[Path]) -> None:
+    """Print the page and the folders, without wrapping: a path can then be copied whole."""
+    page = [path for path in written if path.suffix == ".html"]
+    folders = dict.fromkeys(str(path.parent) for path in written)
+    console.print()
     console.print(
-        Panel(
-            escape(verdict.headline),
-            title=f"{verdict.outcome}{'' if verdict.robust else ', not robust'}",
-            border_style=_COLOURS[verdict.outcome],
-        )
+        f"Measured in {comparison.seconds:.1f} s; --verbose shows every number behind it."
     )
-    console.print(_gain_table(comparison))
-    for table in _intervention_tables(comparison):
-        console.print(table)
-    console.print(_notebook_table(comparison))
-    console.print(_doubts(comparison))
-    if verdict.attribution:
-        console.print(_attribution_table(verdict.attribution))
-    console.print(_sentences("Why", verdict.reasons))
-    if verdict.attribution_note:
-        console.print(f"Attribution: {escape(verdict.attribution_note)}", highlight=False)
-    folders = sorted({str(path.parent) for path in written})
-    where = escape(", ".join(folders))
-    console.print(f"Measured in {comparison.seconds:.1f} s, written to {where}")
+    for title, paths in (("Page", map(str, page)), ("Files", [", ".join(folders)])):
+        for path in paths:
+            console.print(f"{title:<6}{escape(path)}", soft_wrap=True)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="left" if number == 0 else "right")
-    return table
-
-
-def _gain_table(comparison: Comparison) -> Table:
-    """The last block of every model: gain with interval, parts, and the notebook's number."""
-    rule = comparison.spec.rule
-    table = _table(
-        f"Last block, {rule.reduction} over {rule.token_class} tokens, "
-        f"{rule.confidence:.0%} over prompts; parts in nats ({rule.split})",
-        "model", "role", "gain", "", "attention", "MLP", "notebook's last_gain = block x norm",
-    )  # fmt: skip
-    for report in comparison.reports:
-        last, residual = report.blocks[-1], report.residual
-        table.add_row(
-            escape(report.checkpoint.name),
-            report.role,
-            ratio(primary_cell(report.cells, rule).log_gain),
-            report.behaviour or "unknown",
-            f"{last.attention:+.3f}",
-            f"{last.mlp:+.3f}",
-            f"{residual.last_gain:.3f} = {residual.true_last_gain:.3f} x "
-            f"{residual.final_norm_gain:.3f}",
-        )
-    return table
-
-
-def _intervention_tables(comparison: Comparison) -> list[Table]:
-    """The last block before and after each intervention, one table a kind."""
-    models = [(report.checkpoint.name, report.interventions) for report in comparison.reports]
-    asked = " and ".join(f"{one.site}={one.how}" for one in comparison.spec.ablate)
-    kinds: list[tuple[str, str, list[tuple[str, str, Change]]]] = [
-        (
-            f"Under {asked}: {comparison.verdict.ablated_outcome}",
-            "",
-            [(name, "", done.ablated.change) for name, done in models if done.ablated],
-        ),
-        (
-            "Components of the last blocks ablated in turn",
-            "component",
-            [
-                (name, f"{component_label(e.site)}, {e.how}", e.change)
-                for name, done in models
-                for e in done.sweep
-            ],
-        ),
-        (
-            "Massive activations and BOS",
-            "control",
-            [
-                (name, found.name, found.change)
-                for name, done in models
-                for found in done.controls
-                if found.change
-            ],
-        ),
-        (
-            "The same weights under another theta",
-            "theta",
-            [
-                (name, f"{dose.theta:,.0f}", dose.change)
-                for name, done in models
-                for dose in done.theta_dose
-                if not dose.own
-            ],
-        ),
+def rich_table(table: Table, width: int) -> RichTable:
+    """Return the table for rich: numbers never wrap, and names are cut so that they stay apart."""
+    made = RichTable(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), collapse_padding=True)
+    columns = [list(cells) for cells in zip(*table.rows, strict=True)] or [
+        [] for _ in table.columns
     ]
-    return [_changes(title, column, rows) for title, column, rows in kinds if rows]
-
-
-def _changes(title: str, column: str, rows: Sequence[tuple[str, str, Change]]) -> Table:
-    table = _table(title, "model", column, "gain after", "", "log gain, nats", "loss, nats a token")
-    shown = rows[:_CHANGES_SHOWN]
-    for model, what, change in shown:
-        table.add_row(
-            escape(model),
-            escape(what),
-            ratio(change.after.log_gain),
-            change.after.behaviour or "unknown",
-            nats(change.delta_log_gain),
-            f"{change.delta_loss.estimate:+.3f}",
+    widths = [
+        max(len(line) for line in (column.head, *cells))
+        for column, cells in zip(table.columns, columns, strict=True)
+    ]
+    for place, column in enumerate(table.columns):
+        if column.key == NAME:
+            room = width - sum(widths) + widths[place] - _GAP * (len(widths) - 1)
+            columns[place] = shortened_apart(columns[place], max(room, _NAME))
+        made.add_column(
+            escape(column.head),
+            justify="right" if column.numeric else "left",
+            no_wrap=column.numeric or column.key == NAME,
         )
-    if len(rows) > len(shown):
-        table.add_row(f"and {len(rows) - len(shown)} more in sweep.csv and report.html")
-    return table
+    for row in zip(*columns, strict=True):
+        made.add_row(*map(escape, row))
+    return made
 
 
-def _notebook_table(comparison: Comparison) -> Table:
-    test = comparison.test
-    table = _table(
-        f"The notebook's table and its rule: {test.verdict} (theta ratio {test.theta_ratio:.1f}, "
-        f"gain ratio {test.gain_ratio:.2f}, W_U ratio {test.wu_ratio:.2f})",
-        *TABLE_HEADER,
-    )
-    for row in comparison_rows(comparison.spec, comparison.reports):
-        table.add_row(*(escape(cell) for cell in row_cells(row)))
-    return table
-
-
-def _doubts(comparison: Comparison) -> Group:
-    verdict = comparison.verdict
-    blind = [line for line in verdict.dissent if line.endswith(BLIND)]
-    vetoes = verdict.dissent[: len(verdict.dissent) - len(blind)]  # the blind come last
-    shown = [*vetoes[:_DISSENT_SHOWN]]
-    if len(vetoes) > _DISSENT_SHOWN:
-        shown.append(f"and {len(vetoes) - _DISSENT_SHOWN} more in result.json")
-    if blind:
-        shown.append(f"{len(blind)} cells after the final norm, blind to the last block: no veto")
-    identification = verdict.identification
-    confounds = "; ".join(identification.differing) or "nothing but theta and context differs"
-    return Group(
-        _sentences("Dissent", shown or ["none"]),
-        f"Identification: {'CONTROLLED' if identification.controlled else 'CONFOUNDED'}: "
-        f"{escape(confounds)}",
-    )
-
-
-def _attribution_table(effects: Sequence[Effect]) -> Table:
-    table = _table("Effect on the last block's log gain, nats", "factor", "effect", "over", "at")
-    for effect in effects:
-        interval = effect.log_gain
-        table.add_row(
-            effect.factor,
-            f"{interval.estimate:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]",
-            f"{interval.n} {effect.unit}",
-            effect.at,
-        )
-    return table
-
-
-def _sentences(title: str, sentences: Sequence[str]) -> Group:
-    return Group(f"[bold]{title}[/bold]", *(f"  - {escape(line)}" for line in sentences))
+def _print_table(console: Console, table: Table) -> None:
+    console.print(f"[bold]{escape(table.title)}[/]: {escape(table.note)}")
+    console.print(rich_table(table, console.width))
 
 
 def print_rescore(score: Rescore, path: Path) -> None:
-    """What an old result can and cannot say, as tables."""
+    """Print what an old result can and cannot say, as tables."""
     console = console_of()
     for content in rescore_tables(score):
-        table = _table(escape(content.title), "", "value", "what it means")
-        table.columns[1].justify = table.columns[2].justify = "left"
+        table = RichTable(
+            title=escape(content.title),
+            title_justify="left",
+            title_style="bold",
+            box=None,
+            pad_edge=False,
+        )
+        for head in ("", "value", "what it means"):
+            table.add_column(head)
         for row in content.rows:
             table.add_row(escape(row.label), escape(row.value), escape(row.explanation))
         console.print(table)
         console.print()
-    console.print(f"Written to {escape(str(path))}")
+    console.print(f"Written to {escape(str(path))}", soft_wrap=True)

@@ -14,8 +14,9 @@ from gainlens import figures
 from gainlens.claims.training_table import shipped_curves
 from gainlens.notebook.published import REFERENCE_ROWS
 from gainlens.records.comparison import Comparison, ModelReport
+from gainlens.report.captions import FIGURES
 from gainlens.report.explorer import Explored, explored
-from gainlens.report.page import FIGURES, PAGE, page_html
+from gainlens.report.page import PAGE, page_html
 from gainlens.results.files import write_json
 from gainlens.results.frames import TABLES, write_tables
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads

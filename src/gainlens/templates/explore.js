@@ -1,18 +1,21 @@
-// Draws what page/drawn.py computed: every model's blocks, and maps of blocks by tokens.
+// Draws what report/explorer.py computed: every model's blocks, and maps of blocks by tokens.
 // d3 and Plot are in the page before this file.  Text reaches the page as text nodes only.
 (() => {
   "use strict";
   const data = JSON.parse(document.getElementById("page-data").textContent);
   const find = (selector) => document.querySelector(selector);
-  const PARTS = [["attention", "#e69f00"], ["mlp", "#5b3f8c"]];
+  const dark = matchMedia("screen and (prefers-color-scheme: dark)");
+  const PARTS = [["attention", "#e69f00", "#e69f00"], ["mlp", "#5b3f8c", "#a98de0"]];
+  const themed = (light, night) => (dark.matches ? night : light);
   const CLASSES = { b: "bos", m: "massive", o: "ordinary" };
   const names = Object.fromEntries(Object.values(data.choices).flat());
   const state = {
-    ...data.rule, model: "all", prompt: data.models[0].maps[0].prompt, part: "log_gain", first: "0",
+    ...data.rule, curve_class: data.rule.class, curve_split: data.rule.split, first: "0",
+    model: data.models[0].key, prompt: data.models[0].maps[0].prompt, part: "log_gain",
     layer: null, position: null,
   };
-  const INK = "#1c1f23";
-  const look = { color: INK, background: "transparent", fontSize: "12px", overflow: "visible" };
+  const INK = "currentColor";
+  const look = { color: "var(--ink)", background: "transparent", fontSize: "12px", overflow: "visible" };
 
   function element(tag, attributes = {}, ...children) {
     const made = document.createElement(tag);
@@ -35,9 +38,9 @@
 
   // ---------------------------------------------------------------- every block
   function rows(model) {
-    const curve = model.curves[`${state.class}/${state.reduction}`];
+    const curve = model.curves[`${state.curve_class}/${state.reduction}`];
     if (!curve) return null;
-    const [attention, mlp] = curve.parts[state.split];
+    const [attention, mlp] = curve.parts[state.curve_split];
     return curve.gain.map((gain, layer) => ({
       layer, gain, low: curve.low[layer], high: curve.high[layer],
       attention: attention[layer], mlp: mlp[layer], n: curve.n,
@@ -62,14 +65,14 @@
 
   function curve(model, found, domain, width) {
     const bars = found.flatMap((row) =>
-      PARTS.map(([part, colour]) => ({ layer: row.layer, value: row[part], colour })));
+      PARTS.map(([part, ...colours]) => ({ layer: row.layer, value: row[part], colour: themed(...colours) })));
     const every = Math.ceil(found.length / 12);
     return Plot.plot({
       width, height: 236, marginTop: 28, marginLeft: 50, marginBottom: 36, style: look,
       ariaLabel: `Log gain of every block of ${model.key}`,
       ariaDescription: found.map((row) => `block ${row.layer} ${signed(row.gain)}`).join(", "),
       x: {
-        type: "band", domain: found.map((row) => row.layer), label: "layer (block index)",
+        type: "band", domain: found.map((row) => row.layer), label: "block",
         labelAnchor: "center", labelArrow: "none",
         ticks: found.map((row) => row.layer).filter((layer) => layer % every === 0),
       },
@@ -79,28 +82,28 @@
         Plot.ruleY([0], { stroke: INK }),
         Plot.ruleX(found.filter((row) => row.low !== null),
           { x: "layer", y1: "low", y2: "high", stroke: INK, strokeWidth: 2 }),
-        Plot.dot(found, { x: "layer", y: "gain", r: 4, fill: model.colour, stroke: "white" }),
+        Plot.dot(found, { x: "layer", y: "gain", r: 4, fill: themed(...model.colours), stroke: "var(--paper)" }),
         Plot.tip(found, Plot.pointerX({ x: "layer", y: "gain", title: said, fontSize: 12, lineWidth: 30 })),
       ],
     });
   }
 
   function drawCurves() {
-    const boxes = data.models.map(() => element("div", { class: "drawing" }));
+    const boxes = data.models.map(() => element("div"));
     find("#curves").replaceChildren(...data.models.map((model, index) =>
       element("div", {}, element("h4", {}, `${model.key} (${model.role})`), boxes[index])));
     const found = data.models.map(rows);
     const domain = extent(found.filter((each) => each));
     boxes.forEach((box, index) => box.append(found[index]
       ? curve(data.models[index], found[index], domain, Math.max(240, box.clientWidth))
-      : element("p", {}, `No ${names[state.class]} here.`)));
+      : element("p", {}, `No ${names[state.curve_class]} here.`)));
   }
 
   function drawLegend() {
-    for (const [part, colour] of PARTS) {
-      const swatch = element("span", { class: "swatch", style: `background:${colour}` });
-      find("#curve-legend").append(element("span", {}, swatch, names[part]));
-    }
+    find("#curve-legend").replaceChildren(...PARTS.map(([part, ...colours]) => {
+      const swatch = element("span", { class: "swatch", style: `background:${themed(...colours)}` });
+      return element("span", {}, swatch, names[part]);
+    }));
     find("#curve-legend").append(element("span", {},
       `dot and line: log gain and its simultaneous ${d3.format(".0%")(data.confidence)} interval`));
   }
@@ -144,15 +147,15 @@
   function drawMap(model, map, colour, place) {
     const [tokens, layers] = [map.texts.length, model.layers];
     const box = element("div", {
-      class: "scroll drawing", tabindex: "0", role: "application",
+      class: "map", tabindex: "0", role: "application",
       "aria-label": `Map of ${model.key}: ${layers} blocks by ${tokens} tokens. ` +
         "Arrow keys choose a cell, which is read out.",
     });
     const title = element("p", { class: "prompt-title" });
     const text = element("p", { class: "prompt-text" });
     place.append(box, title, text);
-    const cell = Math.min(26, Math.max(5, (box.clientWidth - 70) / tokens));
-    const high = Math.min(22, Math.max(7, 330 / layers));
+    const cell = Math.min(26, Math.max(2, (box.clientWidth - 70) / tokens));  // a longer prompt scrolls
+    const high = Math.min(20, Math.max(6, 260 / layers));
     const values = unpack(map.values[key(state.part)]);
     const massive = [...map.classes].flatMap((c, position) => (c === "m" ? [position] : []));
     const plot = Plot.plot({
@@ -161,7 +164,7 @@
       ariaLabel: `${names[state.part]} of ${model.key} by block and token`,
       x: { domain: [-0.5, tokens - 0.5], label: "position (token index)", labelArrow: "none", tickFormat: "d" },
       y: {
-        domain: [-0.5, layers - 0.5], label: "layer (block index)", labelArrow: "none", tickFormat: "d",
+        domain: [-0.5, layers - 0.5], label: "block", labelArrow: "none", tickFormat: "d",
         ticks: d3.range(0, layers, Math.ceil(layers / 10)),
       },
       color: colour,
@@ -172,7 +175,7 @@
         }),
         Plot.rect(outside(map), {
           x1: (run) => run[0] - 0.5, x2: (run) => run[1] + 0.5, y1: -0.5, y2: layers - 0.5,
-          fill: "white", fillOpacity: 0.72, inset: -0.5,
+          fill: "var(--paper)", fillOpacity: 0.72, inset: -0.5,
         }),
         Plot.text(massive, { x: (d) => d, y: layers - 0.5, dy: -6, text: () => "▼", fontSize: 9 }),
         Plot.tip(d3.range(values.length), Plot.pointer({
@@ -220,19 +223,6 @@
     return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
   }
 
-  // What report.css's filter makes of a colour on a dark screen.  The map is filtered whole; text is
-  // not, so that its ink can be chosen for contrast.
-  const dark = matchMedia("screen and (prefers-color-scheme: dark)");
-  function onScreen(colour) {
-    if (!dark.matches) return colour;
-    const { r, g, b } = d3.rgb(colour);
-    const [red, green, blue] = [r, g, b].map((value) => 0.92 * 255 - 0.84 * value);
-    const mixed = [[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]]
-      .map((row) => row[0] * red + row[1] * green + row[2] * blue)
-      .map((value) => Math.min(255, Math.max(0, Math.round(value))));
-    return d3.rgb(...mixed).formatHex();
-  }
-
   // The prompt's text, a span a token, coloured by one block.
   function paint(title, place, map, colour, layer, chosen) {
     const tokens = map.texts.length;
@@ -247,7 +237,7 @@
     const more = map.tokens > tokens ? ` The first ${tokens} of ${map.tokens} tokens.` : "";
     title.textContent = `The prompt's tokens, coloured by block ${layer}.${more}`;
     place.replaceChildren(...map.texts.map((text, position) => {
-      const back = onScreen(scale.apply(values[layer * tokens + position]) ?? "#ffffff");
+      const back = scale.apply(values[layer * tokens + position]) ?? themed("#ffffff", "#14171a");
       const ink = luminance(back) < 0.179 ? "#ffffff" : "#000000";  // either has 4.5 : 1 or more
       const inside = state.class === "all" || CLASSES[map.classes[position]] === state.class;
       const span = element("span", { style: `background:${back};color:${ink}` }, text);
@@ -267,11 +257,16 @@
       .filter((value) => !Number.isNaN(value)).map(Math.abs).sort(d3.ascending);
     const most = d3.quantileSorted(sizes, 0.99) || 1;  // the colour saturates at the last percent
     const label = `${names[state.part]} (nats, square-root scale): red expands, blue contracts`;
+    const colours = ["#7cc4ff", "#2f6ea3", "#22272c", "#a34a2f", "#ffa47c"];
     const colour = {
-      type: "diverging-sqrt", scheme: "RdBu", reverse: true, clamp: true, domain: [-most, most], label,
+      type: "diverging-sqrt", clamp: true, domain: [-most, most],
+      interpolate: themed((share) => d3.interpolateRdBu(1 - share), d3.interpolateRgbBasis(colours)),
     };
-    find("#map-legend").replaceChildren(
-      Plot.legend({ color: colour, width: Math.min(360, place.clientWidth), tickFormat: (value) => (value ? d3.format("+.2~f")(value) : "0"), ticks: 5, style: look }));
+    const scale = Plot.legend({
+      color: colour, width: Math.min(360, place.clientWidth), ticks: 5, style: look,
+      tickFormat: (value) => (value ? d3.format("+.2~f")(value) : "0"),
+    });
+    find("#map-legend").replaceChildren(element("p", {}, label), scale);
     for (const [model, map] of shown) {
       place.append(element("h4", {}, `${model.key} (${model.role})`));
       if (map) drawMap(model, map, colour, place);
@@ -279,19 +274,48 @@
     }
   }
 
-  for (const name of ["class", "reduction", "split"])
-    fill(name, data.choices[name], () => { drawCurves(); drawMaps(); });
+  for (const name of ["class", "split"]) fill(name, data.choices[name], drawMaps);
+  for (const [name, choices] of [["curve_class", "class"], ["reduction", "reduction"], ["curve_split", "split"]])
+    fill(name, data.choices[choices], drawCurves);
   fill("first", [["0", "all"], ["1", "all but the first"]], drawCurves);
-  fill("model", [["all", "all, one below the other"], ...data.models.map((m) => [m.key, m.key])], drawMaps);
+  fill("model", [...data.models.map((m) => [m.key, m.key]), ["all", "all, one below the other"]], drawMaps);
   fill("prompt", data.models[0].maps.map((map) => [map.prompt, map.prompt]), drawMaps);
   fill("part", data.choices.part, drawMaps);
-  drawLegend();
-  dark.addEventListener("change", drawMaps);
-  let width = 0;
+  function drawAll() {
+    drawLegend();
+    if (find("#blocks").open) drawCurves();
+    drawMaps();
+  }
+  drawAll();
+  dark.addEventListener("change", drawAll);
+  find("#blocks").addEventListener("toggle", drawCurves);
+  let width = find("#maps").clientWidth;
   new ResizeObserver(() => {
     if (find("#maps").clientWidth === width) return;
     width = find("#maps").clientWidth;
-    drawCurves();
-    drawMaps();
+    drawAll();
   }).observe(find("#maps"));
+
+  // ---------------------------------------------------------------- links, print, copying
+  function unfold(node) {
+    for (let at = node; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+  }
+  function follow() {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (target) { unfold(target); target.scrollIntoView(); }
+  }
+  addEventListener("hashchange", follow);
+  follow();
+  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(unfold));
+  const button = find("#copy");
+  button?.addEventListener("click", async () => {
+    const code = find(`#${button.dataset.copies}`);
+    getSelection().selectAllChildren(code);  // if the clipboard is refused, the text is selected
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Press Ctrl+C";
+    }
+  });
 })();

@@ -1,0 +1,34 @@
+"""Shorten names so that they fit a width and stay apart."""
+
+from collections.abc import Sequence
+
+
+def shortened(name: str, width: int = 30) -> str:
+    """Return a name in at most `width` characters: first without its owner, then cut inside."""
+    name = " ".join(name.split())
+    if len(name) > width:
+        name = name.rstrip("/").rsplit("/", 1)[-1]
+    return name if len(name) <= width else _cut(name, width, (width - 1) * 3 // 5)
+
+
+def shortened_apart(names: Sequence[str], width: int) -> list[str]:
+    """Return the names in at most `width` characters, cut in the middle and still distinct.
+
+    All names are cut at the same distance from their start, at the one nearest to three fifths that
+    keeps them distinct.  If none does, a number replaces the end of every name that repeats.
+    """
+    preferred = (width - 1) * 3 // 5
+    whole = [shortened(name, max(map(len, names), default=0)) for name in names]
+    for head in sorted(range(1, width - 1), key=lambda head: abs(head - preferred)):
+        cut = [_cut(name, width, head) for name in whole]
+        if len(set(cut)) == len(set(names)):
+            return cut
+    return [
+        f"{_cut(name, width - 3, preferred)}~{sorted(set(names)).index(name) + 1}" for name in whole
+    ]
+
+
+def _cut(name: str, width: int, head: int) -> str:
+    if len(name) <= width:
+        return name
+    return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"

@@ -1,0 +1,65 @@
+"""Show the progress of a comparison on standard error."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+class ProgressWatch:
+    """Progress bars of a comparison; `tell` prints lines that stay."""
+
+    def __init__(self, progress: Progress, models: int, quiet: bool) -> None:
+        self._progress = progress
+        self._quiet = quiet
+        self._models = progress.add_task("models", total=models)
+        self._prompts = progress.add_task("prompts", total=None, visible=False)
+
+    @contextmanager
+    def model(self, name: str, prompts: int) -> Generator[None]:
+        """Show the model that is being measured, and count it as done at the end."""
+        self._progress.update(self._models, description=escape(name))
+        self._progress.reset(self._prompts, total=prompts, visible=True)
+        yield
+        self._progress.advance(self._models)
+        self._progress.update(self._prompts, visible=False)
+
+    def advance(self, prompts: int) -> None:
+        """Count this many more prompts as done."""
+        self._progress.advance(self._prompts, prompts)
+
+    def tell(self, sentence: str) -> None:
+        """Print a line that stays, even if standard error is no terminal."""
+        if not self._quiet:
+            self._progress.console.print(escape(sentence), highlight=False, soft_wrap=True)
+
+    def phase(self, name: str) -> None:
+        """Name what happens after the last model."""
+        self._progress.update(self._models, description=name)
+
+
+@contextmanager
+def progress(quiet: bool, models: int) -> Generator[ProgressWatch]:
+    """Show progress bars with the time left, if standard error is a terminal."""
+    console = Console(stderr=True)
+    bars = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bars:
+        yield ProgressWatch(bars, models, quiet)
