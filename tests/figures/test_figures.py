@@ -1,6 +1,6 @@
 """Every figure: what it shows, in which words, unclipped, without a warning, the same bytes twice.
 
-`DRAWINGS` draws every figure of one of the sets of reports in figure_reports.
+`planting.drawings.DRAWINGS` draws every figure of a set of reports.
 """
 
 import os
@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 from xml.etree import ElementTree
@@ -22,7 +21,14 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from planting.drawings import boxes_of, texts_of
+from planting.drawings import (
+    DRAWINGS,
+    boxes_of,
+    decompositions,
+    norms_of,
+    quartiles_of,
+    texts_of,
+)
 from planting.figure_reports import (
     EXTREMES,
     LLAMAS,
@@ -31,8 +37,8 @@ from planting.figure_reports import (
     SETS,
     SHORT,
     TWINS,
-    decomposition_of,
     effects,
+    empty_capture,
     interval_of,
     report_of,
     training_table,
@@ -54,35 +60,6 @@ from gainlens.figures.style import (
 from gainlens.notebook.published import REFERENCE_ROWS
 from gainlens.records.gains import Decomposition
 
-
-@cache
-def decompositions(name: str) -> dict[str, Decomposition]:
-    return {report.checkpoint.name: decomposition_of(report) for report in SETS[name]}
-
-
-def norms_of(name: str) -> dict[str, figures.ClassNorms]:
-    return {key: figures.class_norms(value) for key, value in decompositions(name).items()}
-
-
-def quartiles_of(name: str) -> dict[str, np.ndarray]:
-    return {key: figures.position_quartiles(value) for key, value in decompositions(name).items()}
-
-
-DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
-    "gain_curve": lambda name: figures.gain_curve(SETS[name]),
-    "split": lambda name: figures.split(SETS[name][-1]),
-    "headline": lambda name: figures.headline(SETS[name], verdict_of()),
-    "verdict_forest": lambda name: figures.verdict_forest(SETS[name]),
-    "massive_lifecycle": lambda name: figures.massive_lifecycle(SETS[name], norms_of(name)),
-    "unembed_spectrum": lambda name: figures.unembed_spectrum(SETS[name]),
-    "rope_wavelengths": lambda name: figures.rope_wavelengths(SETS[name]),
-    "gain_by_position": lambda name: figures.gain_by_position(SETS[name], quartiles_of(name)),
-    "notebook_figure": lambda name: figures.notebook_figure(SETS[name], REFERENCE_ROWS[:1]),
-    "attribution": lambda _: figures.attribution(verdict_of(effects())),
-    "no attribution": lambda _: figures.attribution(verdict_of()),
-    "training_curves": lambda _: figures.training_curves(training_table()),
-    "training_figure": lambda _: figures.training_figure(training_table()),
-}
 CASES = [
     (name, drawing)
     for name, drawing in product(SETS, DRAWINGS)
@@ -264,6 +241,7 @@ def test_position_quartiles_in_doubling_bins():
     gain = np.array([0.5, 1.0, 2.0, 4.0, 3.0, 5.0, 9.0])
     nothing = np.zeros((1, 7))
     planted = Decomposition(
+        capture=empty_capture(np.zeros(7, dtype=np.int64), position, 1),
         split="logmean",
         log_gain=np.log(gain)[None],
         attention=nothing,
@@ -272,8 +250,6 @@ def test_position_quartiles_in_doubling_bins():
         final_norm=nothing[0],
         norm_in=nothing,
         norm_out=nothing,
-        prompt=np.zeros(7, dtype=np.int64),
-        position=position,
         is_bos=position == 0,
         is_massive=position == 8,
     )
@@ -474,7 +450,8 @@ sys.modules["torch"] = None  # importing it raises
 sys.path[:0] = {tests!r}
 import gainlens.figures
 assert "matplotlib" not in sys.modules, "importing gainlens.figures imports matplotlib"
-from test_figures import DRAWINGS, figures
+from gainlens import figures
+from planting.drawings import DRAWINGS
 for drawing in ("headline", "massive_lifecycle", "verdict_forest"):
     figures.save(DRAWINGS[drawing]("twins"), {folder!r}, drawing, ("svg",))
 assert "matplotlib.pyplot" not in sys.modules
@@ -485,7 +462,7 @@ assert "matplotlib.pyplot" not in sys.modules
 def test_another_process_gives_the_same_bytes_without_torch_or_pyplot(tmp_path):
     for seed in "1", "2":
         code = _ELSEWHERE.format(
-            tests=[str(Path(__file__).parents[1]), str(Path(__file__).parent)],
+            tests=[str(Path(__file__).parents[1])],
             folder=str(tmp_path / seed),
         )
         environment = os.environ | {"PYTHONHASHSEED": seed}
@@ -497,6 +474,6 @@ def test_another_process_gives_the_same_bytes_without_torch_or_pyplot(tmp_path):
 
 
 def test_an_unknown_figure_is_an_attribute_error():
-    with pytest.raises(AttributeError, match="no attribute 'pie'"):
+    with pytest.raises(AttributeError, match="attribute pie"):
         _ = figures.pie
     assert set(figures.__all__) == set(dir(figures))

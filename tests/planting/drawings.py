@@ -1,15 +1,49 @@
-"""TODO: planting/drawings.py."""
+"""Draw every figure of a set of planted reports, and read texts and boxes off a figure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from planting.figure_reports import SETS, decomposition_of, effects, training_table, verdict_of
 
-from gainlens.figures.style import (
-    root_figure,
-)
+from gainlens import figures
+from gainlens.figures.style import root_figure
+from gainlens.notebook.published import REFERENCE_ROWS
+from gainlens.records.gains import Decomposition
+
+
+@cache
+def decompositions(name: str) -> dict[str, Decomposition]:
+    return {report.checkpoint.name: decomposition_of(report) for report in SETS[name]}
+
+
+def norms_of(name: str) -> dict[str, figures.ClassNorms]:
+    return {key: figures.class_norms(value) for key, value in decompositions(name).items()}
+
+
+def quartiles_of(name: str) -> dict[str, np.ndarray]:
+    return {key: figures.position_quartiles(value) for key, value in decompositions(name).items()}
+
+
+DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
+    "gain_curve": lambda name: figures.gain_curve(SETS[name]),
+    "split": lambda name: figures.split(SETS[name][-1]),
+    "headline": lambda name: figures.headline(SETS[name], verdict_of()),
+    "verdict_forest": lambda name: figures.verdict_forest(SETS[name]),
+    "massive_lifecycle": lambda name: figures.massive_lifecycle(SETS[name], norms_of(name)),
+    "unembed_spectrum": lambda name: figures.unembed_spectrum(SETS[name]),
+    "rope_wavelengths": lambda name: figures.rope_wavelengths(SETS[name]),
+    "gain_by_position": lambda name: figures.gain_by_position(SETS[name], quartiles_of(name)),
+    "notebook_figure": lambda name: figures.notebook_figure(SETS[name], REFERENCE_ROWS[:1]),
+    "attribution": lambda _: figures.attribution(verdict_of(effects())),
+    "no attribution": lambda _: figures.attribution(verdict_of()),
+    "training_curves": lambda _: figures.training_curves(training_table()),
+    "training_figure": lambda _: figures.training_figure(training_table()),
+}
 
 
 def texts_of(drawn: Axes | Figure) -> list[str]:

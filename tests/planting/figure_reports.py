@@ -6,6 +6,7 @@ import numpy as np
 
 from gainlens.core.vocabulary import REDUCTIONS, TOKEN_CLASSES, Role
 from gainlens.figures.blocks import block_values
+from gainlens.records.capture import Capture
 from gainlens.records.comparison import ModelReport, NotebookResidual
 from gainlens.records.gains import BlockGain, Decomposition, MassiveToken
 from gainlens.records.inputs import Checkpoint, EncodedPrompts
@@ -180,6 +181,20 @@ def report_of(
     )
 
 
+def empty_capture(prompt: np.ndarray, position: np.ndarray, blocks: int) -> Capture:
+    """A capture that knows its tokens' places and nothing else."""
+    top = np.zeros((blocks, len(prompt), 4))
+    return Capture(
+        prompt=prompt,
+        position=position,
+        token_id=np.zeros(len(prompt), dtype=np.int64),
+        gram=np.zeros((9, blocks, len(prompt)), dtype=np.float32),
+        top_value=top.astype(np.float32),
+        top_index=top.astype(np.int32),
+        normed=np.ones(len(prompt)),
+    )
+
+
 def decomposition_of(report: ModelReport, prompts: int = 12, tokens: int = 200) -> Decomposition:
     rng = np.random.default_rng(5)
     blocks, total = len(report.blocks), prompts * tokens
@@ -191,6 +206,7 @@ def decomposition_of(report: ModelReport, prompts: int = 12, tokens: int = 200) 
     norms = np.exp(start + np.concatenate([np.zeros((1, total)), np.cumsum(log_gain, axis=0)]))
     norms[1 : blocks - 1 or None, (position == 0) | massive] *= 60
     return Decomposition(
+        capture=empty_capture(np.repeat(np.arange(prompts), tokens), position, blocks),
         split="logmean",
         log_gain=log_gain,
         attention=log_gain / 2,
@@ -199,8 +215,6 @@ def decomposition_of(report: ModelReport, prompts: int = 12, tokens: int = 200) 
         final_norm=np.zeros(total),
         norm_in=norms[:-1],
         norm_out=norms[1:],
-        prompt=np.repeat(np.arange(prompts), tokens),
-        position=position,
         is_bos=position == 0,
         is_massive=massive,
     )

@@ -8,6 +8,7 @@ from gainlens.claims.wording import nats, plain, ratio, signed, yes_no
 from gainlens.core.glossary import GLOSSARY
 from gainlens.notebook.table import TABLE_HEADER, comparison_rows, row_cells
 from gainlens.records.comparison import Comparison, ModelReport
+from gainlens.records.gains import MassiveToken
 from gainlens.report.intervention_tables import intervention_tables
 from gainlens.report.table import NAME, Table, attribute, fill, number, word
 
@@ -192,7 +193,11 @@ def massive(report: ModelReport) -> Table:
     shown = report.massive[:MASSIVE_SHOWN]
 
     def known(name: str) -> Callable[[Any], str]:
-        return lambda token: "none" if (of := getattr(token, name)) is None else str(of)
+        def text(token: MassiveToken) -> str:
+            value = getattr(token, name)
+            return "none" if value is None else str(value)
+
+        return text
 
     return fill(
         f"massive-{report.checkpoint.name}",
