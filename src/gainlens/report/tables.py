@@ -204,7 +204,7 @@ def massive(report: ModelReport) -> Table:
         f"Massive tokens of {report.checkpoint.name}",
         f"{len(shown)} of {len(report.massive)}, position 0 included if it is tracked.",
         (
-            word("prompt", lambda token: report.prompts.ids[token.prompt]),
+            word("prompt", lambda token: report.prompts.ids[int(token.prompt)]),
             number("position", lambda token: str(token.position)),
             word("text", lambda token: visible_text(token.text)),
             number("written_by", known("written_by")),
@@ -212,10 +212,14 @@ def massive(report: ModelReport) -> Table:
             number("plateau", attribute("plateau", ".4g")),
             number("erased_by", known("erased_by")),
             word("erased_component", known("erased_component")),
-            word("dims", lambda token: " ".join(map(str, token.dims))),
+            word("dims", _dimensions),
         ),
         shown,
     )
+
+
+def _dimensions(token: MassiveToken) -> str:
+    return " ".join(map(str, token.dims))
 
 
 def visible_text(text: str) -> str:
