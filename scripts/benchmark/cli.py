@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
+from benchmark.figure import bench_figure
 from benchmark.measure import Plan, measure
 from benchmark.table import BenchRow, merged, read_rows, write_rows
 from gainlens.activations.gram import kernel_name
-from gainlens.figures import bench_figure, save
+from gainlens.figures import save
 
 ROOT = Path(__file__).parents[2]
 _PACKAGES = ("torch", "triton", "transformers", "transformer-lens", "nnsight", "numpy")

@@ -39,7 +39,7 @@ class Largest(TorchDispatchMode):
 @pytest.fixture
 def no_triton(monkeypatch):
     """As on a machine without triton."""
-    monkeypatch.setitem(sys.modules, "gainlens.gram_cuda", None)
+    monkeypatch.setitem(sys.modules, "gainlens.activations.gram_cuda", None)
     gram._fused.cache_clear()
     yield
     gram._fused.cache_clear()

@@ -8,7 +8,7 @@ import torch
 from planting.checkpoints import BACK_ENDS, SHAPE
 from planting.hooks import prompts_of
 
-import gainlens.activations.losses
+from gainlens.activations import losses
 from gainlens.activations.batches import batches
 from gainlens.activations.losses import loss
 from gainlens.interventions.ablation import ablate
@@ -37,8 +37,8 @@ def test_equals_hugging_faces_own_loss(loaded, backend, monkeypatch):
     prompts = prompts_of(LENGTHS)
     wanted = whole(loaded["native"], prompts)
     np.testing.assert_allclose(loss(loaded[backend], prompts), wanted, rtol=1e-5)
-    monkeypatch.setattr(gainlens.nll, "CHUNK_TOKENS", 3)
-    monkeypatch.setattr(gainlens.nll, "CHUNK_LOGITS", {"cpu": 1})
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", 3)
+    monkeypatch.setattr(losses, "CHUNK_LOGITS", {"cpu": 1})
     np.testing.assert_allclose(loss(loaded[backend], prompts), wanted, rtol=1e-5)
     np.testing.assert_allclose(loss(loaded[backend], prompts, batch_tokens=0), wanted, rtol=1e-5)
 
@@ -47,8 +47,8 @@ def test_no_slice_holds_more_logits_than_asked_for(loaded, monkeypatch):
     sizes = []
     head = sites_of(loaded["native"]).unembed
     handle = head.register_forward_hook(lambda module, args, out: sizes.append(out.numel()))
-    monkeypatch.setattr(gainlens.nll, "CHUNK_TOKENS", 5)
-    monkeypatch.setattr(gainlens.nll, "CHUNK_LOGITS", {"cpu": 1})
+    monkeypatch.setattr(losses, "CHUNK_TOKENS", 5)
+    monkeypatch.setattr(losses, "CHUNK_LOGITS", {"cpu": 1})
     try:
         loss(loaded["native"], prompts_of((100, 80)))
     finally:

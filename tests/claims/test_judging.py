@@ -502,7 +502,7 @@ def test_the_training_curves_reach_the_attribution(monkeypatch):
         given.append((tuple(report.role for report in reports), rule, curves))
         return (), "a note"
 
-    monkeypatch.setattr("gainlens.claims.attribution.attribute", record)
+    monkeypatch.setattr("gainlens.claims.judging.attribute", record)
     curves = {"seed": np.zeros(1)}
     verdict = judge(pair(planted(1.25, 44), planted(0.6, 45)), RULE, curves)
     assert given == [(("short", "long"), RULE, curves)]

@@ -50,8 +50,8 @@ def test_the_script_is_the_compare_command():
 def test_help_comes_fast_and_without_heavy_libraries():
     code = (
         "import sys\n"
-        "from gainlens.cli import run\n"
-        "from gainlens.command import gainlens_command\n"
+        "from gainlens.cli.compare import run\n"
+        "from gainlens.cli.commands import gainlens_command\n"
         "run(gainlens_command, ['--help'])\n"
         "heavy = {'torch', 'transformers', 'transformer_lens', 'matplotlib', 'pandas', 'scipy'}\n"
         "print(heavy & set(sys.modules), file=sys.stderr)\n"
@@ -93,8 +93,8 @@ def test_report_rebuilds_page_figures_and_tables_without_torch(tmp_path):
     code = (
         "import sys\n"
         "for name in ('torch', 'transformers', 'transformer_lens'): sys.modules[name] = None\n"
-        "from gainlens.cli import run\n"
-        "from gainlens.command import gainlens_command\n"
+        "from gainlens.cli.compare import run\n"
+        "from gainlens.cli.commands import gainlens_command\n"
         f"sys.exit(run(gainlens_command, ['report', {str(tmp_path / 'run')!r}, '--quiet']))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

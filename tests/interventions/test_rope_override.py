@@ -1,7 +1,5 @@
 """RoPE's base and scaling on fixed weights, against models built with that base."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -188,14 +186,3 @@ def test_a_model_without_rope_is_refused():
     model = GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=300))
     with pytest.raises(ValueError, match="no RoPE base to change"), rope_theta(model, 5e5):
         pass
-
-
-def test_public_names_stay_callable_once_their_modules_are_imported():
-    """A module of the same name would take a function's place on the package."""
-    import gainlens.rope
-
-    assert callable(gainlens.rope_scaling)
-    folder = Path(gainlens.__file__).parent
-    for name in gainlens.__all__:
-        assert not (folder / f"{name}.py").exists(), name
-        assert callable(getattr(gainlens, name))

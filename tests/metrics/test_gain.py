@@ -364,14 +364,15 @@ def test_all_splits_at_once_and_some_blocks_at_a_time_give_the_same(whole, token
                 getattr(together[split], name), getattr(alone, name), err_msg=split
             )
         assert (alone.token_class, alone.reduction) == (token_class, reduction)
-    pieces = [of_blocks(whole, tokens, slice(start, start + 2)) for start in (0, 2)]
-    log_gains = [reduce_gains(*piece, token_class, reduction).log_gain for piece in pieces]
+    pieces = [of_blocks(tokens, slice(start, start + 2)) for start in (0, 2)]
+    log_gains = [reduce_gains(piece, token_class, reduction).log_gain for piece in pieces]
     assert [len(each) for each in log_gains] == [2, 1]
     np.testing.assert_array_equal(np.concatenate(log_gains), together[SPLITS[0]].log_gain)
 
 
 def test_some_blocks_and_some_tokens_are_those_of_the_whole(whole):
-    some, own = of_blocks(whole, decompose(whole), slice(1, 3))
+    own = of_blocks(decompose(whole), slice(1, 3))
+    some = own.capture
     for name in ("top_value", "top_index", "sink", "heads"):
         np.testing.assert_array_equal(getattr(some, name), getattr(whole, name)[1:3])
     np.testing.assert_array_equal(some.gram, whole.gram[:, 1:3])
@@ -390,7 +391,7 @@ def test_some_blocks_and_some_tokens_are_those_of_the_whole(whole):
     bare = dataclasses.replace(whole, visible=None, null=None, heads=None, token_text=None)
     assert of_tokens(bare, slice(2)).heads is None
     assert of_tokens(bare, slice(2)).token_text is None
-    assert of_blocks(bare, decompose(bare), slice(1))[0].heads is None
+    assert of_blocks(decompose(bare), slice(1)).capture.heads is None
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

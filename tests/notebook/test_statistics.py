@@ -60,7 +60,7 @@ def test_planted_norms_give_the_notebooks_statistics(residual):
     assert (residual.embedding_norm, residual.final_norm) == (2.0, 7.5)
     assert (residual.initial_gain, residual.last_gain) == pytest.approx((3.0, 1.5))
     assert residual.last_expands is True
-    assert residual.num_blocks == 3
+    assert residual.num_layers == 3
     assert (residual.contracting_layers, residual.expanding_layers) == (1, 2)
 
 

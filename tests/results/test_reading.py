@@ -16,6 +16,7 @@ from gainlens.metrics.decomposition import decompose
 from gainlens.records.comparison import Comparison
 from gainlens.records.gains import BlockGain
 from gainlens.records.interval import Interval
+from gainlens.results import parquet
 from gainlens.results.decoding import rebuild
 from gainlens.results.parquet import HEADS, TOKENS
 from gainlens.results.reading import read_run
@@ -94,7 +95,7 @@ def test_reading_imports_no_torch(folder):
     code = (
         "import sys\nfor name in ('torch', 'transformers', 'transformer_lens'):\n"
         "    sys.modules[name] = None\n"
-        f"from gainlens.reading import read_run; print(read_run({str(folder)!r}).verdict.outcome)"
+        f"from gainlens.results.reading import read_run; print(read_run({str(folder)!r}).verdict.outcome)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "CONFIRMED\n"
