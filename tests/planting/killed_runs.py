@@ -18,7 +18,8 @@ from gainlens.runs import writing as rendering
 DRAWN = "notebook"
 """The one figure that is drawn: all of them take three quarters of a small comparison's time."""
 WHEN_NEEDED = (
-    "gainlens.runs.pipeline", "gainlens.report.page", "gainlens.runs.resume", "pandas", "pyarrow.parquet",
+    "gainlens.runs.pipeline", "gainlens.report.page", "gainlens.runs.resume",
+    "pandas", "pyarrow.parquet",
     "pyarrow.compute", "transformer_lens.loading_from_pretrained", "transformers.models.llama",
     "transformers.models.llama.modeling_llama", "transformers.models.auto.modeling_auto",
     "tokenizers", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "jinja2",

@@ -95,7 +95,8 @@ def test_reading_imports_no_torch(folder):
     code = (
         "import sys\nfor name in ('torch', 'transformers', 'transformer_lens'):\n"
         "    sys.modules[name] = None\n"
-        f"from gainlens.results.reading import read_run; print(read_run({str(folder)!r}).verdict.outcome)"
+        f"from gainlens.results.reading import read_run\n"
+        f"print(read_run({str(folder)!r}).verdict.outcome)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "CONFIRMED\n"

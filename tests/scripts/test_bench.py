@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 import torch
 from benchmark import figure as figures
+from benchmark import measure
+from benchmark.methods import METHODS, Method, tokens_of
+from benchmark.shapes import build, config_of
 from benchmark.table import (
     MEASURED,
     OUT_OF_MEMORY,
@@ -25,10 +28,6 @@ from planting.checkpoints import BACK_ENDS
 from gainlens.figures.style import root_figure
 
 ROOT = Path(__file__).parents[2]
-
-from benchmark import measure
-from benchmark.methods import METHODS, Method, tokens_of
-from benchmark.shapes import build, config_of
 
 ROW = BenchRow("a machine", "2x256", "float32", 64, "native", "plain", MEASURED, 0.5, 0.4, 0.75, 3)
 ROWS = (

@@ -166,7 +166,7 @@ def capture(
     Args:
         model: the model, in eval mode.
         prompts: token ids, from `gainlens.encode`.
-        subspaces: two orthonormal bases [d_model, k] of W_U (gainlens.weights.unembed): adds what of the
+        subspaces: two orthonormal bases [d_model, k] of W_U (weights.unembed): adds what of the
             last block's writes W_U sees and what it hardly sees.
         patterns: add the attention weight on position 0, where the model has hook_pattern.
         heads: add every head's write, projected (`gainlens.head_split` makes nats of it), where the
