@@ -17,7 +17,9 @@ from .interventions.tokens import bos_effects as bos_effects
 from .interventions.tokens import massive_effects as massive_effects
 from .metrics.decomposition import decompose as decompose
 from .metrics.massive import massive_lifecycle as massive_lifecycle
+from .metrics.prompts import reduce_metric as reduce_metric
 from .metrics.reductions import reduce_gains as reduce_gains
+from .metrics.registry import metric as metric
 from .metrics.splits import cosines as cosines
 from .metrics.splits import head_split as head_split
 from .models.loading import LoadedModel as LoadedModel

@@ -5,8 +5,9 @@ columns and are let go.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +19,11 @@ from gainlens.activations.gram import block_numbers, token_slices
 from gainlens.activations.heads import UNEXPLAINED, HeadNumbers, project_heads
 from gainlens.activations.subspaces import visible_share
 from gainlens.core.vocabulary import GRAM_COLUMNS
+from gainlens.models.config import parallel_blocks
 from gainlens.models.decoders import AttentionOut
 from gainlens.models.hooks import reading
 from gainlens.models.processes import gathered
-from gainlens.models.sites import BLOCK_SITES, ModelSites, Reader, Site, sites_of
+from gainlens.models.sites import BLOCK_SITES, ModelSites, Reader, Site, kind_of, sites_of
 from gainlens.records.capture import Capture
 from gainlens.records.inputs import EncodedPrompts
 
@@ -204,7 +206,15 @@ def capture(
                 progress(len(batch.index))
     collector.exchange(pieces)
     pieces = gathered(pieces)
-    return _assemble(prompts, collector, [pieces[index] for index in range(len(lengths))])
+    assembled = _assemble(prompts, collector, [pieces[index] for index in range(len(lengths))])
+    return replace(assembled, parallel=_is_parallel(model))
+
+
+def _is_parallel(model: Any) -> bool:
+    """Return True if attention and the MLP of a block both read its input."""
+    if kind_of(model) == "hooked":
+        return bool(model.cfg.parallel_attn_mlp)
+    return parallel_blocks(getattr(model, "original_model", model).config.to_dict())
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,24 @@ class RopeConfig(NamedTuple):
     """longest prompt that the model was made for, tokens"""
 
 
+_PARALLEL = ("gptj", "phi", "codegen", "cohere", "cohere2")
+"""Model types whose attention and MLP always read the same input."""
+
+
+def parallel_blocks(config: Mapping[str, Any]) -> bool:
+    """Return True if a block's attention and MLP both read its input, by the Hugging Face config.
+
+    Such blocks are GPT-NeoX's unless it says otherwise, Falcon's if it says so, and GPT-J's, Phi's,
+    CodeGen's and Cohere's.
+    """
+    kind = config.get("model_type")
+    if kind == "gpt_neox":
+        return bool(config.get("use_parallel_residual", True))
+    if kind == "falcon":
+        return bool(config.get("parallel_attn") or config.get("new_decoder_architecture"))
+    return kind in _PARALLEL
+
+
 def rope_from_config(config: Any) -> RopeConfig:
     """theta, scaling and context of a Hugging Face config: object or dictionary, old or new style.
 

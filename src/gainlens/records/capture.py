@@ -1,6 +1,8 @@
 """TODO: records.capture."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
@@ -38,6 +40,10 @@ class Capture:
     in the order of axes.HEAD_COLUMNS; squared L2 norm; None where not asked for"""
     token_text: tuple[str, ...] | None = None
     """every token's text, decoded alone, for the reader; None where nobody asked for it"""
+    parallel: bool = False
+    """True if attention and the MLP both read the block's input (GPT-NeoX, GPT-J, Phi)"""
+    extra: Mapping[str, Float64[np.ndarray, "block token"]] = field(default_factory=dict[str, Any])
+    """columns that `capture(extra=...)` added, by name"""
 
     def column(self, name: str) -> Float64[np.ndarray, "block token"]:
         """One Gram column by name, [block, token], squared L2 norm, float64."""

@@ -36,7 +36,8 @@ def of_blocks(decomposition: Decomposition, blocks: slice) -> Decomposition:
     )
     some = {name: value[blocks] for name, value in first.items()}
     own = {name: value[blocks] for name, value in grids.items()}
-    sliced = replace(capture, gram=capture.gram[:, blocks], **some)
+    extra = {name: column[blocks] for name, column in capture.extra.items()}
+    sliced = replace(capture, gram=capture.gram[:, blocks], extra=extra, **some)
     return replace(decomposition, capture=sliced, **own)
 
 
@@ -51,6 +52,7 @@ def of_tokens(capture: Capture, tokens: slice) -> Capture:
         top_value=capture.top_value[:, tokens],
         top_index=capture.top_index[:, tokens],
         token_text=None if capture.token_text is None else capture.token_text[tokens],
+        extra={name: column[:, tokens] for name, column in capture.extra.items()},
     )
 
 

@@ -27,6 +27,8 @@ class Shape:
     blocks: int
     lengths: tuple[int, ...]
     """tokens of each prompt"""
+    parallel: bool = False
+    """True if attention and the MLP of a block both read its input"""
 
 
 class TableFile:
@@ -113,6 +115,7 @@ def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) 
         null=shares("null"),
         sink=_sink(heads, model, shape),
         token_text=None if rows.unknown("text") else rows.texts("text", length),
+        parallel=shape.parallel,
     )
     _give_back()
     return capture

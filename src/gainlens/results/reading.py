@@ -20,6 +20,7 @@ from gainlens.core.vocabulary import Behaviour, Role
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import prompt_slices
 from gainlens.metrics.reductions import reduce_gains
+from gainlens.models.config import parallel_blocks
 from gainlens.notebook.result_file import SCHEMA
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison, HypothesisTest, ModelReport, NotebookResidual
@@ -157,6 +158,9 @@ def _shape(model: Any, place: str) -> Shape:
     return Shape(
         blocks=rebuild(int, _at(model, "num_layers", place), f"{place}.num_layers"),
         lengths=rebuild(tuple[int, ...], _at(model, "prompts.tokens", place), place),
+        parallel=parallel_blocks(
+            rebuild(Mapping[str, Any], _at(model, "checkpoint.config", place), place)
+        ),
     )
 
 

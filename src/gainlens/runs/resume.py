@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from gainlens.core.spec import ComparisonSpec, ModelSpec
+from gainlens.models.config import parallel_blocks
 from gainlens.models.hub import read_config
 from gainlens.models.processes import world
 from gainlens.models.sources import resolve
@@ -164,6 +165,7 @@ class Partials:
         shape = Shape(
             blocks=report.checkpoint.num_blocks,
             lengths=tuple(len(tokens) for tokens in report.prompts.tokens),
+            parallel=parallel_blocks(report.checkpoint.config),
         )
         tables = TableFile(place / TOKENS), TableFile(place / HEADS)
         self._readers[key] = partial(read_capture, *tables, key, shape)
