@@ -13,8 +13,8 @@ from gainlens.metrics.builtin import BUILT_IN
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.metric import columns_of, metric_values
 from gainlens.metrics.prompts import reduce_metric
-from gainlens.metrics.registry import METRICS, load_metric, metric_named
 from gainlens.metrics.reductions import reduce_gains
+from gainlens.metrics.registry import METRICS, load_metric, metric_named
 
 BLOCKS, D_MODEL, HEADS = 3, 16, 4
 TOKENS = sum(LENGTHS)
