@@ -1,23 +1,23 @@
-"""What to compare and how: what is refused before anything runs."""
+"""Test what a spec refuses before anything runs."""
 
 import pytest
 from pydantic import ValidationError
 
 from gainlens.core.presets import PRESETS
-from gainlens.core.spec import Ablation, ComparisonSpec, parse_ablation
+from gainlens.core.spec import Ablation, ComparisonSpec
 
 TWINS = {"name": "twins", "models": PRESETS["twins"]}
 
 
 def test_an_ablation_is_parsed():
-    found = parse_ablation("blocks.-1.hook_mlp_out=mean")
+    found = Ablation.model_validate("blocks.-1.hook_mlp_out=mean")
     assert found == Ablation(site="blocks.-1.hook_mlp_out", how="mean")
 
 
 @pytest.mark.parametrize("text", ["blocks.-1.hook_mlp_out", "=zero", "x=one", "x=", "", "x=zero="])
 def test_what_is_no_ablation_is_refused(text):
-    with pytest.raises(ValueError, match="SITE=HOW with HOW one of zero, mean, resample"):
-        parse_ablation(text)
+    with pytest.raises(ValidationError, match="SITE=HOW"):
+        Ablation.model_validate(text)
 
 
 @pytest.mark.parametrize("theta", [0.0, 1.0, -5.0, float("inf"), float("nan")])
@@ -27,7 +27,7 @@ def test_a_theta_that_is_no_base_is_refused(theta):
 
 
 def test_a_site_is_ablated_once():
-    twice = (parse_ablation("blocks.-1.hook_mlp_out=mean"),) * 2
+    twice = (Ablation.model_validate("blocks.-1.hook_mlp_out=mean"),) * 2
     with pytest.raises(ValidationError, match=r"blocks\.-1\.hook_mlp_out is ablated twice"):
         ComparisonSpec(**TWINS, ablate=twice)
 

@@ -6,13 +6,11 @@ import html
 import itertools
 import json
 import re
-import shlex
 import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import click
 import numpy as np
 import pytest
 from planting.runs import (
@@ -24,11 +22,7 @@ from planting.runs import (
     write_files,
 )
 
-from gainlens.cli import compare as cli
-from gainlens.cli.flags import spec_of as flags_to_spec
 from gainlens.core.glossary import GLOSSARY
-from gainlens.core.presets import PRESETS
-from gainlens.core.spec import ComparisonSpec, Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
@@ -36,7 +30,6 @@ from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, doubts, vetoes
 from gainlens.report.explorer import LONGEST_MAP, MAP_CELLS, MAP_PROMPTS, page_data, shown_prompts
 from gainlens.report.page import page_html, script_json
-from gainlens.report.provenance import command_of
 from gainlens.results.reading import read_run
 
 SVG = (
@@ -341,40 +334,3 @@ def test_building_a_page_imports_neither_torch_nor_pandas():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "True\n", done.stderr
-
-
-FLAGS = [
-    [],
-    ["--preset", "llama", "--prompts", "long", "--tokens", "512", "--device", "cuda"],
-    ["--short", "a b/c", "--long", "d;e", "--control", "f", "--reference", "g", "--seed", "3"],
-    ["--estimand", "all/median/path", "--confidence", "0.9", "--min-prompts", "8",
-     "--allow-extrapolation", "--dtype", "bfloat16", "--backend", "native", "--revision", "main"],
-    ["--sweep", "8", "--sweep-how", "zero", "--sweep-how", "mean", "--sweep-heads"],
-    ["--theta", "1000", "--theta", "1e6", "--ablate", "blocks.-1.attn.hook_z[2]=mean",
-     "--ablate", "blocks.0.hook_mlp_out=zero"],
-    ["--no-interventions"],
-    ["--controls"],
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("flags", FLAGS)
-def test_the_command_on_the_page_asks_for_the_same_run(flags):
-    def spec_of(arguments: list[str]) -> ComparisonSpec:
-        with cli.compare_command.make_context("compare", list(arguments)) as context:
-            assert isinstance(context, click.Context)
-            return flags_to_spec(context.params)
-
-    spec = spec_of(flags)
-    words = shlex.split(command_of(spec))
-    assert words[:2] == ["python", "scripts/compare.py"]
-    assert spec_of(words[2:]) == spec
-
-
-def test_a_spec_that_no_flag_can_say_has_no_command():
-    for fields in ({"sweep": 0}, {"theta": ()}, {"sweep": 0, "theta": (), "sweep_heads": True}):
-        assert command_of(ComparisonSpec(name="x", models=PRESETS["llama"], **fields)) is None
-    spec = ComparisonSpec(name="x", models=PRESETS["llama"], rule=Rule(massive_ratio=5.0))
-    assert command_of(spec) is None
-    assert command_of(spec.model_copy(update={"rule": Rule()})) is not None
-    renamed = [PRESETS["llama"][0].model_copy(update={"label": "mine"}), *PRESETS["llama"][1:]]
-    assert command_of(ComparisonSpec(name="x", models=tuple(renamed))) is None

@@ -7,7 +7,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from gainlens.cli.compare import compare_command, main, rescore_file
-from gainlens.cli.options import Taught
+from gainlens.cli.options import ExamplesCommand
 
 EXAMPLES = (
     ("compare", "the shipped twins: verdict, figures, report.html in runs/twins"),
@@ -22,7 +22,7 @@ _DIFFERENCES_SHOWN = 20
 _FOLDER = click.Path(path_type=Path)
 
 
-class TaughtGroup(click.Group):
+class ExamplesGroup(click.Group):
     """A group whose help leads with examples."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -33,7 +33,7 @@ class TaughtGroup(click.Group):
         self.format_options(ctx, formatter)
 
 
-@click.group(cls=TaughtGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=ExamplesGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gainlens")
 def gainlens_command() -> None:
     """Where does a transformer's residual stream grow or shrink, which component does it, and does
@@ -43,7 +43,9 @@ def gainlens_command() -> None:
 gainlens_command.add_command(compare_command)
 
 
-@gainlens_command.command(cls=Taught, examples=[("result.json", "the notebook's JSON, or ours")])
+@gainlens_command.command(
+    cls=ExamplesCommand, examples=[("result.json", "the notebook's JSON, or ours")]
+)
 @click.argument("file", type=_FOLDER)
 @click.option("--out", metavar="DIR", type=_FOLDER, help="[default: runs/rescore-FILE]")
 @click.option("--quiet", is_flag=True, help="No tables.")
@@ -52,7 +54,7 @@ def rescore(file: Path, out: Path | None, quiet: bool) -> None:
     rescore_file(file, out, quiet)
 
 
-@gainlens_command.command(cls=Taught, examples=[("runs/twins", "where compare wrote")])
+@gainlens_command.command(cls=ExamplesCommand, examples=[("runs/twins", "where compare wrote")])
 @click.argument("folder", type=_FOLDER)
 @click.option("--figures", metavar="DIR", type=_FOLDER, help="[default: DIR/figures]")
 @click.option("--quiet", is_flag=True, help="Only the answer's line.")
@@ -74,7 +76,9 @@ def report(folder: Path, figures: Path | None, quiet: bool, verbose: bool) -> No
         print_comparison(comparison, written, verbose=verbose)
 
 
-@gainlens_command.command(cls=Taught, examples=[("DIR meta-llama/Llama-3.1-70B", "side by side")])
+@gainlens_command.command(
+    cls=ExamplesCommand, examples=[("DIR meta-llama/Llama-3.1-70B", "side by side")]
+)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option("--revision", metavar="R", help="Branch, tag or commit of hub models.")
 def weights(models: tuple[str, ...], revision: str | None) -> None:
@@ -88,7 +92,7 @@ def weights(models: tuple[str, ...], revision: str | None) -> None:
     print_weights(found)
 
 
-@gainlens_command.command(cls=Taught, examples=[("runs/twins", "into runs/twins-rerun")])
+@gainlens_command.command(cls=ExamplesCommand, examples=[("runs/twins", "into runs/twins-rerun")])
 @click.argument("folder", type=_FOLDER)
 @click.option("--out", metavar="DIR", type=_FOLDER, help="[default: FOLDER-rerun]")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -123,7 +127,7 @@ def _tell(sentence: str) -> None:
     click.echo(sentence, err=True)
 
 
-@gainlens_command.command(cls=Taught, examples=[("", "all of them")])
+@gainlens_command.command(cls=ExamplesCommand, examples=[("", "all of them")])
 def models() -> None:
     """List the presets, and what is known of each model."""
     from gainlens.cli.listing import print_models
@@ -131,7 +135,9 @@ def models() -> None:
     print_models()
 
 
-@gainlens_command.command(cls=Taught, examples=[("bash >> ~/.bashrc", "for bash, zsh or fish")])
+@gainlens_command.command(
+    cls=ExamplesCommand, examples=[("bash >> ~/.bashrc", "for bash, zsh or fish")]
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print the script that completes this command's words in a shell."""

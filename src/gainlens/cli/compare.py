@@ -1,58 +1,59 @@
-"""Flags -> spec -> compare -> exit status.
+"""Run `gainlens compare`, which scripts/compare.py runs too.
 
-Exit status: 0 when the comparison ran, whatever its verdict; 2 for a user's mistake, with one line
-on standard error; 130 on Ctrl-C.
+The exit status is 0 if the comparison ran, whatever its verdict; 2 for a user's mistake, with one
+line on standard error; 130 on Ctrl-C.
 """
 
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
-from gainlens.cli.flags import key_of, spec_of
-from gainlens.cli.options import Taught, with_options
-from gainlens.core.spec import ComparisonSpec
+from gainlens.cli.flags import COMPARE_OPTIONS, command_line, key_of, spec_of
+from gainlens.cli.options import ExamplesCommand, with_options
 from gainlens.models.processes import joined, started
 
 EXAMPLES = (
     ("", "the shipped twins, offline, on a laptop"),
     ("--preset llama --device cuda", "the notebook's own models"),
     ("--short DIR --long NAME", "any two models, local or from the hub"),
-    ("--prompts mine.jsonl --tokens 256", "your own texts, exact lengths"),
-    ("--sweep 8 --theta 1e3 --theta 5e6", "which components, which theta it hangs on"),
+    ("--prompts mine.jsonl --tokens 256", "your own texts, cut or joined to exact lengths"),
+    ("--sweep 8 --theta 1e3 --theta 5e6", "ablate more blocks, try more RoPE bases"),
     ("--ablate blocks.-1.hook_mlp_out=zero", "before and after, side by side"),
     ("--rescore result.json", "what an old result can and cannot say"),
 )
 
 
-@click.command("compare", cls=Taught, examples=EXAMPLES)
-@with_options
-def compare_command(**flags: Any) -> None:
-    """Does the residual stream of a long-context model contract where a short-context one expands?
+@click.command("compare", cls=ExamplesCommand, examples=EXAMPLES)
+@with_options(COMPARE_OPTIONS)
+@click.pass_context
+def compare_command(context: click.Context, /, **flags: Any) -> None:
+    """Test whether a long-context model contracts its residual stream in the last block.
 
-    Measures each model's residual stream block by block, splits every gain into attention and MLP,
-    and says what can be said of the claim, and how far to trust it.
+    The claim says so, and that a short-context model expands it.  This command measures each
+    model's stream block by block, splits every gain into attention and MLP, and says how far the
+    numbers carry the claim.
     """
-    quiet = flags["quiet"] or flags["as_json"]
     if not started().first:
         if not flags["rescore"]:
-            _help_compare(flags)
+            _run_share(flags)
         return
     if flags["rescore"]:
-        document = rescore_file(flags["rescore"], flags["out"], quiet)
+        document = rescore_file(flags["rescore"], flags["out"], flags["quiet"] or flags["as_json"])
     else:
-        document = _compare(flags, quiet)
+        document = _compare(flags, command_line(context))
     if flags["as_json"]:
         click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def _help_compare(flags: dict[str, Any]) -> None:
-    """What every process but the first does: its share of the prompts; the first one writes."""
+def _run_share(flags: dict[str, Any]) -> None:
+    """Run this process's share of the prompts; the first process writes the result."""
     from gainlens.models.quiet import chatter_silenced
 
     spec = spec_of(flags)
@@ -62,50 +63,42 @@ def _help_compare(flags: dict[str, Any]) -> None:
         compare(spec)
 
 
-def _compare(flags: dict[str, Any], quiet: bool) -> dict[str, Any]:
-    from gainlens.runs.workers import helpers
-
-    spec = spec_of(flags)
-    with helpers(spec) as beside:
-        return _measure_and_write(spec, flags, quiet, beside.measured)
-
-
-def _measure_and_write(
-    spec: ComparisonSpec, flags: dict[str, Any], quiet: bool, elsewhere: Callable[[str], Any]
-) -> dict[str, Any]:
+def _compare(flags: dict[str, Any], command: str) -> dict[str, Any]:
+    """Compare, write the run folder, print the answer, and return result.json."""
     from gainlens.models.quiet import chatter_silenced
     from gainlens.report.progress import progress
     from gainlens.report.terminal import print_answer, print_comparison
-    from gainlens.results import result_json as store
+    from gainlens.results.result_json import result_json
     from gainlens.results.run_folder import run_folder
-    from gainlens.runs import writing as rendering
+    from gainlens.runs.workers import helpers
+    from gainlens.runs.writing import check_writable, write_run
 
+    spec = spec_of(flags)
     out: Path = flags["out"] or Path("runs") / spec.name
-    default_run = spec.name == "twins" and flags["out"] is None
-    figures: Path = flags["figures"] or (Path("figures") if default_run else out / "figures")
-    rendering.check_writable(out)
+    check_writable(out)
     with (
+        helpers(spec) as workers,
         run_folder(out),
         chatter_silenced(),
-        progress(quiet, len(spec.models)) as watch,
+        progress(flags["quiet"] or flags["as_json"], len(spec.models)) as watch,
         joined(),
     ):
         from gainlens.runs.pipeline import compare
         from gainlens.runs.resume import Partials
 
-        with Partials(out, spec, watch.tell) as keep:
-            comparison = compare(spec, watch, keep, elsewhere)
+        with Partials(out, spec, watch.tell) as partials:
+            comparison = replace(compare(spec, watch, partials, workers.measured), command=command)
             watch.phase("drawing figures, writing tables")
-            written = rendering.write_run(out, figures, comparison)
-    if not quiet:
+            written = write_run(out, flags["figures"] or out / "figures", comparison)
+    if not (flags["quiet"] or flags["as_json"]):
         print_comparison(comparison, written, verbose=flags["verbose"])
     elif not flags["as_json"]:
         print_answer(comparison)
-    return store.result_json(comparison)
+    return result_json(comparison)
 
 
 def rescore_file(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
-    """What an old result can say, written to DIR/result.json and, unless quiet, to the terminal."""
+    """Write what an old result can say to DIR/result.json, and print it unless quiet."""
     from gainlens.notebook.rescoring import rescore, to_json
     from gainlens.report import terminal as report
     from gainlens.results.files import write_json
@@ -123,7 +116,7 @@ def rescore_file(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
 
 
 def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status, a user's mistake as one line on standard error."""
+    """Run a command and return its exit status; print a user's mistake as one line."""
     try:
         status = command.main(
             args=None if arguments is None else list(arguments), standalone_mode=False

@@ -1,37 +1,62 @@
-"""TODO: cli.flags."""
+"""Turn the flags of `compare` into a spec."""
 
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import click
+from click.core import ParameterSource
+
+from gainlens.cli.options import options_of
 from gainlens.core.presets import PRESETS
-from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule, parse_ablation
+from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Role
 
+RULE_FIELDS: Final = ("confidence", "min_prompts", "resamples", "seed")
+MEASURE_FIELDS: Final = ("prompts", "tokens", "backend", "dtype", "device", "revision")
+INTERVENTION_FIELDS: Final = ("sweep", "sweep_how", "sweep_heads", "theta", "ablate", "controls")
+PERMISSION_FIELDS: Final = ("allow_extrapolation", "trust_remote_code")
+OUTPUT_FLAGS: Final = ("out", "figures", "quiet", "verbose", "as_json")
+"""Flags that say where and how the result is shown; they are no part of what was run."""
+_FOLDER = click.Path(path_type=Path)
 
-def _estimand(text: str) -> dict[str, str]:
-    """`ordinary/geomean` or `ordinary/geomean/logmean` as the fields of a Rule."""
-    parts = text.split("/")
-    known = {"token_class": TOKEN_CLASSES, "reduction": REDUCTIONS, "split": SPLITS}
-    if not 2 <= len(parts) <= 3 or any(
-        part not in names for part, names in zip(parts, known.values(), strict=False)
-    ):
-        raise ValueError(
-            f"--estimand {text!r} is not CLASS/REDUCTION or CLASS/REDUCTION/SPLIT, with a class of "
-            f"{', '.join(TOKEN_CLASSES)}, a reduction of {', '.join(REDUCTIONS)} and a split of "
-            f"{', '.join(SPLITS)}"
-        )
-    return dict(zip(known, parts, strict=False))
+COMPARE_OPTIONS: Final = (
+    click.option("--preset", type=click.Choice(list(PRESETS)), help="Known models. [default: twins]"),
+    click.option("--short", metavar="MODEL", help="Hub name or directory of the short-context model."),
+    click.option("--long", metavar="MODEL", help="Hub name or directory of the long-context model."),
+    click.option("--reference", metavar="MODEL", multiple=True, help="A further model to measure. Repeatable."),
+    click.option("--control", metavar="MODEL", multiple=True, help="A model of the 2 x 2 design. Repeatable."),
+    *options_of(ComparisonSpec, "prompts", "tokens"),
+    click.option("--estimand", metavar="CLASS/REDUCTION", default="ordinary/geomean", show_default=True, help="What decides, fixed before the run; /SPLIT may follow."),
+    *options_of(Rule, *RULE_FIELDS),
+    *options_of(ComparisonSpec, *MEASURE_FIELDS[2:], *INTERVENTION_FIELDS),
+    click.option("--no-interventions", is_flag=True, help="Measure only: ablate nothing, swap no theta."),
+    *options_of(ComparisonSpec, *PERMISSION_FIELDS),
+    click.option("--rescore", metavar="FILE", type=_FOLDER, help="Load no model; say what an old result.json can carry."),
+    click.option("--out", metavar="DIR", type=_FOLDER, help="Run folder. [default: runs/<preset> or runs/<short>-vs-<long>]"),
+    click.option("--figures", metavar="DIR", type=_FOLDER, help="Figure folder. [default: DIR/figures]"),
+    click.option("--quiet", is_flag=True, help="Print only the answer's line."),
+    click.option("--verbose", is_flag=True, help="Print every reason and every table."),
+    click.option("--json", "as_json", is_flag=True, help="Print only the result as JSON."),
+)  # fmt: skip
 
 
-def key_of(source: str, taken: Sequence[str]) -> str:
-    """A model's key: the last part of its name, safe as a file name, and not taken yet."""
-    key = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name).strip(".-") or "model"
-    number = 2
-    while (numbered := key if number == 2 and key not in taken else f"{key}-{number}") in taken:
-        number += 1
-    return numbered
+def spec_of(flags: Mapping[str, Any]) -> ComparisonSpec:
+    """Return the spec that the flags ask for; raise ValueError for flags that exclude another."""
+    models = models_of(
+        flags["preset"], flags["short"], flags["long"], flags["reference"], flags["control"]
+    )
+    keys = {model.role: model.key for model in reversed(models)}
+    name = f"{keys['short']}-vs-{keys['long']}" if flags["short"] else flags["preset"] or "twins"
+    return ComparisonSpec(
+        name=name,
+        models=models,
+        rule=Rule(**_estimand(flags["estimand"]), **_given(flags, RULE_FIELDS)),
+        **_given(flags, (*MEASURE_FIELDS, *PERMISSION_FIELDS)),
+        **_interventions(flags),
+    )
 
 
 def models_of(
@@ -41,7 +66,7 @@ def models_of(
     references: Sequence[str],
     controls: Sequence[str],
 ) -> tuple[ModelSpec, ...]:
-    """The models of a comparison from the flags."""
+    """Return the models of a comparison; raise ValueError if a pair and a preset are mixed."""
     if (short is None) != (long is None):
         alone, missing = ("--short", "--long") if short else ("--long", "--short")
         raise ValueError(f"{alone} needs {missing}: a comparison takes one model of each")
@@ -62,37 +87,57 @@ def models_of(
     return tuple(models)
 
 
-def spec_of(flags: dict[str, Any]) -> ComparisonSpec:
-    """The spec that a set of flags asks for; ValueError for what does not go together."""
-    models = models_of(
-        flags["preset"], flags["short"], flags["long"], flags["reference"], flags["control"]
-    )
-    keys = {model.role: model.key for model in reversed(models)}
-    name = f"{keys['short']}-vs-{keys['long']}" if flags["short"] else flags["preset"] or "twins"
-    rule = _estimand(flags["estimand"]) | {
-        field: flags[field] for field in ("confidence", "min_prompts", "resamples", "seed")
-    }
-    passed = ("prompts", "tokens", "backend", "dtype", "device", "revision")
-    return ComparisonSpec(
-        **_intervention_fields(flags),
-        name=name,
-        models=models,
-        rule=Rule.model_validate(rule),
-        allow_extrapolation=flags["allow_extrapolation"],
-        trust_remote_code=flags["trust_remote_code"],
-        **{field: flags[field] for field in passed},
-    )
+def key_of(source: str, taken: Sequence[str]) -> str:
+    """Return the last part of a model's name as a safe file name that is not taken yet."""
+    key = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name).strip(".-") or "model"
+    number = 2
+    while (numbered := key if number == 2 and key not in taken else f"{key}-{number}") in taken:
+        number += 1
+    return numbered
 
 
-def _intervention_fields(flags: dict[str, Any]) -> dict[str, Any]:
-    given = {
-        field: flags[field]
-        for field in ("sweep", "sweep_how", "sweep_heads", "theta", "ablate", "controls")
-        if flags[field]
-    }
-    if flags["no_interventions"]:
-        if given:
-            flag = f"--{next(iter(given)).replace('_', '-')}"
-            raise ValueError(f"--no-interventions and {flag} exclude one another: give one")
-        return {"sweep": 0, "theta": ()}
-    return given | {"ablate": tuple(parse_ablation(text) for text in flags["ablate"])}
+def command_line(context: click.Context) -> str:
+    """Return the command that repeats a run: its flags, without those that only show the result."""
+    words = context.command_path.split()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not given or name in OUTPUT_FLAGS:
+            continue
+        value = context.params[name]
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append(parameter.opts[0])
+            continue
+        for item in value if isinstance(value, tuple) else (value,):
+            words += [parameter.opts[0], str(item)]
+    return shlex.join(words)
+
+
+def _given(flags: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+    """Return the fields whose flags were given; the spec has the defaults of the others."""
+    return {field: flags[field] for field in fields if flags[field] not in (None, ())}
+
+
+def _estimand(text: str) -> dict[str, Any]:
+    """Read `ordinary/geomean` or `ordinary/geomean/logmean` as fields of a Rule."""
+    parts = text.split("/")
+    known = {"token_class": TOKEN_CLASSES, "reduction": REDUCTIONS, "split": SPLITS}
+    if not 2 <= len(parts) <= 3 or any(
+        part not in names for part, names in zip(parts, known.values(), strict=False)
+    ):
+        raise ValueError(
+            f"--estimand {text!r} is not CLASS/REDUCTION or CLASS/REDUCTION/SPLIT, with a class of "
+            f"{', '.join(TOKEN_CLASSES)}, a reduction of {', '.join(REDUCTIONS)} and a split of "
+            f"{', '.join(SPLITS)}"
+        )
+    return dict(zip(known, parts, strict=False))
+
+
+def _interventions(flags: Mapping[str, Any]) -> dict[str, Any]:
+    given = _given(flags, INTERVENTION_FIELDS)
+    if not flags["no_interventions"]:
+        return given
+    if given:
+        flag = f"--{next(iter(given)).replace('_', '-')}"
+        raise ValueError(f"--no-interventions and {flag} exclude one another: give one")
+    return {"sweep": 0, "theta": ()}

@@ -1,17 +1,19 @@
-"""TODO: cli.options."""
+"""Generate click options from the fields of a spec, and print help that leads with examples."""
 
+import types
+import typing
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from gainlens.core.presets import PRESETS
-from gainlens.core.spec import Backend, Device, Dtype, SweepHow
+Decorator = Callable[[Any], Any]
 
 
-class Taught(click.Command):
-    """A command whose help leads with examples, under the name that it was called by."""
+class ExamplesCommand(click.Command):
+    """A command whose help leads with examples."""
 
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
@@ -19,7 +21,7 @@ class Taught(click.Command):
         self._examples = examples
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What it does, examples, then the usage and every option."""
+        """Write the description, the examples, the usage and every option."""
         self.format_help_text(ctx, formatter)
         if self._examples:
             with formatter.section("Examples"):
@@ -32,47 +34,84 @@ class Taught(click.Command):
         self.format_options(ctx, formatter)
         self.format_epilog(ctx, formatter)
 
-
-def _choice(literal: Any) -> click.Choice[str]:
-    return click.Choice(list(get_args(literal)))
-
-
-_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.option("--preset", type=click.Choice(list(PRESETS)), help="Models that are known here [default: twins]."),
-    click.option("--short", metavar="M", help="Hub name or directory of the short-context model."),
-    click.option("--long", metavar="M", help="Hub name or directory of the long-context model."),
-    click.option("--reference", metavar="M", multiple=True, help="A further model, measured beside. Repeatable."),
-    click.option("--control", metavar="M", multiple=True, help="A model of the 2 x 2 design. Repeatable."),
-    click.option("--prompts", metavar="P", default="mixed", show_default=True, help="notebook, mixed, long, or a text or JSONL file, a prompt a line."),
-    click.option("--tokens", metavar="N", type=click.IntRange(min=2), help="Prompts of exactly N tokens, cut or packed."),
-    click.option("--estimand", metavar="C/R", default="ordinary/geomean", show_default=True, help="Token class and reduction that decide, fixed before the run; /SPLIT may follow."),
-    click.option("--confidence", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.95, show_default=True, help="Of every interval."),
-    click.option("--min-prompts", metavar="N", type=click.IntRange(min=3), default=16, show_default=True, help="Fewer give UNDETERMINED."),
-    click.option("--resamples", metavar="N", type=click.IntRange(min=200), default=2000, show_default=True, help="Of the bootstrap."),
-    click.option("--seed", metavar="S", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."),
-    click.option("--backend", type=_choice(Backend), default="auto", show_default=True, help="Which kind of model carries the hooks."),
-    click.option("--dtype", type=_choice(Dtype), help="[default: float32 on CPU, the checkpoint's own on CUDA]"),
-    click.option("--device", type=_choice(Device), default="auto", show_default=True),
-    click.option("--revision", metavar="R", help="Branch, tag or commit of a hub model."),
-    click.option("--sweep", metavar="K", type=click.IntRange(min=1), help="Ablate every component of the last K blocks in turn [default: 1]."),
-    click.option("--sweep-how", type=_choice(SweepHow), multiple=True, help="By what: 0, or the mean over the prompts. Repeatable. [default: zero]"),
-    click.option("--sweep-heads", is_flag=True, help="Each attention head in its turn as well."),
-    click.option("--theta", metavar="T", type=float, multiple=True, help="Measure the same weights again under RoPE base T. Repeatable. [default: the short and the long model's]"),
-    click.option("--ablate", metavar="SITE=HOW", multiple=True, help="Measure again with a site ablated, HOW in zero, mean, resample: blocks.-1.hook_mlp_out=zero. Repeated: together."),
-    click.option("--controls", is_flag=True, help="Set massive activations to their mean and to 0, drop and double BOS."),
-    click.option("--no-interventions", is_flag=True, help="Measure only: no sweep, no other theta."),
-    click.option("--allow-extrapolation", is_flag=True, help="Measure beyond the context that a model was made for."),
-    click.option("--trust-remote-code", is_flag=True, help="Run code that comes with a checkpoint. Off unless given."),
-    click.option("--rescore", metavar="FILE", type=click.Path(path_type=Path), help="No model: what a result.json, or the notebook's own JSON, can and cannot say."),
-    click.option("--out", metavar="DIR", type=click.Path(path_type=Path), help="Run folder [default: runs/<preset> or runs/<short>-vs-<long>]."),
-    click.option("--figures", metavar="DIR", type=click.Path(path_type=Path), help="Figure folder [default: figures for the default run, else DIR/figures]."),
-    click.option("--quiet", is_flag=True, help="Only the answer's line, no progress."),
-    click.option("--verbose", is_flag=True, help="Every reason and every table behind the answer."),
-    click.option("--json", "as_json", is_flag=True, help="The result on standard output, nothing else."),
-)  # fmt: skip
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; refuse a flag that takes one value and is given twice."""
+        single = {
+            name
+            for parameter in self.params
+            if isinstance(parameter, click.Option) and not parameter.multiple
+            for name in parameter.opts
+            if name.startswith("--")
+        }
+        names = [argument.partition("=")[0] for argument in args]
+        twice = [name for name in names if name in single and names.count(name) > 1]
+        if twice:
+            raise click.UsageError(f"{twice[0]} is given twice: give it once.", ctx)
+        return super().parse_args(ctx, args)
 
 
-def with_options(function: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
+def options_of(spec: type[BaseModel], *fields: str) -> tuple[Decorator, ...]:
+    """Return one click option per field, with the field's bounds, default and description."""
+    return tuple(_option(name, spec.model_fields[name]) for name in fields)
+
+
+def _option(name: str, field: FieldInfo) -> Decorator:
+    """Return the option of one field.  Its value is None if the flag is not given."""
+    kind, multiple = _item_type(field.annotation)
+    described = (field.description or "").rstrip()
+    if kind is not bool and field.default not in (None, ()):
+        shown = field.default[0] if multiple else field.default
+        described += f" [default: {shown}]"
+    if multiple:
+        described = described.replace(" [default", " Repeatable. [default", 1)
+        described += "" if "Repeatable" in described else " Repeatable."
+    flag = f"--{name.replace('_', '-')}"
+    if kind is bool:
+        return click.option(flag, is_flag=True, default=None, help=described)
+    return click.option(
+        flag, type=_click_type(kind, field), metavar=_metavar(kind), multiple=multiple,
+        default=None, help=described,
+    )  # fmt: skip
+
+
+def _item_type(annotation: Any) -> tuple[Any, bool]:
+    """Return the type of one value, and whether the field takes several."""
+    if get_origin(annotation) in (types.UnionType, typing.Union):
+        (annotation,) = (part for part in get_args(annotation) if part is not types.NoneType)
+    if get_origin(annotation) is tuple:
+        return get_args(annotation)[0], True
+    return annotation, False
+
+
+def _click_type(kind: Any, field: FieldInfo) -> Any:
+    if get_origin(kind) is Literal:
+        return click.Choice(list(get_args(kind)))
+    if kind is int:
+        return click.IntRange(min=_bound(field, "ge"))
+    if kind is float and field.metadata:
+        low, high = _bound(field, "gt"), _bound(field, "lt")
+        return click.FloatRange(low, high, min_open=low is not None, max_open=high is not None)
+    return kind if kind is float else str
+
+
+def _bound(field: FieldInfo, name: str) -> Any:
+    """Return one of the field's bounds (ge, gt, lt), or None."""
+    bounds = (getattr(part, name, None) for part in field.metadata)
+    return next((bound for bound in bounds if bound is not None), None)
+
+
+def _metavar(kind: Any) -> str | None:
+    if get_origin(kind) is Literal:
+        return None
+    return {int: "N", float: "NUMBER"}.get(kind, "TEXT")
+
+
+def with_options(options: Sequence[Decorator]) -> Decorator:
+    """Return a decorator that adds options to a command, in this order."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate

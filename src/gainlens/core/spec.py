@@ -1,6 +1,10 @@
-"""What to compare and how, fixed before the run and written with it.  Unknown keys are refused."""
+"""Declare every option of a run: its type, bounds, default and help.
 
-from typing import Literal, get_args
+The command generates its flags from these fields (cli.options).  A spec is frozen, is written into
+result.json, and refuses unknown keys.
+"""
+
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,13 +19,13 @@ HOWS: tuple[str, ...] = get_args(AblationHow)
 
 
 class Spec(BaseModel):
-    """Frozen, and strict about its keys."""
+    """Set what all specs share: they are frozen and refuse unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelSpec(Spec):
-    """One model of a comparison, and what the notebook said of it where it did."""
+    """Name one model of a comparison, and what the notebook said about it."""
 
     key: str
     """name within the comparison, key of result.json's `models`"""
@@ -29,7 +33,7 @@ class ModelSpec(Spec):
     """hub name or local directory"""
     role: Role
     label: str | None = None
-    """name in tables and figures; the key where not given"""
+    """name in tables and figures; None: the key"""
     context_length: int | None = None
     expected_rope_theta: float | None = None
     prediction: str | None = None
@@ -37,15 +41,19 @@ class ModelSpec(Spec):
 
 
 class Rule(Spec):
-    """How the verdict is reached.  DESIGN section 7: fixed before the run."""
+    """Fix how the verdict is reached, before the run."""
 
     token_class: TokenClass = "ordinary"
     reduction: Reduction = "geomean"
     split: Split = "logmean"
-    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
-    min_prompts: int = Field(default=16, ge=3)
-    resamples: int = Field(default=2000, ge=200)
-    seed: int = Field(default=0, ge=0)
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1.0, description="Confidence of every interval."
+    )
+    min_prompts: int = Field(
+        default=16, ge=3, description="With fewer prompts the verdict is UNDETERMINED."
+    )
+    resamples: int = Field(default=2000, ge=200, description="Resamples of the bootstrap.")
+    seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
     massive_ratio: float = Field(default=10.0, gt=1.0)
     """a token is massive from this many times the median norm at some block's input"""
     equivalence: float = Field(default=0.01, gt=0.0)
@@ -53,51 +61,76 @@ class Rule(Spec):
 
 
 class Ablation(Spec):
-    """One site replaced while the model is measured a second time."""
+    """Name one site that is replaced while the model is measured again."""
 
     site: str
-    """TransformerLens hook name; blocks count from the end where negative"""
+    """TransformerLens hook name; negative blocks count from the end"""
     how: AblationHow
 
-
-def parse_ablation(text: str) -> Ablation:
-    """SITE=HOW as an Ablation; ValueError for anything else."""
-    site, sign, how = text.partition("=")
-    if not (site and sign and how in HOWS):
-        raise ValueError(
-            f"an ablation is SITE=HOW with HOW one of {', '.join(HOWS)}, such as "
-            f"blocks.-1.hook_mlp_out=zero; got {text!r}"
-        )
-    return Ablation.model_validate({"site": site, "how": how})
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """Read SITE=HOW, as the command gives it."""
+        if not isinstance(value, str):
+            return value
+        site, sign, how = value.partition("=")
+        if not (site and sign and how in HOWS):
+            raise ValueError(
+                f"an ablation is SITE=HOW with HOW one of {', '.join(HOWS)}, such as "
+                f"blocks.-1.hook_mlp_out=zero; got {value!r}"
+            )
+        return {"site": site, "how": how}
 
 
 class ComparisonSpec(Spec):
-    """A whole run."""
+    """Fix a whole run: the models, the prompts, the rule and the interventions."""
 
     name: str
     models: tuple[ModelSpec, ...]
-    prompts: str = "mixed"
-    tokens: int | None = Field(default=None, ge=2)
+    prompts: str = Field(
+        default="mixed",
+        description="notebook, mixed, long, or a text or JSONL file with one prompt per line.",
+    )
+    tokens: int | None = Field(
+        default=None, ge=2, description="Cut or join prompts to exactly N tokens."
+    )
     rule: Rule = Rule()
-    backend: Backend = "auto"
-    dtype: Dtype | None = None
-    """None: float32 on CPU, the checkpoint's own on CUDA"""
-    device: Device = "auto"
-    revision: str | None = None
-    allow_extrapolation: bool = False
-    trust_remote_code: bool = False
-    sweep: int = Field(default=1, ge=0)
-    """the last so many blocks have every component ablated in turn; 0: no sweep"""
-    sweep_how: tuple[SweepHow, ...] = Field(default=("zero",), min_length=1)
-    sweep_heads: bool = False
-    """each attention head on its own as well"""
-    theta: tuple[float, ...] | None = None
-    """RoPE bases under which the same weights are measured again; None: those of the short and the
-    long model; empty: none"""
-    ablate: tuple[Ablation, ...] = ()
-    """applied together, for a second measurement beside the first"""
-    controls: bool = False
-    """massive activations set to their mean and to zero, BOS dropped and doubled"""
+    backend: Backend = Field(
+        default="auto", description="The kind of model that carries the hooks."
+    )
+    dtype: Dtype | None = Field(
+        default=None, description="[default: float32 on CPU, the checkpoint's own on CUDA]"
+    )
+    device: Device = Field(default="auto", description="Where the models run.")
+    revision: str | None = Field(default=None, description="Branch, tag or commit of hub models.")
+    allow_extrapolation: bool = Field(
+        default=False, description="Measure beyond the context that a model was made for."
+    )
+    trust_remote_code: bool = Field(
+        default=False, description="Run code that comes with a checkpoint."
+    )
+    sweep: int = Field(
+        default=1, ge=0, description="Ablate every component of the last N blocks in turn."
+    )
+    sweep_how: tuple[SweepHow, ...] = Field(
+        default=("zero",), min_length=1, description="Replace by 0, or by the mean over prompts."
+    )
+    sweep_heads: bool = Field(default=False, description="Ablate each attention head as well.")
+    theta: tuple[float, ...] | None = Field(
+        default=None,
+        description="Measure the same weights again under this RoPE base. "
+        "[default: the short and the long model's]",
+    )
+    """empty: no theta is swapped"""
+    ablate: tuple[Ablation, ...] = Field(
+        default=(),
+        description="Measure again with SITE=HOW ablated, such as blocks.-1.hook_mlp_out=zero. "
+        "HOW is zero, mean or resample. Several are applied together.",
+    )
+    controls: bool = Field(
+        default=False,
+        description="Set massive activations to their mean and to 0; drop and double BOS.",
+    )
 
     @model_validator(mode="after")
     def _each_site_once(self) -> "ComparisonSpec":
@@ -128,5 +161,5 @@ class ComparisonSpec(Spec):
         return self
 
     def model(self, role: Role) -> ModelSpec:
-        """The first model of a role."""
+        """Return the first model of a role."""
         return next(model for model in self.models if model.role == role)

@@ -110,6 +110,8 @@ class Comparison:
     test: HypothesisTest
     verdict: Verdict
     environment: Mapping[str, str]
+    command: str | None = None
+    """the command line that asked for the run; None if Python code did"""
 
     def report(self, role: Role) -> ModelReport:
         """The first model of a role; ValueError where there is none."""

@@ -26,7 +26,6 @@ from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, difference, doubts, vetoes
 from gainlens.report.captions import FIGURES
 from gainlens.report.explorer import Explored, page_data
-from gainlens.report.provenance import command_of
 from gainlens.report.tables import last_block, long_tables, supporting
 
 PAGE: Final = "report.html"
@@ -74,7 +73,7 @@ def page_html(
         tables=[*supporting(comparison), *long_tables(comparison)],
         definitions=DEFINITIONS,
         vetoes=vetoes(comparison.verdict),
-        command=command_of(comparison.spec),
+        command=comparison.command,
         spec=json.dumps(comparison.spec.model_dump(), indent=2, ensure_ascii=False),
         nats=nats,
         yes_no=yes_no,

@@ -147,6 +147,7 @@ def _comparison(folder: Path, document: dict[str, Any]) -> Comparison:
         test=rebuild(HypothesisTest, document.get("hypothesis_test"), "hypothesis_test"),
         verdict=rebuild(Verdict, document.get("verdict"), "verdict"),
         environment=rebuild(Mapping[str, str], document.get("environment"), "environment"),
+        command=rebuild(str | None, document.get("command"), "command"),
     )
 
 

@@ -31,6 +31,7 @@ def result_json(comparison: Comparison) -> dict[str, Any]:
             | {"identification": {"status": status} | asdict(identification)},
             "gainlens": {"version": _version(), "schema": SCHEMA},
             "environment": comparison.environment,
+            "command": comparison.command,
             "spec": comparison.spec.model_dump(),
             "seconds": round(comparison.seconds, 3),
         }
