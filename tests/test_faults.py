@@ -253,7 +253,7 @@ def test_a_model_that_turns_with_another_theta_stops_the_comparison(
 def test_the_result_says_whether_embeddings_are_tied(make_checkpoint):
     for tied in (True, False):
         loaded = load(make_checkpoint(tie_word_embeddings=tied))
-        assert gainlens.weights.of_model.unembedding(loaded.model)[2] is tied
+        assert gainlens.weights.of_model.unembedding(loaded).tied is tied
 
 
 # --- the table

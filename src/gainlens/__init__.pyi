@@ -22,9 +22,10 @@ from .metrics.reductions import reduce_gains as reduce_gains
 from .metrics.registry import metric as metric
 from .metrics.splits import cosines as cosines
 from .metrics.splits import head_split as head_split
-from .models.loading import LoadedModel as LoadedModel
-from .models.loading import encode_for as encode_for
+from .models.encoding import encode_for as encode_for
+from .models.loaded import LoadedModel as LoadedModel
 from .models.loading import load as load
+from .models.wrapping import wrap as wrap
 from .notebook.rescoring import rescore as rescore
 from .notebook.statistics import notebook_residual as notebook_residual
 from .prompts.encoding import encode as encode
@@ -32,7 +33,7 @@ from .prompts.texts import load_prompts as load_prompts
 from .results.frames import to_frame as to_frame
 from .results.reading import read_run as read_run
 from .runs.pipeline import compare as compare
+from .weights.of_model import unembed_report as unembed_report
 from .weights.report import weights_report as weights_report
 from .weights.rope import rope_report as rope_report
 from .weights.unembed import unembed_gram as unembed_gram
-from .weights.unembed import unembed_report as unembed_report

@@ -21,8 +21,7 @@ from gainlens.models.backends import choose_backend
 from gainlens.models.hooks import reading
 from gainlens.models.loading import attention_of, load
 from gainlens.models.sites import BLOCK_SITES, sites_of
-from gainlens.weights.of_model import takes_mean_off, unembedding
-from gainlens.weights.unembed import unembed_gram, unembed_report
+from gainlens.weights.of_model import unembed_report, unembedding
 from gainlens.weights.unembed_file import read_final_norm, read_unembedding
 
 LENGTHS = (12, 30, 12, 1, 7)
@@ -65,7 +64,7 @@ def apart(got, want) -> float:
 
 @pytest.mark.parametrize(("case", "backend"), FRONT_ENDS)
 def test_the_whole_capture_agrees_with_native(loaded_of, case, backend):
-    """1e-5 relative (DESIGN section 4); inner products relative to the norms that they are of."""
+    """1e-5 relative; inner products relative to the norms that they are of."""
     prompts = prompts_of(LENGTHS)
     want = capture(loaded_of(case, "native").model, prompts, heads=True)
     got = capture(loaded_of(case, backend).model, prompts, heads=True, patterns=True)
@@ -120,27 +119,29 @@ def test_auto_takes_one_that_works(folder_of, case):
 def test_scale_and_unembedding(loaded_of, folder_of, case, backend):
     """The final norm forgets scale, LayerNorm too, up to its epsilon; W_U is the directory's."""
     loaded = loaded_of(case, backend)
-    weight, ln_weight, tied = unembedding(loaded.model)
+    head = unembedding(loaded)
     tokens = torch.from_numpy(prompts_of((12,)).tokens[0])[None]
-    assert scale_control(loaded.model, tokens, weight) < 1e-4
+    assert scale_control(loaded, tokens, head.weight) < 1e-4
     stored, stored_tied = read_unembedding(folder_of(case))
-    assert torch.equal(weight, stored)
-    assert torch.equal(ln_weight, read_final_norm(folder_of(case)))
-    assert tied == stored_tied == (case == "gpt2-tied")
+    assert torch.equal(head.weight, stored)
+    torch.testing.assert_close(
+        head.norm_scale.float(), read_final_norm(folder_of(case)), rtol=1e-6, atol=1e-7
+    )
+    assert head.tied == stored_tied == (case == "gpt2-tied")
 
 
 @pytest.mark.parametrize(("case", "backend"), CASES)
 def test_the_folded_spectrum_is_that_of_what_reaches_the_logits(loaded_of, case, backend):
     """The Jacobian of logits by the stream over its norm, but for the radial direction that every
     norm takes off: W_U diag(w), and for LayerNorm the mean off."""
-    model = loaded_of(case, backend).model
-    weight, ln_weight, tied = unembedding(model)
+    loaded = loaded_of(case, backend)
+    head = unembedding(loaded)
     layer_norm = case.startswith(("gpt2", "neox"))
-    assert takes_mean_off(model) == layer_norm
-    folded = weight.double() * ln_weight.double()
+    assert head.mean_off == layer_norm
+    folded = head.weight.double() * head.norm_scale.double()
     if layer_norm:
         folded = folded - folded.mean(1, keepdim=True)
-    report = unembed_report(unembed_gram(weight), ln_weight, tied=tied, mean_off=layer_norm)
+    report = unembed_report(loaded)
     want = torch.linalg.svdvals(folded.detach()).numpy()
     # a singular value of 0 is the root of rounding in the Gram matrix
     np.testing.assert_allclose(report.folded_spectrum, want, rtol=1e-6, atol=1e-6 * want[0])

@@ -30,7 +30,7 @@ def folder(make_checkpoint):
 @pytest.fixture
 def cramped(monkeypatch, tmp_path):
     """No room for weights in memory: they stay on disk."""
-    monkeypatch.setattr(placement, "room", lambda device: 1000)
+    monkeypatch.setattr(placement, "free_memory", lambda device: 1000)
     monkeypatch.setattr(placement.tempfile, "mkdtemp", lambda prefix: str(tmp_path / "offload"))
     (tmp_path / "offload").mkdir()
     return tmp_path / "offload"
@@ -49,13 +49,13 @@ def test_weights_are_counted_without_being_made(folder):
 def test_a_model_is_spread_where_its_weights_do_not_fit(folder, monkeypatch, room, dtype, spread):
     config = AutoConfig.from_pretrained(folder)
     free = room * 4 * weight_bytes(config) / placement._SHARE
-    monkeypatch.setattr(placement, "room", lambda device: free)
+    monkeypatch.setattr(placement, "free_memory", lambda device: free)
     assert place(config, dtype, "auto") == Placement("cpu", spread)
     assert place(config, dtype, "cpu") == Placement("cpu", False)  # as asked for
 
 
 def test_processes_cannot_share_what_one_has_not(folder, monkeypatch):
-    monkeypatch.setattr(placement, "room", lambda device: 1000)
+    monkeypatch.setattr(placement, "free_memory", lambda device: 1000)
     monkeypatch.setattr(placement, "world", lambda: World(1, 2, 1))
     with pytest.raises(ValueError, match="run one process, which lays it over all there is"):
         place(AutoConfig.from_pretrained(folder), None, "auto")
@@ -64,7 +64,7 @@ def test_processes_cannot_share_what_one_has_not(folder, monkeypatch):
 def test_each_process_takes_its_own_gpu(folder, monkeypatch):
     monkeypatch.setattr(placement, "has_gpu", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(placement, "room", lambda device: 1 << 40)
+    monkeypatch.setattr(placement, "free_memory", lambda device: 1 << 40)
     config = AutoConfig.from_pretrained(folder)
     for local, gpu in ((0, "cuda:0"), (3, "cuda:3"), (5, "cuda:1")):
         monkeypatch.setattr(placement, "world", lambda local=local: World(local, 8, local))

@@ -436,18 +436,16 @@ def test_the_report_carries_the_scaling_and_a_wavelength_of_the_context_is_withi
     assert _share_beyond(np.array([64.0, 65.0]), 64) == 0.5
 
 
-class Rotary:
+class Rotary(torch.nn.Module):
     """A module with a cos/sin table, as HookedTransformer's attention has one."""
 
     def __init__(self, phase: np.ndarray, attention_factor: float = 1.0):
+        super().__init__()
         tables = (attention_factor * function(phase) for function in (np.sin, np.cos))
         self.rotary_sin, self.rotary_cos = (
             torch.from_numpy(np.concatenate([table, table], axis=1)) for table in tables
         )
         self.cfg = SimpleNamespace(rotary_adjacent_pairs=False)
-
-    def named_modules(self):
-        yield "attn", self
 
 
 def test_a_table_is_measured_whatever_its_attention_factor():
@@ -464,20 +462,25 @@ def test_a_table_that_turns_unevenly_is_refused_however_little():
         inverse_frequencies(Rotary(phase))
 
 
+def turning(*frequencies: torch.Tensor) -> torch.nn.Module:
+    """Return a model of two rotary modules, a and b."""
+    model = torch.nn.Module()
+    for name, inv_freq in zip("ab", frequencies, strict=True):
+        rotary = torch.nn.Module()
+        rotary.register_buffer("inv_freq", inv_freq)
+        model.add_module(name, rotary)
+    return model
+
+
 def test_blocks_within_the_tolerance_are_one_model_and_beyond_it_none():
     def blocks(factor: float):
-        pair = [SimpleNamespace(inv_freq=torch.tensor([1.0, 1e-9]) * f) for f in (1.0, factor)]
-        return SimpleNamespace(named_modules=lambda: iter(zip("ab", pair, strict=True)))
+        return turning(*(torch.tensor([1.0, 1e-9]) * f for f in (1.0, factor)))
 
     assert inverse_frequencies(blocks(1.009)) is not None
     for factor in (1.02, 0.5):
         with pytest.raises(ValueError, match=r"single RoPE base; load it again, with no rotary"):
             inverse_frequencies(blocks(factor))
-    slow = blocks(1.0)
-    slow.named_modules = lambda: iter(
-        (name, SimpleNamespace(inv_freq=torch.tensor([1.0, tail])))
-        for name, tail in (("a", 1e-9), ("b", 2e-9))
-    )
+    slow = turning(torch.tensor([1.0, 1e-9]), torch.tensor([1.0, 2e-9]))
     with pytest.raises(ValueError, match="b turns its dimensions at other speeds than a"):
         inverse_frequencies(slow)
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from gainlens.activations.subspaces import visible_share
 from gainlens.weights import unembed as unembed_module
-from gainlens.weights.unembed import subspace_rank, subspaces, unembed_gram, unembed_report
+from gainlens.weights.unembed import spectrum_report, subspace_rank, subspaces, unembed_gram
 from gainlens.weights.unembed_file import read_final_norm, read_unembedding
 
 D_VOCAB, D_MODEL = 700, 48
@@ -35,7 +35,7 @@ def weight_of(seed: int = 0, d_vocab: int = D_VOCAB, d_model: int = D_MODEL) -> 
 
 
 def report_of(weight: torch.Tensor, ln_weight: torch.Tensor | None = None):
-    return unembed_report(unembed_gram(weight), ln_weight, tied=False)
+    return spectrum_report(unembed_gram(weight), ln_weight, tied=False)
 
 
 def test_planted_singular_values_come_back():
@@ -350,7 +350,7 @@ def test_whether_a_direction_is_there_does_not_depend_on_the_scale(scale):
 
 def test_the_report_says_whether_it_is_tied_and_its_subspaces_rank():
     for tied in (True, False):
-        report = unembed_report(unembed_gram(weight_of()), None, tied=tied)
+        report = spectrum_report(unembed_gram(weight_of()), None, tied=tied)
         assert (report.tied, report.subspace_rank) == (tied, 6)
     assert [subspace_rank(d) for d in (4, 8, 15, 16)] == [1, 1, 1, 2]
     unembed = unembed_gram(weight_of())

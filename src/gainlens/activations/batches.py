@@ -1,14 +1,16 @@
 """Prompts of like length -> right-padded batches of token ids."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gainlens.models.loaded import AnyModel, module_of
 from gainlens.models.processes import share
+from gainlens.models.sites import sites_of
 from gainlens.records.inputs import EncodedPrompts
 
 BATCH_TOKENS: Final = {"cpu": 1024, "cuda": 2048}
@@ -29,17 +31,8 @@ class Batch:
     """[batch, position]"""
 
 
-def check_prompts(prompts: object) -> None:
-    """ValueError for what is no EncodedPrompts: token ids alone have no names."""
-    if not isinstance(prompts, EncodedPrompts):
-        raise ValueError(
-            "prompts come from gainlens.encode_for(loaded, texts), or gainlens.encode with a "
-            f"tokenizer of your own; got {type(prompts).__name__}"
-        )
-
-
 def batches(
-    model: nn.Module,
+    model: AnyModel,
     prompts: EncodedPrompts,
     device: torch.device,
     batch_tokens: int | None = None,
@@ -52,12 +45,14 @@ def batches(
     Where processes work together each gets its share of the batches, or `all_of_them`.
 
     A causal model's real positions do not see padding on their right.  Prompts go one by one
-    through a HookedTransformer whose tokenizer pads on the left: it would mask the right side.
+    through a HookedTransformer whose tokenizer pads on the left: it would mask the right side.  If
+    RoPE depends on the length of the batch, only prompts for which it is the same go together.
     """
-    side = getattr(getattr(model, "tokenizer", None), "padding_side", "right")
+    side = getattr(getattr(module_of(model), "tokenizer", None), "padding_side", "right")
     if batch_tokens is None:
         batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
-    groups = _groups(prompts.tokens, batch_tokens if side == "right" else 0)
+    alike = sites_of(model).alike
+    groups = _groups(prompts.tokens, batch_tokens if side == "right" else 0, alike)
     for group in groups if all_of_them else share(groups):
         lengths = torch.tensor([len(prompts.tokens[index]) for index in group])
         tokens = torch.zeros(len(group), int(lengths[0]), dtype=torch.long)
@@ -66,11 +61,15 @@ def batches(
         yield Batch(tuple(group), lengths, tokens.to(device))
 
 
-def _groups(tokens: Sequence[np.ndarray], budget: int) -> list[list[int]]:
+def _groups(
+    tokens: Sequence[np.ndarray], budget: int, alike: Callable[[int], Hashable]
+) -> list[list[int]]:
     groups: list[list[int]] = []
     for index in sorted(range(len(tokens)), key=lambda i: -len(tokens[i])):
         last = groups[-1] if groups else []
-        if last and (len(last) + 1) * len(tokens[last[0]]) <= budget:
+        longest = len(tokens[last[0]]) if last else 0
+        fits = last and (len(last) + 1) * longest <= budget
+        if fits and alike(longest) == alike(len(tokens[index])):
             last.append(index)
         else:
             groups.append([index])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gainlens.activations.batches import Batch, batches, check_prompts
+from gainlens.activations.batches import Batch, batches
 from gainlens.activations.buffers import Collector
 from gainlens.activations.gram import block_numbers, token_slices
 from gainlens.activations.heads import UNEXPLAINED, HeadNumbers, project_heads
@@ -21,7 +21,9 @@ from gainlens.activations.subspaces import visible_share
 from gainlens.core.vocabulary import GRAM_COLUMNS
 from gainlens.models.config import parallel_blocks
 from gainlens.models.decoders import AttentionOut
+from gainlens.models.encoding import Prompts, encode_for
 from gainlens.models.hooks import reading
+from gainlens.models.loaded import AnyModel
 from gainlens.models.processes import gathered
 from gainlens.models.sites import BLOCK_SITES, ModelSites, Reader, Site, kind_of, sites_of
 from gainlens.records.capture import Capture
@@ -151,8 +153,8 @@ def _shares(a: Tensor, m: Tensor, subspaces: Subspaces) -> Tensor:
 
 
 def capture(
-    model: nn.Module,
-    prompts: EncodedPrompts,
+    model: AnyModel,
+    prompts: Prompts,
     *,
     subspaces: Subspaces | None = None,
     patterns: bool = False,
@@ -166,8 +168,8 @@ def capture(
     you loaded yourself; hooks of your own run first and none of ours stays behind.
 
     Args:
-        model: the model, in eval mode.
-        prompts: token ids, from `gainlens.encode`.
+        model: from `load` or `wrap`, or a bare model.
+        prompts: a text, a list of texts, token ids [batch, position], or what `encode_for` returns.
         subspaces: two orthonormal bases [d_model, k] of W_U (weights.unembed): adds what of the
             last block's writes W_U sees and what it hardly sees.
         patterns: add the attention weight on position 0, where the model has hook_pattern.
@@ -188,7 +190,7 @@ def capture(
         >>> bool((captured.column("yy") > 0).all())
         True
     """
-    check_prompts(prompts)
+    prompts = encode_for(model, prompts)
     sites = sites_of(model)
     lengths = [len(tokens) for tokens in prompts.tokens]
     collector = Collector(lengths, sites.num_blocks, sites.d_model)

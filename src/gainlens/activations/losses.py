@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gainlens.activations.batches import batches
+from gainlens.models.encoding import Prompts, encode_for
 from gainlens.models.hooks import reading
+from gainlens.models.loaded import AnyModel, module_of
 from gainlens.models.processes import gathered
 from gainlens.models.sites import ModelSites, sites_of
 from gainlens.records.inputs import EncodedPrompts
@@ -27,9 +29,9 @@ _CHECK_TOLERANCE = 0.02
 class Readout:
     """The final norm and the unembedding of a model, applied to slices of tokens."""
 
-    def __init__(self, model: nn.Module, sites: ModelSites) -> None:
+    def __init__(self, model: AnyModel, sites: ModelSites) -> None:
         self._sites = sites
-        self._cap = _soft_cap(model)
+        self._cap = _soft_cap(module_of(model))
 
     def check(self, prompts: EncodedPrompts) -> None:
         """ValueError where the model makes its logits otherwise (Granite and Cohere scale them)."""
@@ -92,7 +94,7 @@ def _soft_cap(model: nn.Module) -> float | None:
 
 
 def loss(
-    model: nn.Module, prompts: EncodedPrompts, *, batch_tokens: int | None = None
+    model: AnyModel, prompts: Prompts, *, batch_tokens: int | None = None
 ) -> Float64[np.ndarray, " prompt"]:
     """Mean next-token loss of each prompt, nats per token; NaN for a prompt of one token.
 
@@ -100,8 +102,8 @@ def loss(
     interventions.
 
     Args:
-        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
-        prompts: token ids, from `encode_for`.
+        model: from `load` or `wrap`, or a bare model.
+        prompts: a text, a list of texts, token ids [batch, position], or what `encode_for` returns.
         batch_tokens: prompts of like length run together, up to this many tokens; None is
             what suits the device.
 
@@ -111,6 +113,7 @@ def loss(
         >>> gainlens.loss(loaded.model, prompts).shape
         (2,)
     """
+    prompts = encode_for(model, prompts)
     sites = sites_of(model)
     readout = Readout(model, sites)
     readout.check(prompts)

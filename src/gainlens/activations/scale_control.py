@@ -1,13 +1,14 @@
 """TODO: activations.scale_control."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gainlens.models.hooks import reading
+from gainlens.models.loaded import AnyModel
 from gainlens.models.sites import BLOCK_SITES, sites_of
 
 
-def scale_control(model: nn.Module, tokens: Tensor, weight: Tensor, factor: float = 2.0) -> float:
+def scale_control(model: AnyModel, tokens: Tensor, weight: Tensor, factor: float = 2.0) -> float:
     """Largest change of a logit, as a share of the largest |logit|, when the last stream is scaled.
 
     The final norm forgets its input's scale (up to its epsilon), so this is about 0: whatever is

@@ -26,6 +26,7 @@ from gainlens.interventions.replacements import (
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import prompt_slices
 from gainlens.models.hooks import scoped, writing
+from gainlens.models.loaded import AnyModel
 from gainlens.models.sites import ModelSites, Site, sites_of
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
@@ -40,7 +41,7 @@ _NO_POSITIONS = ("hook_pattern", "hook_attn_scores", "hook_rot_q", "hook_rot_k",
 
 @contextmanager
 def ablate(
-    model: nn.Module,
+    model: AnyModel,
     sites: Mapping[str, How],
     *,
     reference: EncodedPrompts | None = None,
@@ -58,7 +59,7 @@ def ablate(
     is raised, and hooks of your own are not touched: they run first where they were there first.
 
     Args:
-        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
+        model: from `load` or `wrap`, or a bare model.
         sites: what to replace, by TransformerLens hook name, and how.  Blocks count from the end
             where negative; one head is `blocks.3.attn.hook_z[2]`.  How is one of
             zero: 0 everywhere;
@@ -276,7 +277,7 @@ def _check_how(address: Address, how: How, reference: EncodedPrompts | None, whe
 
 
 def _where(
-    model: nn.Module,
+    model: AnyModel,
     reference: EncodedPrompts | None,
     positions: Sequence[int] | None,
     token_class: TokenClass,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gainlens.activations.batches import Batch, batches
 from gainlens.models.hooks import reading
+from gainlens.models.loaded import AnyModel
 from gainlens.models.sites import ModelSites, Reader, Site
 from gainlens.records.inputs import EncodedPrompts
 
@@ -210,7 +211,7 @@ def table_readers(
 
 
 def from_reference(
-    model: nn.Module,
+    model: AnyModel,
     sites: ModelSites,
     tables: Sequence[tuple[Address, Mean | Donors]],
     reference: EncodedPrompts,

@@ -12,11 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gainlens.models.loaded import AnyModel, module_of
 from gainlens.models.sites import kind_of
 
 
 @contextmanager
-def rope_theta(model: nn.Module, theta: float) -> Generator[None]:
+def rope_theta(model: AnyModel, theta: float) -> Generator[None]:
     """The same weights under another RoPE base, for as long as the context is open.
 
     Works on HookedTransformer, TransformerBridge and Hugging Face models; scaling stays what it is,
@@ -37,12 +38,12 @@ def rope_theta(model: nn.Module, theta: float) -> Generator[None]:
     """
     if not (math.isfinite(theta) and theta > 1):
         raise ValueError(f"a RoPE base is a finite number above 1, such as 500000; got {theta}")
-    with _changed(model, {"rope_theta": float(theta)}, {"rotary_base": float(theta)}):
+    with _changed(module_of(model), {"rope_theta": float(theta)}, {"rotary_base": float(theta)}):
         yield
 
 
 @contextmanager
-def rope_scaling(model: nn.Module, scaling: Mapping[str, Any] | None) -> Generator[None]:
+def rope_scaling(model: AnyModel, scaling: Mapping[str, Any] | None) -> Generator[None]:
     """The same weights without RoPE scaling (llama3, yarn, linear, dynamic, longrope), under the
     base that they have, for as long as the context is open.
 
@@ -60,7 +61,7 @@ def rope_scaling(model: nn.Module, scaling: Mapping[str, Any] | None) -> Generat
         "use_yarn_rope": False,
         "rotary_scaling_factor": 1.0,
     }
-    with _changed(model, None, plain):
+    with _changed(module_of(model), None, plain):
         yield
 
 

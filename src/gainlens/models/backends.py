@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gainlens.models.config import rope_from_config, rope_type, rotated_share
 from gainlens.models.memory import first_line, ran_out
 
 HOOKED_TOKENS = 2048
@@ -55,7 +56,8 @@ def misfit(config: Any) -> str | None:
     The check of logits at load runs on a short prompt, and would not see a window or a scaling
     that begins further on.
     """
-    scaling, theta, rotated = _rope(config)
+    rope = rope_from_config(config)
+    scaling, theta, rotated = rope_type(rope.scaling), rope.theta or 10_000.0, rotated_share(config)
     family = config.architectures[0].removesuffix("ForCausalLM")
     biased = bool(getattr(config, "attention_bias", False))
     d_head = config.hidden_size // config.num_attention_heads
@@ -75,16 +77,6 @@ def misfit(config: Any) -> str | None:
         and (config.n_inner or 4 * config.n_embd) != 4 * config.n_embd,
     }
     return next((what for what, is_so in wrong.items() if is_so), None)
-
-
-def _rope(config: Any) -> tuple[str, float, float]:
-    """Scaling, base, and the share of a head's dimensions that turns."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    return (
-        parameters.get("rope_type", "default"),
-        parameters.get("rope_theta", 10_000.0),
-        parameters.get("partial_rotary_factor", 1.0),
-    )
 
 
 def hooked(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) -> Any:

@@ -1,28 +1,53 @@
-"""The check at load: is every block additive, and are the logits Hugging Face's?"""
+"""Check a model at load, on one short prompt.
+
+Is every block additive?  Are states independent of later tokens?  Are the logits Hugging Face's?
+"""
 
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from gainlens.core.vocabulary import UNIT_ROUNDOFF
 from gainlens.models.hooks import reading
-from gainlens.models.memory import ran_out
-from gainlens.models.sites import BLOCK_SITES, ModelSites, kind_of, sites_of
+from gainlens.models.loaded import BLOCK_SITES, ModelSites
+from gainlens.models.memory import first_line, ran_out
 
-_KL_LIMIT = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
-"""Largest KL over tokens from Hugging Face's logits, nats.  DESIGN section 4; float16 lies between
-by its unit roundoff."""
+CHECK_PROMPT: Final = "The quick brown fox jumps over the lazy dog."
+_CHECK_LENGTH: Final = 12
+_KL_LIMIT: Final = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
+"""Largest KL over tokens from Hugging Face's logits, nats."""
+_CAUSAL_LIMIT: Final = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
+"""How far a state may move with the prompt's length, of its norm: other lengths mean other orders
+of the same sums, which move it by 1e-6 in float32 and by 1e-2 in bfloat16."""
 
 
-def check_additivity(model: nn.Module, tokens: Tensor, dtype: str) -> float:
-    """Largest |x+a+m-y| / (|x|+|a|+|m|+|y|) over blocks and tokens; ValueError beyond the limit.
+def check_tokens(source: str, tokenizer: Any, d_vocab: int) -> Tensor:
+    """Return the short prompt of the checks as token ids [1, position].
 
-    Relative to the sum of norms, because where a block erases a massive token |y| alone is small.
-    ValueError also where the model fails on the tokens, or a site stays silent.
+    Without a tokenizer they are ids spread over the vocabulary.  Raises ValueError if the tokenizer
+    gives an id beyond the embedding.
     """
-    sites = sites_of(model)
+    if tokenizer is None:
+        return torch.linspace(0, d_vocab - 1, min(_CHECK_LENGTH, d_vocab)).long()[None]
+    tokens = torch.tensor([tokenizer(CHECK_PROMPT).input_ids])
+    if int(tokens.max()) >= d_vocab:
+        raise ValueError(
+            f"the tokenizer of {source} gives token id {int(tokens.max())}, and the model's "
+            f"embedding has {d_vocab} rows: they do not belong together; take the "
+            "tokenizer that was saved with the weights"
+        )
+    return tokens
+
+
+def check_additivity(model: nn.Module, sites: ModelSites, tokens: Tensor, dtype: str) -> float:
+    """Return the largest |x+a+m-y| / (|x|+|a|+|m|+|y|) over blocks and tokens.
+
+    It is relative to the sum of norms, because |y| alone is small where a block erases a massive
+    token.  Raises ValueError if it is beyond twice the dtype's unit roundoff, if the model fails on
+    the tokens, if a site stays silent, or if an activation has another shape than the stream.
+    """
     worst = _Worst()
     readers = [
         (sites.site(f"blocks.{block}.{name}"), partial(worst.read, block, name))
@@ -35,23 +60,47 @@ def check_additivity(model: nn.Module, tokens: Tensor, dtype: str) -> float:
     silent = [site.name for site, _ in readers if site.name not in worst.fired]
     if silent:
         raise ValueError(
-            f"no activation passed at {silent[0]} of this {_name(model, sites)}, so its blocks "
+            f"no activation passed at {silent[0]} of this {_name(model)}, so its blocks "
             f"cannot be taken apart; {_elsewhere(sites)}"
         )
     if worst.broken is not None:
         raise ValueError(
-            f"{worst.broken} of this {_name(model, sites)} is not finite on a short prompt: "
+            f"{worst.broken} of this {_name(model)} is not finite on a short prompt: "
             "float16 overflows beyond 65,504, so measure in bfloat16 or float32 (--dtype "
             "bfloat16); in those the weights themselves are broken"
         )
     if not worst.value <= limit:
         raise ValueError(
-            f"block {worst.block} of this {_name(model, sites)} is not additive: |x+a+m-y| is "
+            f"block {worst.block} of this {_name(model)} is not additive: |x+a+m-y| is "
             f"{worst.value:.2g} of |x|+|a|+|m|+|y| where {dtype} allows {limit:.2g}, so what "
             "hook_attn_out and hook_mlp_out show is not what the block adds, and no gain can be "
             f"split (some models scale what they add); {_elsewhere(sites)}"
         )
     return worst.value
+
+
+def check_causal(sites: ModelSites, tokens: Tensor, dtype: str) -> None:
+    """Raise ValueError if a state depends on a later token.
+
+    The prompt is run with and without its last token.  The last block's output at the positions
+    that both have is compared, relative to its norm: the median over positions, because rounding
+    can send a single token to another expert.
+    """
+    if tokens.shape[1] < 2:
+        return
+    states: list[Tensor] = []
+    last = sites.site(f"blocks.{sites.num_blocks - 1}.{BLOCK_SITES[-1]}")
+    with torch.no_grad(), reading([(last, states.append)]):
+        for prompt in (tokens, tokens[:, :-1]):
+            sites.run(prompt)
+    full, short = (state[:, : tokens.shape[1] - 1].double() for state in states)
+    moved = float(((full - short).norm(dim=-1) / full.norm(dim=-1).clamp_min(1e-30)).median())
+    if not moved <= _CAUSAL_LIMIT[dtype]:
+        raise ValueError(
+            f"this model is not causal: without the prompt's last token its earlier states move by "
+            f"{moved:.2g} of their norm; gainlens measures decoders whose states do not depend on "
+            "later tokens"
+        )
 
 
 def _run(model: nn.Module, sites: ModelSites, tokens: Tensor) -> None:
@@ -61,13 +110,13 @@ def _run(model: nn.Module, sites: ModelSites, tokens: Tensor) -> None:
         if isinstance(error, ValueError) or ran_out(error):
             raise
         raise ValueError(
-            f"this {_name(model, sites)} fails on a short prompt ({type(error).__name__}: "
-            f"{(str(error).splitlines() or [''])[0]}); {_elsewhere(sites)}"
+            f"this {_name(model)} fails on a short prompt ({type(error).__name__}: "
+            f"{first_line(error)}); {_elsewhere(sites)}"
         ) from error
 
 
-def _name(model: Any, sites: ModelSites) -> str:
-    """The class, and what it is wrapped around."""
+def _name(model: Any) -> str:
+    """Return the class of a model, and what it is wrapped around."""
     inner = getattr(model, "original_model", None)
     return type(model).__name__ + (f" of a {type(inner).__name__}" if inner is not None else "")
 
@@ -77,7 +126,7 @@ def _elsewhere(sites: ModelSites) -> str:
 
 
 class _Worst:
-    """The least additive block of one forward pass."""
+    """Find the least additive block of one forward pass."""
 
     def __init__(self) -> None:
         self.value, self.block = 0.0, 0
@@ -105,21 +154,18 @@ class _Worst:
             self.value, self.block = error, block
 
 
-def logits_of(hf_model: Any, tokens: Tensor) -> Tensor:
-    """Hugging Face's logits [batch, position, d_vocab], before a front end is put around it."""
-    with torch.no_grad():
-        return hf_model(tokens, use_cache=False).logits
+def check_logits(sites: ModelSites, wanted: Tensor, tokens: Tensor, dtype: str) -> float:
+    """Return the largest KL(wanted || model) over tokens, nats.
 
-
-def check_logits(model: nn.Module, wanted: Tensor, tokens: Tensor, dtype: str) -> float:
-    """Largest KL(wanted || model) over tokens, nats; ValueError beyond the dtype's limit."""
+    Raises ValueError if it is beyond the dtype's limit.
+    """
     with torch.no_grad():
         want = wanted.double().log_softmax(-1)
-        got = sites_of(model).logits(tokens).double().log_softmax(-1)
+        got = sites.logits(tokens).double().log_softmax(-1)
     divergence = float((want.exp() * (want - got)).sum(-1).max())
     if not divergence <= _KL_LIMIT[dtype]:
         raise ValueError(
-            f"the {kind_of(model)} model's logits differ from Hugging Face's by {divergence:.2g} "
+            f"the {sites.kind} model's logits differ from Hugging Face's by {divergence:.2g} "
             f"nats (KL; {dtype} allows {_KL_LIMIT[dtype]:.2g}): TransformerLens' conversion does "
             "not fit this checkpoint; try --backend native"
         )

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gainlens.models.decoders import first_tensor, tensor_of, with_first
-from gainlens.models.sites import Reader, Site, Writer
+from gainlens.models.loaded import Reader, Site, Writer
 
 
 @contextmanager

@@ -6,10 +6,10 @@ import weakref
 from dataclasses import dataclass
 from typing import Any, Final
 
-import psutil
 import torch
 from torch import Tensor, nn
 
+from gainlens.models.memory import free_memory
 from gainlens.models.processes import world
 
 _SHARE: Final = 0.85
@@ -42,12 +42,12 @@ def place(config: Any, dtype: str | None, device: str) -> Placement:
     if device != "auto":
         return Placement(mine if device == "cuda" else device, spread=False)
     wanted = weight_bytes(config) * getattr(torch, default_dtype(config, mine, dtype)).itemsize
-    fits = wanted <= _SHARE * room(mine)
+    fits = wanted <= _SHARE * free_memory(mine)
     if not fits and world().size > 1:
         raise ValueError(
-            f"the weights take {wanted / 2**30:,.1f} GiB and {mine} has {room(mine) / 2**30:,.1f} "
-            "free, so each of several processes cannot hold a model of its own: run one process, "
-            "which lays it over all there is"
+            f"the weights take {wanted / 2**30:,.1f} GiB and {mine} has "
+            f"{free_memory(mine) / 2**30:,.1f} free, so each of several processes cannot hold a "
+            "model of its own: run one process, which lays it over all there is"
         )
     return Placement(mine, spread=not fits)
 
@@ -75,18 +75,11 @@ def weight_bytes(config: Any) -> int:
         return sum(parameter.numel() for parameter in maker.from_config(config).parameters())
 
 
-def room(device: str) -> int:
-    """Free memory of a device, bytes."""
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
-
-
 def spread_options() -> dict[str, Any]:
     """What from_pretrained is told of a model that is spread: GPUs first, then memory, disk."""
     gpus = torch.cuda.device_count() if has_gpu() else 0
-    memory: dict[int | str, int] = {"cpu": int(_SHARE * room("cpu"))}
-    memory |= {index: int(_SHARE * room(f"cuda:{index}")) for index in range(gpus)}
+    memory: dict[int | str, int] = {"cpu": int(_SHARE * free_memory("cpu"))}
+    memory |= {index: int(_SHARE * free_memory(f"cuda:{index}")) for index in range(gpus)}
     return {
         "device_map": "auto",
         "max_memory": memory,

@@ -1,20 +1,18 @@
-"""The sites of a block on each kind of model, under TransformerLens' hook names; scoped hooks.
+"""Find the sites of a model of each kind, under TransformerLens' hook names.
 
 Three kinds of model present the same sites: `hooked` (HookedTransformer), `bridge`
 (TransformerBridge) and `native` (a Hugging Face causal LM).  A site is a module and the side of it
-on which the tensor passes; reading and writing are torch forward hooks, registered inside `try` and
-removed in `finally`, so that none survives and no hook of the user's is touched.
+on which the tensor passes.
 """
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from difflib import get_close_matches
-from typing import Any, Literal
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from gainlens.models.config import hooked_fields
 from gainlens.models.decoders import (
     AttentionOut,
     DecoderBlock,
@@ -23,72 +21,41 @@ from gainlens.models.decoders import (
     post_norm_of,
     projected,
 )
-from gainlens.models.memory import Run, attention_fits, guarded, no_longer_than
+from gainlens.models.forward import guarded, length_key
+from gainlens.models.loaded import (
+    BLOCK_SITES,
+    AnyModel,
+    Kind,
+    LoadedModel,
+    ModelSites,
+    Reader,
+    Site,
+    Writer,
+    module_of,
+)
+from gainlens.models.memory import attention_fits, no_longer_than
 from gainlens.models.placement import device_of
 
-Kind = Literal["hooked", "bridge", "native"]
-Reader = Callable[[Tensor], None]
-Writer = Callable[[Tensor], Tensor]
+__all__ = [
+    "BLOCK_SITES",
+    "Kind",
+    "ModelSites",
+    "Reader",
+    "Site",
+    "Writer",
+    "config_of",
+    "kind_of",
+    "sites_of",
+]
 
-BLOCK_SITES = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where one activation can be read and written."""
-
-    name: str
-    """TransformerLens' hook name, e.g. blocks.3.hook_mlp_out"""
-    module: nn.Module
-    side: Literal["input", "output"]
-    heads: int | None = None
-    """where the module passes its heads side by side: readers and writers see them apart, [batch,
-    position, head, d_head]"""
+_LEARNED = "its positions are a table, so no back end goes beyond it"
+_HEADS_APART = ".attn.hook_z"
+"""TransformerLens shows z as [batch, position, head, d_head] on every kind of model."""
 
 
-@dataclass(frozen=True)
-class ModelSites:
-    """What capture needs to know of a model, whatever its kind."""
-
-    kind: Kind
-    sites: dict[str, Site]
-    """by TransformerLens' hook name; ln_final is the whole norm, whose hook_normalized is before
-    its weight on some back ends and after it on others"""
-    num_blocks: int
-    num_heads: int
-    d_model: int
-    embedding: nn.Module
-    """called with the token ids of every forward pass"""
-    blocks: tuple[nn.Module, ...]
-    """called in turn, the stream first"""
-    final_norm: nn.Module
-    unembed: nn.Module
-    device: torch.device
-    run: Run
-    """token ids [batch, position] -> a forward pass without logits; ValueError for a prompt that
-    the model cannot hold"""
-    logits: Run
-    """token ids [batch, position] -> the model's own logits [batch, position, d_vocab]"""
-    attention_out: Callable[[int], AttentionOut]
-    """a block's W_O, b_O and post-norm"""
-
-    def site(self, name: str) -> Site:
-        """A site by name; ValueError names the nearest ones that exist."""
-        if name in self.sites:
-            return self.sites[name]
-        near = get_close_matches(name, self.sites, n=3, cutoff=0.3)
-        beside = f"the nearest are {', '.join(near)}"
-        match = _BLOCK_NAME.fullmatch(name)
-        if match and int(match[1]) >= self.num_blocks:
-            beside = f"its blocks are 0 to {self.num_blocks - 1}"
-        elif match and _ONLY_TRANSFORMER_LENS.fullmatch(match[2]):
-            beside = f"hooked and bridge models have it (--backend hooked or bridge); {beside}"
-        raise ValueError(f"this {self.kind} model has no site {name!r}; {beside}")
-
-
-def kind_of(model: nn.Module) -> Kind:
-    """hooked, bridge or native, by the model's class; ValueError for anything else."""
-    names = {cls.__name__ for cls in type(model).__mro__}
+def kind_of(model: AnyModel) -> Kind:
+    """Return hooked, bridge or native, by the model's class; raise ValueError for anything else."""
+    names = {cls.__name__ for cls in type(module_of(model)).__mro__}
     if "HookedTransformer" in names:
         return "hooked"
     if "TransformerBridge" in names:
@@ -101,10 +68,22 @@ def kind_of(model: nn.Module) -> Kind:
     )
 
 
-def sites_of(model: nn.Module) -> ModelSites:
-    """The sites of a model of any of the three kinds."""
+def sites_of(model: AnyModel) -> ModelSites:
+    """Return the sites of a model: those that a LoadedModel carries, else found by name."""
+    if isinstance(model, LoadedModel):
+        return model.sites
     kind = kind_of(model)
     return {"hooked": _hooked_sites, "bridge": _bridge_sites, "native": _native_sites}[kind](model)
+
+
+def config_of(model: AnyModel) -> Mapping[str, Any]:
+    """Return a model's config as a plain dictionary under Hugging Face's names."""
+    if isinstance(model, LoadedModel):
+        return model.checkpoint.config
+    bare: Any = model
+    if kind_of(model) == "hooked":
+        return hooked_fields(bare.cfg)
+    return getattr(bare, "original_model", bare).config.to_dict()
 
 
 def _hooked_sites(model: Any) -> ModelSites:
@@ -127,8 +106,8 @@ def _hooked_sites(model: Any) -> ModelSites:
         final_norm=model.ln_final,
         unembed=model.unembed,
         device=weight.device,
-        run=guarded(lambda tokens: model(tokens, return_type=None), "hooked", *checks),
-        logits=guarded(model, "hooked", *checks),
+        run=guarded(model, lambda tokens: model(tokens, return_type=None), "hooked", *checks),
+        logits=guarded(model, model, "hooked", *checks),
         attention_out=lambda block: _hooked_out(model.blocks[block]),
     )
 
@@ -163,24 +142,15 @@ def _bridge_sites(model: Any) -> ModelSites:
         final_norm=model.ln_final,
         unembed=hf_model.get_output_embeddings(),
         device=weight.device,
-        run=guarded(lambda tokens: hf_model.base_model(tokens, use_cache=False), "bridge", *checks),
-        logits=guarded(model, "bridge", *checks),
+        run=guarded(
+            hf_model, lambda tokens: hf_model.base_model(tokens, use_cache=False), "bridge", *checks
+        ),
+        logits=guarded(model, model, "bridge", *checks),
         attention_out=lambda block: projected(
             model.blocks[block].attn.o, post_norm_of(model.blocks[block].original_component)
         ),
+        alike=length_key(hf_model),
     )
-
-
-_LEARNED = "its positions are a table, so no back end goes beyond it"
-_HEADS_APART = ".attn.hook_z"
-"""TransformerLens shows z as [batch, position, head, d_head] on every kind of model."""
-_BLOCK_NAME = re.compile(r"blocks\.(\d+)\.(.+)")
-_ONLY_TRANSFORMER_LENS = re.compile(
-    r"hook_(resid_mid|attn_in|mlp_in|[qkv]_input)|ln[12]\.hook_(scale|normalized)"
-    r"|attn\.hook_([qkvz]|rot_[qk]|attn_scores|pattern|result)|mlp\.hook_(pre|pre_linear|post)"
-)
-"""Sites of a block that both of TransformerLens' front ends have and the native back end has not
-(hook_z only where attention's output projection is found)."""
 
 
 def _native_sites(model: Any) -> ModelSites:
@@ -204,14 +174,21 @@ def _native_sites(model: Any) -> ModelSites:
         final_norm=norm,
         unembed=model.get_output_embeddings(),
         device=device_of(embedding),
-        run=guarded(lambda tokens: base(tokens, use_cache=False), "native", *checks),
-        logits=guarded(lambda tokens: model(tokens, use_cache=False).logits, "native", *checks),
+        run=guarded(model, lambda tokens: base(tokens, use_cache=False), "native", *checks),
+        logits=guarded(model, partial(logits_of, model), "native", *checks),
         attention_out=lambda index: projected(
             decoder.blocks[index].projection,
             decoder.blocks[index].post_norm,
             f"block {index} of this {type(model).__name__}",
         ),
+        alike=length_key(model),
     )
+
+
+def logits_of(hf_model: Any, tokens: Tensor) -> Tensor:
+    """Return Hugging Face's logits [batch, position, d_vocab]."""
+    with torch.no_grad():
+        return hf_model(tokens, use_cache=False, return_dict=True).logits
 
 
 def _native_block(prefix: str, block: DecoderBlock, heads: int) -> list[Site]:

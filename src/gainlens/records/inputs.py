@@ -56,8 +56,18 @@ class Checkpoint:
     additivity: float
     """largest |x+a+m-y| / (|x|+|a|+|m|+|y|) over blocks and tokens of the check prompt"""
     logits_kl: float | None
-    """largest KL divergence over tokens from the Hugging Face model's logits, nats; None when the
-    Hugging Face model is itself what is measured (native)"""
+    """largest KL divergence over tokens from the Hugging Face model's logits, nats; None if the
+    Hugging Face model is itself what is measured (native), or if `logits_skipped` says why"""
     weights: str | None = None
-    """sha256 that names a directory's weights (digest.py); None for a hub model, whose commit does,
-    and in results from before it was taken"""
+    """sha256 that names a directory's weights (`weights_digest`); None for a hub model, whose
+    commit names them, and for a model that was already in memory"""
+    logits_skipped: str = ""
+    """why the logits were not compared with Hugging Face's; empty if they were or need not be"""
+    processed: bool = False
+    """whether TransformerLens had folded or centred the weights before they were measured"""
+    quantisation: str | None = None
+    """how the file stores its weights, e.g. Q4_K_M: they were rounded so, then dequantised"""
+    base: str | None = None
+    """the model that an adapter was merged into; None if there is no adapter"""
+    left_out: tuple[str, ...] = ()
+    """parts of the checkpoint that were not loaded, e.g. the vision tower"""

@@ -29,9 +29,9 @@ from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
 from gainlens.runs.environment import THREADS
 from gainlens.runs.progress import Silent, Watch
-from gainlens.weights.of_model import takes_mean_off, unembedding
+from gainlens.weights.of_model import unembed_report, unembedding
 from gainlens.weights.rope import check_theta, rope_report
-from gainlens.weights.unembed import subspaces, unembed_gram, unembed_report
+from gainlens.weights.unembed import subspaces, unembed_gram
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def measure(
         trust_remote_code=spec.trust_remote_code,
     )
     check_sites(loaded.model, spec.ablate)
-    weight, ln_weight, tied = unembedding(loaded.model)
-    spectrum = unembed_gram(weight)
+    head = unembedding(loaded)
+    spectrum = unembed_gram(head.weight)
     captured = capture(
         loaded.model,
         prompts,
@@ -84,9 +84,7 @@ def measure(
         residual=notebook_residual(
             capture(loaded.model, encode_for(loaded, load_prompts("notebook")))
         ),
-        unembed=unembed_report(
-            spectrum, ln_weight, tied=tied, mean_off=takes_mean_off(loaded.model)
-        ),
+        unembed=unembed_report(spectrum, head.norm_scale, tied=head.tied, mean_off=head.mean_off),
         rope=rope,
         blocks=block_gains(gains, rule),
         cells=cells,
@@ -96,7 +94,7 @@ def measure(
         visible_share=_visible_share(decomposition),
         massive=massive_lifecycle(decomposition, texts, rule.massive_ratio),
         prompts=prompts,
-        scale_control=scale_control(loaded.model, _check_tokens(loaded), weight),
+        scale_control=scale_control(loaded.model, _check_tokens(loaded), head.weight),
         halves_control=halves_interval(
             gains.log_gain[-1],
             confidence=rule.confidence,

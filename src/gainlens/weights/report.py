@@ -11,7 +11,7 @@ from gainlens.models.sources import resolve
 from gainlens.models.tensors import json_object
 from gainlens.records.weights import RopeReport, UnembedReport
 from gainlens.weights.rope import rope_report
-from gainlens.weights.unembed import unembed_gram, unembed_report
+from gainlens.weights.unembed import spectrum_report, unembed_gram
 from gainlens.weights.unembed_file import read_final_norm, read_unembedding, unembedding_files
 
 
@@ -41,7 +41,7 @@ def weights_report(
     text: Any = config.get("text_config") or config
     weight, tied = read_unembedding(directory)
     return (
-        unembed_report(
+        spectrum_report(
             unembed_gram(weight),
             read_final_norm(directory),
             tied=tied,

@@ -2,18 +2,20 @@
 
 A pair of dimensions i turns by f_i radians a token, f_i = theta^(-2i/rotary_dim) before scaling.
 The config's theta is a claim; the buffers are what attention multiplies by, so theta is measured
-from them, on every back end, and a disagreement is an error.  No torch is imported here: a model
-is anything with named_modules() whose buffers turn into numpy.
+from them, on every back end, and a disagreement is an error.
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float64
+from torch import nn
 
-from gainlens.models.config import rope_fields, rope_from_config, rotary_dim_of
+from gainlens.models.config import rope_from_config, rotary_dim_of
+from gainlens.models.loaded import AnyModel, module_of
+from gainlens.models.sites import config_of
 from gainlens.records.weights import RopeReport
 from gainlens.weights.rope_frequencies import scaled_frequencies
 
@@ -25,14 +27,7 @@ _TABLE_ROWS = 2048
 _LARGEST_LOG_THETA = 40.0
 
 
-@runtime_checkable
-class HasModules(Protocol):
-    """A torch module, seen without torch."""
-
-    def named_modules(self) -> Iterator[tuple[str, Any]]: ...
-
-
-def inverse_frequencies(model: HasModules) -> Float64[np.ndarray, " rank"] | None:
+def inverse_frequencies(model: nn.Module) -> Float64[np.ndarray, " rank"] | None:
     """Radians a token of each rotated pair, from the buffers that the model uses, after scaling.
 
     From `inv_freq` on Hugging Face models (under a TransformerBridge too), from the cos/sin tables
@@ -97,25 +92,26 @@ def _fit_theta(inv_freq: np.ndarray, scaling: Mapping[str, Any] | None) -> float
     return math.exp(low)
 
 
-def rope_report(model: HasModules | None, config: Any) -> RopeReport:
-    """The config's RoPE beside the model's; without a model, what the config alone implies.
+def rope_report(model: AnyModel | None, config: Any = None) -> RopeReport:
+    """Report what a config states of RoPE beside what the model's rotary buffers do.
 
     Args:
-        model: whose rotary buffers are read, on any back end; None: the config alone.
-        config: the Hugging Face config, or its plain dictionary.
+        model: from `load` or `wrap`, or a bare model; None: the config alone.
+        config: the Hugging Face config, or its plain dictionary; None: the model's own.
 
     Wavelengths are 2 pi / frequency after scaling, in tokens: measured where the model has rotary
     buffers, else computed from the config.  Raises ValueError where the buffers fit no theta.
 
     Examples:
-        >>> report = gainlens.rope_report(loaded.model, loaded.checkpoint.config)
+        >>> report = gainlens.rope_report(loaded)
         >>> round(report.measured_theta), report.rope_theta
         (10000, 10000.0)
     """
+    config = config_of(model) if config is None and model is not None else config
     theta, scaling, context = rope_from_config(config)
-    inv_freq = None if model is None else inverse_frequencies(model)
+    inv_freq = None if model is None else inverse_frequencies(module_of(model))
     measured = None if inv_freq is None else measured_theta(inv_freq, scaling)
-    rotary_dim = rotary_dim_of(rope_fields(config))
+    rotary_dim = rotary_dim_of(config)
     if inv_freq is None and theta is not None and rotary_dim is not None:
         inv_freq = scaled_frequencies(theta, scaling, rotary_dim)
     wavelengths = np.empty(0) if inv_freq is None else 2 * np.pi / inv_freq
@@ -157,7 +153,7 @@ def check_theta(report: RopeReport, theta: float | None = None) -> None:
         )
 
 
-def _buffers(model: HasModules) -> Iterator[tuple[str, Float64[np.ndarray, " rank"]]]:
+def _buffers(model: nn.Module) -> Iterator[tuple[str, Float64[np.ndarray, " rank"]]]:
     """Frequencies of every module of the text model that rotates with full attention."""
     if hasattr(model, "get_decoder"):
         model = cast(Any, model).get_decoder()

@@ -75,7 +75,7 @@ def unembed_gram(weight: Float[Tensor, "d_vocab d_model"]) -> UnembedGram:
     Examples:
         >>> import torch
         >>> gram = gainlens.unembed_gram(torch.diag(torch.tensor([3.0, 2.0, 1.0])))
-        >>> round(gainlens.unembed_report(gram, None, tied=False).spectral_norm, 6)
+        >>> round(gainlens.unembed_report(gram).spectral_norm, 6)
         3.0
     """
     if weight.is_meta:
@@ -118,7 +118,7 @@ def _check_energy(energy: float, d_vocab: int, d_model: int) -> None:
         )
 
 
-def unembed_report(
+def spectrum_report(
     unembed: UnembedGram,
     ln_weight: Float[Tensor, " d_model"] | None,
     *,
