@@ -1,6 +1,6 @@
-"""A hook of your own in ten lines: what does the last MLP do to the last block's gain?
+"""Ablate with your own hook: what does the last MLP do to the last block's gain?
 
-python examples/ablate.py                     a checkpoint of the package: offline
+python examples/ablate.py                     a model that ships with the package, offline
 python examples/ablate.py DIRECTORY-OR-NAME   another model
 """
 
@@ -12,7 +12,7 @@ MODEL = sys.argv[1] if len(sys.argv) > 1 else "gainlens:context512-theta10k"
 
 
 def halve(mlp_out, hook):
-    """A TransformerLens hook function: [batch, position, d_model] -> the same shape."""
+    """Halve the MLP's write, [batch, position, d_model]; a TransformerLens hook function."""
     return mlp_out / 2
 
 

@@ -1,12 +1,12 @@
-"""Time and memory of gainlens' capture beside its peers: same model, tokens and run.
+"""Measure time and memory of gainlens' capture beside its peers, on the same model and tokens.
 
     python scripts/bench.py --shape llama-3.1-8b --device cuda --tokens 2048 8192 32768 131072
     python scripts/bench.py --shape 12x1024 --device cpu --tokens 512 2048 8192
 
-Weights are untrained: neither time nor memory depends on them.  Writes bench.csv and bench.json
-into src/gainlens/data, where new rows replace those of the same machine and shape, and the figure
-into figures/.  On a CPU, memory is the peak of a process of its own for each method, and no method
-may take more than --memory-limit gigabytes.
+The weights are untrained, because neither time nor memory depends on them.  The script writes
+bench.csv and bench.json into src/gainlens/data and the figure into figures/.  New rows replace rows
+of the same machine and shape.  On a CPU each method runs in its own process to measure its peak
+memory, and no method may take more than --memory-limit gigabytes.
 """
 
 from benchmark.cli import main

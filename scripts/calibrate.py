@@ -1,8 +1,6 @@
-"""Measure the coverage, false-claim rate and power of the verdict's intervals; write the table.
+"""Measure coverage, false claims and power of the verdict's intervals.
 
-    python scripts/calibrate.py
-
-writes src/gainlens/data/calibration.csv.
+python scripts/calibrate.py            writes src/gainlens/data/calibration.csv
 """
 
 from pathlib import Path

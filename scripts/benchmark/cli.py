@@ -1,4 +1,4 @@
-"""The command line of scripts/bench.py: flags -> rows -> table, description and figure."""
+"""Run scripts/bench.py: turn flags into rows, a table, a description and a figure."""
 
 import argparse
 import datetime
@@ -22,22 +22,24 @@ _PACKAGES = ("torch", "triton", "transformers", "transformer-lens", "nnsight", "
 
 
 def parser() -> argparse.ArgumentParser:
-    """Flags, with their units."""
+    """Return the flags, with their units."""
     flags = argparse.ArgumentParser(description="Benchmark the capture beside its peers.")
-    flags.add_argument("--shape", default="12x1024", help="llama-3.1-8b, or LAYERSxD_MODEL")
+    flags.add_argument("--shape", default="12x1024", help="llama-3.1-8b, or BLOCKSxD_MODEL")
     flags.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     flags.add_argument("--dtype", help="default: float32 on cpu, bfloat16 on cuda")
     flags.add_argument("--tokens", type=int, nargs="+", default=[512, 2048], help="prompt lengths")
     flags.add_argument("--backends", nargs="+", default=["native", "hooked", "bridge"])
-    flags.add_argument("--seconds", type=float, default=5.0, help="a method and length, about")
-    flags.add_argument("--memory-limit", type=float, default=12.0, help="GB a process on a cpu")
+    flags.add_argument(
+        "--seconds", type=float, default=5.0, help="about how long per method and length"
+    )
+    flags.add_argument("--memory-limit", type=float, default=12.0, help="GB per process on a cpu")
     flags.add_argument("--out", type=Path, default=ROOT / "src/gainlens/data")
     flags.add_argument("--figures", type=Path, default=ROOT / "figures")
     return flags
 
 
 def main() -> None:
-    """Measure, then write."""
+    """Measure, then write the table, its description and the figure."""
     given = parser().parse_args()
     plan = Plan(
         shape=given.shape,
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def write(rows: list[BenchRow], run: dict[str, Any], folder: Path, figures: Path) -> None:
-    """Table and description, merged with what is there, and the figure of them all."""
+    """Merge the rows into the table and its description, and draw all rows."""
     folder.mkdir(parents=True, exist_ok=True)
     table, about = folder / "bench.csv", folder / "bench.json"
     every = merged(read_rows(table) if table.is_file() else (), rows)
@@ -67,7 +69,7 @@ def write(rows: list[BenchRow], run: dict[str, Any], folder: Path, figures: Path
 
 
 def description(plan: Plan, machine: str) -> dict[str, Any]:
-    """How the rows were made."""
+    """Describe how the rows were made."""
     return {
         "command": (
             f"python scripts/bench.py --shape {plan.shape} --device {plan.device} --dtype "
@@ -90,7 +92,7 @@ def description(plan: Plan, machine: str) -> dict[str, Any]:
 
 
 def machine_name(device: str) -> str:
-    """The GPU's own name, or the CPU's cores."""
+    """Return the GPU's name, or the number of the CPU's threads."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()

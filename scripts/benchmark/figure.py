@@ -1,4 +1,4 @@
-"""What the capture costs beside its peers: time and memory against the length of the prompt."""
+"""Draw what the capture costs beside its peers: time and memory against the prompt's length."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -29,22 +29,22 @@ _METHODS: Final = {
     "run_with_cache, five sites": ("#CC79A7", "D"),
     "run_with_cache, all": ("#8A7B1E", "X"),
 }
-"""Colour and marker of a method; one that is not here is grey."""
+"""Colour and marker per method; other methods are grey."""
 _BACKENDS: Final = {"native": "-", "hooked": (0, (5, 1.5)), "bridge": (0, (1, 1.2))}
-"""Line of a back end."""
+"""Line style per back end."""
 
 
 @styled
 def bench_times(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
-    """Time over the native plain forward pass against prompt length; rows of one machine and model.
+    """Draw time over the native plain forward pass against prompt length, of one machine and model.
 
-    The ratio is of medians of one run; what did not fit is a cross at the panel's upper edge.
+    The ratio is that of medians of one run.  A method that did not fit is a cross at the top.
 
     Args:
         rows: of the bench table.
-        ax: axes to draw on; a new figure where not given.
+        ax: axes to draw on; None makes a new figure.
 
-    Raises ValueError where there are no rows, or rows of several machines or models.
+    Raises ValueError if there are no rows, or rows of several machines or models.
     """
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 3.2)
     _draw(panel, _one_machine(rows), lambda row: row.times_native_plain)
@@ -55,13 +55,13 @@ def bench_times(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
 
 @styled
 def bench_memory(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
-    """Peak memory above the weights in GB (1e9 bytes) against prompt length, as bench_times.
+    """Draw peak memory above the weights in GB (1e9 bytes) against prompt length.
 
     Args:
         rows: of the bench table.
-        ax: axes to draw on; a new figure where not given.
+        ax: axes to draw on; None makes a new figure.
 
-    Raises ValueError where there are no rows, or rows of several machines or models.
+    Raises ValueError if there are no rows, or rows of several machines or models.
     """
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 3.2)
     _draw(panel, _one_machine(rows), lambda row: row.memory_bytes and row.memory_bytes / 1e9)
@@ -71,9 +71,9 @@ def bench_memory(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
 
 @styled
 def bench_figure(rows: Sequence[BenchRow]) -> Figure:
-    """Time and memory side by side, one line of panels a machine and model, in the rows' order.
+    """Draw time and memory side by side, one line of panels per machine and model.
 
-    rows: of the bench table.  Raises ValueError where there are none.
+    rows: of the bench table.
     """
     groups: dict[tuple[str, str, str], list[BenchRow]] = {}
     for row in rows:
@@ -96,7 +96,7 @@ def bench_figure(rows: Sequence[BenchRow]) -> Figure:
 
 
 def _one_machine(rows: Sequence[BenchRow]) -> Sequence[BenchRow]:
-    """The rows; ValueError where they cannot share a panel or there are none."""
+    """Return the rows; raise ValueError if they cannot share a panel or if there are none."""
     groups = {(row.machine, row.model, row.dtype) for row in rows}
     if len(groups) != 1:
         raise ValueError(

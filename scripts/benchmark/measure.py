@@ -1,4 +1,4 @@
-"""Time and peak memory of methods, interleaved; what does not fit is a row that says so."""
+"""Measure time and peak memory of methods in turns.  A method that does not fit gets a row too."""
 
 import gc
 import json
@@ -26,7 +26,7 @@ _CLEAR_PEAK = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Plan:
-    """What one run measures."""
+    """Fix what one run measures."""
 
     shape: str
     device: str
@@ -40,13 +40,13 @@ class Plan:
 
 
 def measure(plan: Plan, machine: str) -> list[BenchRow]:
-    """One row a method, back end and length."""
+    """Return one row per method, back end and length."""
     rows: list[BenchRow] = []
     refused: dict[str, dict[str, Any]] = {}
     for backend in plan.backends:
         try:
             model = build(plan.shape, backend, plan.dtype, plan.device)
-        except ValueError as error:  # a front end that is not there is a row as well
+        except ValueError as error:  # a front end that is not installed gets a row too
             model = None
             refused = {m.name: {"status": str(error)} for m in METHODS if backend in m.backends}
         for length in plan.lengths:
@@ -62,7 +62,7 @@ def measure(plan: Plan, machine: str) -> list[BenchRow]:
 
 
 def _interleaved(plan: Plan, backend: str, model: Any, tokens: Tensor) -> dict[str, dict[str, Any]]:
-    """Every method once for its memory and as a warm-up, then in turns for its time."""
+    """Run each method once for its memory and as a warm-up, then all in turns for their times."""
     found: dict[str, dict[str, Any]] = {}
     running: list[Method] = []
     for method in (method for method in METHODS if backend in method.backends):
@@ -102,10 +102,12 @@ def _seconds(method: Method, model: Any, tokens: Tensor, device: str) -> float:
 def _peak(
     plan: Plan, backend: str, method: Method, model: Any, tokens: Tensor
 ) -> tuple[str, int | None]:
-    """Status, and peak memory above what is held already: the weights."""
+    """Return the status, and the peak memory above the weights that are held already."""
     if plan.device == "cpu":
         return _peak_of_a_process(plan, backend, method, tokens.shape[1])
-    _try(method, model, tokens[:, :2])  # what the first call of a library keeps is no activation
+    _try(
+        method, model, tokens[:, :2]
+    )  # a library may keep memory from its first call; do not count it
     _free(plan.device)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -117,11 +119,11 @@ def _peak(
 
 
 def _try(method: Method, model: Any, tokens: Tensor) -> str:
-    """Run once: measured, or why not."""
+    """Run once; return MEASURED or the reason for the failure."""
     try:
         with torch.no_grad():
             method.run(model, tokens)
-    except Exception as error:  # one peer's failure is a row, not the end of the run
+    except Exception as error:  # a peer's failure is a row and does not end the run
         return _reason(error)
     return MEASURED
 
@@ -142,7 +144,7 @@ def _reason(error: BaseException) -> str:
 def _peak_of_a_process(
     plan: Plan, backend: str, method: Method, length: int
 ) -> tuple[str, int | None]:
-    """The same in a process of its own, whose resident memory no other method has touched."""
+    """Measure the peak in a new process, whose memory no other method has touched."""
     request = [plan.shape, backend, plan.dtype, method.name, length, plan.memory_limit]
     code = "from benchmark.measure import answer; answer()"
     done = subprocess.run(
@@ -158,14 +160,14 @@ def _peak_of_a_process(
 
 
 def answer() -> None:
-    """In the process of one method: print its status and peak resident memory above the weights."""
+    """Run in a method's process: print its status and its peak memory above the weights."""
     shape, backend, dtype, name, length, limit = json.loads(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     model = build(shape, backend, dtype, "cpu")
     tokens = tokens_of(length, config_of(shape).vocab_size, "cpu")
     method = next(method for method in METHODS if method.name == name)
     with torch.no_grad():
-        method.run(model, tokens[:, :2])  # what a first run imports is no cost of a prompt
+        method.run(model, tokens[:, :2])  # imports of a first run do not count
     gc.collect()
     _CLEAR_PEAK.write_text("5")
     before = _resident("VmRSS")
@@ -175,7 +177,7 @@ def answer() -> None:
 
 
 def _resident(field: str) -> int:
-    """VmRSS now or VmHWM at most, bytes; Linux."""
+    """Read VmRSS (now) or VmHWM (peak) in bytes; Linux only."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
     return 1024 * int(line.split()[1])
 
@@ -192,7 +194,7 @@ def _free(device: str) -> None:
 
 
 def _with_ratios(row: BenchRow, rows: Sequence[BenchRow]) -> BenchRow:
-    """The row beside the plain passes of the same length."""
+    """Add the ratios to the plain passes of the same length."""
 
     def plain(backend: str) -> BenchRow | None:
         wanted = (backend, "plain", row.tokens)

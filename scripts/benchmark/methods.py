@@ -1,6 +1,6 @@
-"""The ways to get at residual streams that are measured, each one call on a model and tokens.
+"""List the measured ways to read residual streams, each a function of a model and tokens.
 
-None makes logits: a gain needs none, and 131,072 tokens of a large vocabulary fit no device.
+No method computes logits: a gain needs none, and those of 131,072 tokens fit no device.
 """
 
 from collections.abc import Callable
@@ -20,22 +20,23 @@ _SITES = ("hook_resid_pre", "hook_attn_out", "hook_mlp_out", "hook_resid_post")
 
 @dataclass(frozen=True)
 class Method:
-    """One way, on the back ends that have it."""
+    """Name one way and the back ends that have it."""
 
     name: str
     backends: tuple[str, ...]
     run: Callable[[Any, Tensor], object]
-    """model and token ids [1, position] -> whatever it keeps"""
+    """takes the model and token ids [1, position], returns what it keeps"""
     package: str | None = None
-    """needed beside gainlens' own dependencies"""
+    """package needed beside gainlens' own dependencies"""
 
     @property
     def installed(self) -> bool:
+        """Return whether the package that it needs is installed."""
         return self.package is None or find_spec(self.package) is not None
 
 
 def _plain(model: Any, tokens: Tensor) -> None:
-    """The model's own forward pass, without logits."""
+    """Run the model's own forward pass, without logits."""
     if kind_of(model) == "hooked":
         model(tokens, return_type=None)
     else:
@@ -43,13 +44,13 @@ def _plain(model: Any, tokens: Tensor) -> None:
 
 
 def _notebook(model: Any, tokens: Tensor) -> list[float]:
-    """output_hidden_states=True and mean norms, as the notebook does."""
+    """Take mean norms of output_hidden_states=True, as the notebook does."""
     states = model.base_model(tokens, use_cache=False, output_hidden_states=True).hidden_states
     return [float(state.float().norm(dim=-1).mean()) for state in states]
 
 
 def _nnsight(model: Any, tokens: Tensor) -> list[Tensor]:
-    """The streams and writes of every block, saved."""
+    """Save the streams and writes of every block with nnsight."""
     from nnsight import NNsight
 
     traced: Any = NNsight(model.base_model)
@@ -70,7 +71,7 @@ def _cache_all(model: Any, tokens: Tensor) -> object:
 
 
 def _cache_sites(model: Any, tokens: Tensor) -> object:
-    """The streams and writes of every block, and the final norm."""
+    """Cache the streams and writes of every block, and the final norm."""
     wanted = {f"blocks.{block}.{name}" for block in range(model.cfg.n_layers) for name in _SITES}
     wanted.add("ln_final.hook_normalized")
     return model.run_with_cache(tokens, return_type=None, names_filter=lambda name: name in wanted)
@@ -93,6 +94,6 @@ METHODS = (
 
 
 def tokens_of(length: int, vocabulary: int, device: str) -> Tensor:
-    """Token ids [1, length], the same for every method."""
+    """Return token ids [1, length], the same for every method."""
     generator = torch.Generator().manual_seed(length)
     return torch.randint(0, vocabulary, (1, length), generator=generator).to(device)

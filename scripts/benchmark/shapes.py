@@ -1,4 +1,4 @@
-"""A shape -> a model with untrained weights, behind one of the three front ends."""
+"""Build a model of a given shape with untrained weights, behind one of the three front ends."""
 
 import re
 from typing import Any
@@ -34,14 +34,17 @@ _WORDS = {"<s>": 0, "</s>": 1, "<unk>": 2}
 
 
 def config_of(shape: str) -> LlamaConfig:
-    """A named shape, or LAYERSxD_MODEL in Llama 3's proportions; ValueError for anything else."""
+    """Return the config of a named shape, or of BLOCKSxD_MODEL in Llama 3's proportions.
+
+    Raises ValueError for any other shape.
+    """
     sizes = _NAMED.get(shape)
     if sizes is None:
         match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", shape)
         d_model = int(match[2]) if match else 0
         if match is None or d_model % 256:
             raise ValueError(
-                f"no shape {shape!r}: give {', '.join(_NAMED)} or LAYERSxD_MODEL such as 12x1024, "
+                f"no shape {shape!r}: give {', '.join(_NAMED)} or BLOCKSxD_MODEL such as 12x1024, "
                 "with a d_model that 256 divides"
             )
         sizes = {
@@ -59,7 +62,7 @@ def config_of(shape: str) -> LlamaConfig:
 
 
 def build(shape: str, backend: str, dtype: str, device: str) -> Any:
-    """The model, its weights drawn from seed 0, in eval mode."""
+    """Build the model in eval mode, its weights drawn from seed 0."""
     config = config_of(shape)
     torch.manual_seed(0)
     with torch.device(device):
@@ -70,7 +73,7 @@ def build(shape: str, backend: str, dtype: str, device: str) -> Any:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """TransformerBridge wants one; no text is read."""
+    """Return a tokenizer, which TransformerBridge requires; no text is read."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(WordLevel(_WORDS, unk_token="<unk>")),
         bos_token="<s>",

@@ -1,4 +1,4 @@
-"""The table of scripts/bench.py: one row a way of capturing, model and prompt length."""
+"""Read and write the table of scripts/bench.py: one row per method, model and prompt length."""
 
 import csv
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ REFUSED: Final = "refused: its attention fits no memory"
 
 @dataclass(frozen=True)
 class BenchRow:
-    """What one method costs on one prompt; numbers that were not measured are None."""
+    """Hold what one method costs on one prompt; a number that was not measured is None."""
 
     machine: str
     model: str
@@ -45,25 +45,25 @@ class BenchRow:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What a later run of the same replaces."""
+        """Return what identifies the row; a later row with the same key replaces it."""
         return (self.machine, self.model, self.dtype, str(self.tokens), self.backend, self.method)
 
 
 def read_rows(path: Path = TABLE) -> tuple[BenchRow, ...]:
-    """The rows of a table; ValueError where it is none."""
+    """Read the rows of a table; raise ValueError if the file is not such a table."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         names = [field.name for field in fields(BenchRow)]
         if reader.fieldnames != names:
             raise ValueError(
-                f"{path} is no table of scripts/bench.py: its columns are {reader.fieldnames}, "
+                f"{path} is not a table of scripts/bench.py: its columns are {reader.fieldnames}, "
                 f"needed are {names}"
             )
         return tuple(_row(record) for record in reader)
 
 
 def write_rows(path: Path, rows: Sequence[BenchRow]) -> None:
-    """A table with one line a row, in the order given; None is an empty cell."""
+    """Write one line per row, in the order given; None becomes an empty cell."""
     names = [field.name for field in fields(BenchRow)]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -74,7 +74,7 @@ def write_rows(path: Path, rows: Sequence[BenchRow]) -> None:
 
 
 def merged(old: Sequence[BenchRow], new: Sequence[BenchRow]) -> tuple[BenchRow, ...]:
-    """Both, a newer row in the place of an older one of the same machine, model and method."""
+    """Return all rows; a newer row replaces an older one with the same key."""
     return tuple({row.key: row for row in (*old, *new)}.values())
 
 
