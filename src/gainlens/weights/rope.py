@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 from torch import nn
 
+from gainlens.core.formulas import theta_bound
 from gainlens.models.config import rope_from_config, rotary_dim_of
 from gainlens.models.loaded import AnyModel, module_of
 from gainlens.models.sites import config_of
@@ -122,7 +123,7 @@ def rope_report(model: AnyModel | None, config: Any = None) -> RopeReport:
         measured_theta=measured,
         wavelengths=wavelengths,
         beyond_context=_share_beyond(wavelengths, context),
-        theta_bound=None if theta is None or context is None else 0.0424 * context**1.628,
+        theta_bound=None if theta is None or context is None else theta_bound(context),
     )
 
 

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
+from gainlens.core.formulas import random_edge
 from gainlens.records.weights import UnembedReport
 
 SUBSPACE_DIVISOR = 8
@@ -145,7 +146,7 @@ def spectrum_report(
     spectrum = np.sqrt(raw[:rank])
     mean_energy = d_vocab * float(unembed.mean_row.square().sum())
     frobenius, top = math.sqrt(float(unembed.gram.trace())), float(spectrum[0])
-    edge = frobenius * (math.sqrt(d_vocab) + math.sqrt(d_model)) / math.sqrt(d_vocab * d_model)
+    edge = random_edge(frobenius, d_vocab, d_model)
     return UnembedReport(
         shape=(d_vocab, d_model),
         vocab_size=d_vocab,
