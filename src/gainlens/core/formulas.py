@@ -3,7 +3,7 @@
 import math
 
 
-def random_edge(frobenius: float, rows: float, columns: float) -> float:
+def random_edge(frobenius: float, rows: int, columns: int) -> float:
     """Return the largest singular value of a large random matrix, given its Frobenius norm.
 
     |W|_F (sqrt(rows) + sqrt(columns)) / sqrt(rows columns); Bai and Yin 1988.  A matrix far above
@@ -12,7 +12,7 @@ def random_edge(frobenius: float, rows: float, columns: float) -> float:
     return frobenius * (math.sqrt(rows) + math.sqrt(columns)) / math.sqrt(rows * columns)
 
 
-def theta_bound(context: float) -> float:
+def theta_bound(context: int) -> float:
     """Return the smallest RoPE theta for a context in tokens, 0.0424 context^1.628.
 
     Men et al. 2024, arXiv 2405.14591.
