@@ -46,7 +46,7 @@ def test_a_table_reads_as_it_was_written(tmp_path):
 
 def test_a_table_of_something_else_is_refused(tmp_path):
     (tmp_path / "other.csv").write_text("machine,model\na,b\n", "utf-8")
-    with pytest.raises(ValueError, match=r"no table of scripts/bench\.py"):
+    with pytest.raises(ValueError, match="not a table"):
         read_rows(tmp_path / "other.csv")
 
 
@@ -136,7 +136,7 @@ def test_a_failure_is_a_row_that_says_so():
 
 
 def test_an_unknown_shape_is_refused():
-    with pytest.raises(ValueError, match="LAYERSxD_MODEL"):
+    with pytest.raises(ValueError, match="BLOCKSxD_MODEL"):
         config_of("12x1000")
 
 
