@@ -15,9 +15,11 @@ from planting.planted_blocks import TEXTS, planted_checkpoint
 from planting.runs import planted_run
 
 from gainlens.core.spec import Ablation, ComparisonSpec, ModelSpec, Rule
+from gainlens.report.progress import ProgressWatch
 from gainlens.results import result_json as store
 from gainlens.runs import pipeline, resume
-from gainlens.runs.measuring import Measured
+from gainlens.runs.inputs import open_inputs
+from gainlens.runs.measuring import Measured, measure_model
 from gainlens.runs.pipeline import compare
 from gainlens.runs.resume import PARTIAL, Partials
 
@@ -67,15 +69,15 @@ def measured(monkeypatch):
         stop_at: tuple[str, BaseException] | None = None
 
     log = Log()
-    real = pipeline.measure
+    real = pipeline.measure_model
 
-    def measure(spec, model, prompts, watch=None):
-        if log.stop_at and log.stop_at[0] == model.key:
+    def measure(spec, inputs, thetas, progress):
+        if log.stop_at and log.stop_at[0] == inputs.model.key:
             raise log.stop_at[1]
-        log.append(model.key)
-        return real(spec, model, prompts, watch)
+        log.append(inputs.model.key)
+        return real(spec, inputs, thetas, progress)
 
-    monkeypatch.setattr(pipeline, "measure", measure)
+    monkeypatch.setattr(pipeline, "measure_model", measure)
     return log
 
 
@@ -96,8 +98,8 @@ def kept(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / PARTIAL).glob("*") if path.is_dir())
 
 
-class Counting:
-    """A watch that remembers what was announced and what was done."""
+class Counting(ProgressWatch):
+    """Remember what was announced and what was done."""
 
     def __init__(self):
         self.announced, self.done = [], []
@@ -154,10 +156,10 @@ def test_the_next_run_measures_the_rest_and_ends_the_same(spec, tmp_path, measur
 def one_kept(spec, tmp_path_factory):
     """The run folder of a comparison that ended after its first model."""
     folder = tmp_path_factory.mktemp("kept")
-    encoded = pipeline.encode_for_all(spec)["short"]
+    inputs = open_inputs(spec)["short"]
     keep = Partials(folder, spec, print)
-    assert keep.take(spec.models[0], encoded) is None
-    keep.add(spec.models[0], encoded, pipeline.measure(spec, spec.models[0], encoded))
+    assert keep.take(inputs.model, inputs.prompts) is None
+    keep.add(inputs.model, inputs.prompts, measure_model(spec, inputs))
     return folder
 
 
@@ -185,7 +187,7 @@ def test_what_is_damaged_is_not_believed(spec, one_kept, tmp_path, file, how):
     if how != "gone":
         (place / file).write_bytes(left[how])
     told = []
-    encoded = pipeline.encode_for_all(spec)["short"]
+    encoded = open_inputs(spec)["short"].prompts
     found = Partials(tmp_path, spec, told.append).take(spec.models[0], encoded)
     if how == "whole":
         assert found is not None
@@ -212,9 +214,8 @@ def test_a_half_written_one_is_cleared_away(spec, tmp_path, measured, uninterrup
 
 
 def fingerprint(spec, folder=Path("nowhere"), key="short"):
-    encoded = pipeline.encode_for_all(spec)
-    model = next(model for model in spec.models if model.key == key)
-    return Partials(folder, spec, print).fingerprint(model, encoded[key])
+    inputs = open_inputs(spec)[key]
+    return Partials(folder, spec, print).fingerprint(inputs.model, inputs.prompts)
 
 
 @pytest.mark.fault(
@@ -279,13 +280,13 @@ def test_a_checkpoint_that_changes_under_the_measurement_is_an_error(spec, tmp_p
     shutil.copytree(spec.models[0].hf_name, copied)
     changing = spec.models[0].model_copy(update={"hf_name": str(copied)})
     spec = spec.model_copy(update={"models": (changing, *spec.models[1:])})
-    real = pipeline.measure
+    real = pipeline.measure_model
 
     def measure(*arguments):
         (copied / "config.json").touch()
         return real(*arguments)
 
-    monkeypatch.setattr(pipeline, "measure", measure)
+    monkeypatch.setattr(pipeline, "measure_model", measure)
     with pytest.raises(ValueError, match="changed during the measurement"):
         run(spec, tmp_path / "run")
     assert not (tmp_path / "run" / PARTIAL).exists()
@@ -329,7 +330,7 @@ def test_every_bit_of_a_measurement_comes_back(tmp_path, key):
         report = dataclasses.replace(
             report, rope=dataclasses.replace(report.rope, wavelengths=waves)
         )
-    measured = Measured(report, planted.captures[key], planted.decompositions[key])
+    measured = Measured(report, planted.decompositions[key])
     (tmp_path / "model").mkdir()
     models = [
         model.model_copy(update={"hf_name": str(tmp_path / "model")})
@@ -340,11 +341,11 @@ def test_every_bit_of_a_measurement_comes_back(tmp_path, key):
     with Partials(tmp_path / "run", spec, print) as keep:
         assert keep.take(model, report.prompts) is None
         same(report, keep.add(model, report.prompts, measured))
-        same(measured.capture, keep.captures[key])
+        same(measured.decomposition.capture, keep.captures[key])
         again = Partials(tmp_path / "run", spec, print)
         same(report, again.take(model, report.prompts))
     assert not (tmp_path / "run" / PARTIAL).exists()
-    same(measured.capture, again.captures[key])  # its files stay open
+    same(measured.decomposition.capture, again.captures[key])  # its files stay open
 
 
 @pytest.mark.fault("a full disk between two models", "one sentence; nothing half written")
@@ -365,6 +366,5 @@ def test_a_full_disk_is_one_sentence_and_nothing_half_written(
 
 
 def test_a_measurement_can_cross_to_another_process(spec):
-    encoded = pipeline.encode_for_all(spec)
-    measured = pipeline.measure(spec, spec.models[0], encoded["short"])
+    measured = measure_model(spec, open_inputs(spec)["short"])
     same(measured, pickle.loads(pickle.dumps(measured)))  # noqa: S301  our own bytes

@@ -70,14 +70,14 @@ def _compare(flags: dict[str, Any], command: str) -> dict[str, Any]:
     from gainlens.report.terminal import print_answer, print_comparison
     from gainlens.results.result_json import result_json
     from gainlens.results.run_folder import run_folder
-    from gainlens.runs.workers import helpers
+    from gainlens.runs.workers import started_for
     from gainlens.runs.writing import check_writable, write_run
 
     spec = spec_of(flags)
     out: Path = flags["out"] or Path("runs") / spec.name
     check_writable(out)
     with (
-        helpers(spec) as workers,
+        started_for(spec) as workers,
         run_folder(out),
         chatter_silenced(),
         progress(flags["quiet"] or flags["as_json"], len(spec.models)) as watch,
@@ -87,7 +87,7 @@ def _compare(flags: dict[str, Any], command: str) -> dict[str, Any]:
         from gainlens.runs.resume import Partials
 
         with Partials(out, spec, watch.tell) as partials:
-            comparison = replace(compare(spec, watch, partials, workers.measured), command=command)
+            comparison = replace(compare(spec, watch, partials, workers), command=command)
             watch.phase("drawing figures, writing tables")
             written = write_run(out, flags["figures"] or out / "figures", comparison)
     if not (flags["quiet"] or flags["as_json"]):

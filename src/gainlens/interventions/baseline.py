@@ -57,6 +57,7 @@ def baseline_of(
     *,
     captured: Capture | None = None,
     decomposition: Decomposition | None = None,
+    sentence: EncodedPrompts | None = None,
 ) -> Baseline:
     """Measure a loaded model once (or take what was measured), for interventions to compare with.
 
@@ -66,6 +67,7 @@ def baseline_of(
         rule: estimand and interval, `Rule()` where not given.
         captured: of these prompts, where there is one already.
         decomposition: of that capture.
+        sentence: the notebook's sentence; None: encoded here.
 
     Raises ValueError where the model cannot be captured, or makes its logits in a way that is not
     known: then it has no loss here, and no intervention can be judged by it.
@@ -78,7 +80,7 @@ def baseline_of(
     rule = rule or Rule()
     captured = captured or capture(loaded.model, prompts)
     Readout(loaded.model, sites_of(loaded.model)).check(prompts)
-    sentence = encode(
+    sentence = sentence or encode(
         load_prompts("notebook"),
         loaded.tokenizer,
         context=loaded.checkpoint.context,

@@ -15,11 +15,7 @@ from gainlens.interventions.theta import swap_refusal, theta_dose
 from gainlens.interventions.tokens import bos_effects, massive_effects
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
-from gainlens.models.config import rope_from_config
-from gainlens.models.hub import read_config
 from gainlens.models.loading import LoadedModel
-from gainlens.models.sources import resolve
-from gainlens.records.capture import Capture
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
 from gainlens.records.interventions import AblatedModel, AblationEffect, Interventions, ThetaDose
@@ -87,25 +83,35 @@ def intervene(
 
 def interventions_of(
     spec: ComparisonSpec,
+    thetas: Sequence[float],
     loaded: LoadedModel,
     prompts: EncodedPrompts,
-    captured: Capture,
+    sentence: EncodedPrompts,
     decomposition: Decomposition,
     progress: Callable[[int], None],
 ) -> Interventions:
-    """The standing ones, the last block's components and the pair's thetas, and those asked for.
+    """Run the default interventions of a comparison on one model, and those that were asked for.
 
-    The standing ones run on the Hugging Face model where it holds the same tensors: twice as fast
-    on the twins, and equal to 1e-5.
+    The default ones ablate the last block's components and swap theta.  They run on the Hugging
+    Face model if it holds the same tensors: twice as fast on the twins, and equal to 1e-5.
+
+    Args:
+        spec: what is wanted.
+        thetas: RoPE bases to set.
+        loaded: the model.
+        prompts: the texts that it was captured on.
+        sentence: the notebook's sentence.
+        decomposition: of that capture.
+        progress: called with the number of prompts done since the last call.
     """
-    thetas = thetas_of(spec)
     if not (spec.sweep or thetas or spec.ablate or spec.controls):
         return Interventions()
     here = partial(
         baseline_of,
         prompts=prompts,
         rule=spec.rule,
-        captured=captured,
+        captured=decomposition.capture,
+        sentence=sentence,
         decomposition=decomposition,
     )
     quick = replace(loaded, model=loaded.hf_model) if loaded.hf_model is not None else loaded
@@ -124,27 +130,10 @@ def interventions_of(
     return done
 
 
-def passes_of(spec: ComparisonSpec, own_theta: float | None) -> int:
-    """How often a model's prompts are run in all, the capture included; for whoever shows progress.
+def passes_of(spec: ComparisonSpec, thetas: Sequence[float], own_theta: float | None) -> int:
+    """Return how often a model's prompts are run in all, the capture included, for progress bars.
 
     own_theta: the model's, which is not measured again.
     """
-    thetas = set(thetas_of(spec))
-    swapped = len(thetas - {own_theta}) if own_theta is not None else 0
+    swapped = len(set(thetas) - {own_theta}) if own_theta is not None else 0
     return 1 + bool(spec.sweep or swapped) + swapped + bool(spec.ablate)
-
-
-def thetas_of(spec: ComparisonSpec) -> tuple[float, ...]:
-    """RoPE bases to measure every model under: those asked for, else the short and the long
-    model's own, where they differ."""
-    if spec.theta is not None:
-        return spec.theta
-    pair = [spec.model(role) for role in ("short", "long")]
-    found = {
-        rope_from_config(
-            read_config(resolve(model.hf_name), spec.revision, spec.trust_remote_code)
-        ).theta
-        for model in pair
-    }
-    known = tuple(sorted(theta for theta in found if theta is not None))
-    return known if len(known) == len(pair) else ()

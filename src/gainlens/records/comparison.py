@@ -13,7 +13,7 @@
 Nothing here is changed once made.  Unknown is NaN (or None) with a reason beside it, never 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -114,6 +114,11 @@ class Comparison:
     """the command line that asked for the run; None if Python code did"""
 
     def report(self, role: Role) -> ModelReport:
-        """The first model of a role; ValueError where there is none."""
-        check_one_of("role", role, [report.role for report in self.reports])
-        return next(report for report in self.reports if report.role == role)
+        """Return the first model of a role; raise ValueError if no model has it."""
+        return report_of(self.reports, role)
+
+
+def report_of(reports: Sequence[ModelReport], role: Role) -> ModelReport:
+    """Return the first report of a role; raise ValueError if no report has it."""
+    check_one_of("role", role, [report.role for report in reports])
+    return next(report for report in reports if report.role == role)

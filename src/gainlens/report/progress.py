@@ -47,6 +47,11 @@ class ProgressWatch:
         self._progress.update(self._models, description=name)
 
 
+def silent(models: int) -> ProgressWatch:
+    """Return a watch that shows nothing, for this many models."""
+    return ProgressWatch(Progress(disable=True), models, quiet=True)
+
+
 @contextmanager
 def progress(quiet: bool, models: int) -> Generator[ProgressWatch]:
     """Show progress bars with the time left, if standard error is a terminal."""

@@ -9,11 +9,11 @@ from typing import Any, Final
 from gainlens.core.spec import ComparisonSpec
 from gainlens.prompts.texts import load_prompts
 from gainlens.records.comparison import Comparison
+from gainlens.report.progress import ProgressWatch
 from gainlens.results.reading import read_run
 from gainlens.results.result_json import result_json
 from gainlens.results.run_folder import RESULT, current, run_folder
 from gainlens.runs.pipeline import compare
-from gainlens.runs.progress import Watch
 from gainlens.runs.resume import Partials
 from gainlens.runs.writing import write_run
 
@@ -59,7 +59,7 @@ class Rerun:
 def rerun(
     folder: str | Path,
     out: str | Path,
-    watch: Watch | None = None,
+    watch: ProgressWatch | None = None,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> Rerun:
     """Compare again under the spec of a run folder, into another folder, and say what differs.

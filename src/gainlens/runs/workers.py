@@ -1,18 +1,16 @@
-"""Small models side by side: other processes measure some of a comparison's models meanwhile.
+"""Measure small models in worker processes while the main process measures others.
 
-What comes back is what `pipeline.measure` returns, equal to the bit.  These processes touch no
-file and say nothing: a model that one of them could not measure is measured again here, and what
-is wrong with it is said here.
+Results are bit-identical to a serial run.  Workers write no files and print nothing.  If a worker
+fails or dies, the main process measures the model again and reports what is wrong with it.
 """
 
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from collections.abc import Generator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,88 +22,67 @@ from gainlens.prompts.texts import BUILT_IN
 if TYPE_CHECKING:
     from gainlens.runs.measuring import Measured
 
-
 _SPAWN: Final = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
 
 
-class Helper:
-    """A process that measures some models, in the comparison's order."""
-
-    def __init__(self, spec: ComparisonSpec, keys: Sequence[str]) -> None:
-        self.keys = tuple(keys)
-        self._results, theirs = _SPAWN.Pipe(duplex=False)
-        self._process: SpawnProcess = _SPAWN.Process(
-            target=_serve, args=(theirs, spec, self.keys), daemon=True
-        )
-        with _interruptions_ignored():  # Ctrl-C reaches it as well; it ends with this process
-            self._process.start()
-        theirs.close()
-
-    def measured(self, key: str) -> "Measured | None":
-        """Wait for one of its models, asked for in order; None where it has failed."""
-        with suppress(EOFError, OSError):
-            while True:
-                name, found = self._results.recv()
-                if name == key:
-                    return found
-        return None
-
-    def stop(self) -> None:
-        """End it, whatever it does."""
-        self._results.close()
-        self._process.kill()
-        self._process.join()
-
-
-class Helpers:
-    """What other processes measure of a comparison."""
-
-    def __init__(self, helpers: Sequence[Helper]) -> None:
-        self._of = {key: helper for helper in helpers for key in helper.keys}
-
-    def measured(self, key: str) -> "Measured | None":
-        """A model that was measured elsewhere; None where it is to be measured here."""
-        return self._of[key].measured(key) if key in self._of else None
-
-
 @contextmanager
-def helpers(spec: ComparisonSpec) -> Generator[Helpers]:
-    """As many processes as there are cores and models for, where the models are small; else none.
+def started_for(spec: ComparisonSpec) -> "Generator[dict[str, Future[Measured]]]":
+    """Measure some of a comparison's models in worker processes, if its models are small.
 
-    They end with the context.
+    Yields the running measurements by model key; the others are left to this process.  The
+    processes end with the context, whatever they do.
     """
     keys = [model.key for model in spec.models]
-    count = min(_cores(), len(keys)) if _side_by_side(spec) else 1
-    running: list[Helper] = []
+    count = min(_cores(), len(keys)) if _in_parallel(spec) else 1
+    if count == 1:
+        yield {}
+        return
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(count - 1, mp_context=_SPAWN, initializer=_be_silent)
     try:
-        for place in range(1, count):
-            running.append(Helper(spec, keys[place::count]))
-        yield Helpers(running)
+        with _interruptions_ignored():  # Ctrl-C reaches the workers too; they end with this context
+            running = {
+                key: pool.submit(_measure, spec, key)
+                for place, key in enumerate(keys)
+                if place % count
+            }
+        yield running
     finally:
-        for helper in running:
-            helper.stop()
+        for worker in set(multiprocessing.active_children()) - before:
+            worker.kill()
+        pool.shutdown(cancel_futures=True)
 
 
-def _side_by_side(spec: ComparisonSpec) -> bool:
-    """Whether every model and every prompt is small, as far as can be told before anything runs."""
+def result_of(running: "Mapping[str, Future[Measured]] | None", key: str) -> "Measured | None":
+    """Wait for one model's measurement; None if no worker measures it, or if its worker failed."""
+    if not running or key not in running:
+        return None
+    try:
+        return running[key].result()
+    except Exception:  # the main process meets the same error when it measures the model
+        return None
+
+
+def _in_parallel(spec: ComparisonSpec) -> bool:
+    """Return True if every model and every prompt is known to be small before anything runs."""
     if started().size > 1 or spec.prompts not in BUILT_IN:
         return False
     return all_small([model.hf_name for model in spec.models], spec.tokens or 0)
 
 
 def _cores() -> int:
-    """Cores that this process may use, no more than OMP_NUM_THREADS."""
-    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return min(there, int(asked)) if asked.isdigit() and int(asked) else there
+    """Return the number of cores that this process may use, at most OMP_NUM_THREADS."""
+    usable = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable, int(limit)) if limit.isdigit() and int(limit) else usable
 
 
 @contextmanager
 def _interruptions_ignored() -> Generator[None]:
-    """A process that is started meanwhile ignores Ctrl-C from its first instruction on."""
+    """Let processes that are started meanwhile ignore Ctrl-C from their first instruction on."""
     try:
         before: Any = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread: whoever started it decides
+    except ValueError:  # only the main thread may set handlers
         yield
         return
     try:
@@ -114,21 +91,20 @@ def _interruptions_ignored() -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(results: Connection, spec: ComparisonSpec, keys: Sequence[str]) -> None:
-    """In the helper: measure and send."""
+def _be_silent() -> None:
+    """Send what a worker prints nowhere."""
     with Path(os.devnull).open("w") as nowhere:
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
+
+
+def _measure(spec: ComparisonSpec, key: str) -> "Measured":
+    """Measure one model in a worker."""
     from gainlens.models.quiet import chatter_silenced
 
-    with chatter_silenced(), suppress(BrokenPipeError):
-        from gainlens.runs.measuring import measure
-        from gainlens.runs.pipeline import encode_for_all
+    with chatter_silenced():
+        from gainlens.runs.inputs import open_inputs, thetas_to_swap
+        from gainlens.runs.measuring import measure_model
 
-        encoded = encode_for_all(spec)
-        for model in (model for model in spec.models if model.key in keys):
-            try:
-                found = measure(spec, model, encoded[model.key])
-            except Exception:  # said by whoever measures it again
-                found = None
-            results.send((model.key, found))
+        inputs = open_inputs(spec)
+        return measure_model(spec, inputs[key], thetas_to_swap(spec, inputs))
