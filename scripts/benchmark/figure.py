@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
 from benchmark.table import OUT_OF_MEMORY, REFUSED, BenchRow
+from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     INK,
     ONE_COLUMN,
@@ -15,7 +16,6 @@ from gainlens.figures.style import (
     Style,
     axes_or_new,
     legend_above,
-    log_axis,
     new_figure,
     styled,
     threshold,

@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -48,13 +49,14 @@ from planting.figure_reports import (
 from gainlens import figures
 from gainlens.core.glossary import GLOSSARY, Term
 from gainlens.core.spec import Rule
+from gainlens.core.vocabulary import REDUCTIONS
 from gainlens.figures.blocks import block_values
+from gainlens.figures.dark import KEPT, PAPER, PARTNERS, dark_svg
+from gainlens.figures.scales import log_axis, number
 from gainlens.figures.style import (
     COMPONENTS,
-    log_axis,
     looks,
     name_of,
-    number,
     root_figure,
 )
 from gainlens.notebook.published import REFERENCE_ROWS
@@ -127,7 +129,6 @@ def test_gain_curve_draws_the_records_numbers():
     curves = [line for line in ax.lines if len(line.get_xdata()) == 8]
     for line, report in zip(curves, (SHORT, LONG), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), block_values(report, "gain"))
-    assert ax.get_yscale() == "log"
     bands = [c for c in ax.collections if not isinstance(c, LineCollection)]
     edges = bands[0].get_paths()[0].vertices[:, 1]
     assert edges.min() == min(block_values(SHORT, "low"))
@@ -178,8 +179,8 @@ def test_headline_draws_the_primary_cells_interval():
 def test_headline_refuses_a_rule_that_the_run_was_not_judged_by():
     with pytest.raises(ValueError, match=r"pass the rule of its run as `rule`"):
         figures.headline(TWINS, verdict_of(), rule=Rule(reduction="median"))
-    with pytest.raises(ValueError, match="got no long one among context512-theta10k"):
-        figures.headline([SHORT], verdict_of())
+    with pytest.raises(ValueError, match="at least one report"):
+        figures.headline([], verdict_of())
 
 
 def test_verdict_forest_draws_every_cell_once():
@@ -364,12 +365,16 @@ def test_the_users_rcparams_stay():
     assert [rcParams[name] for name in names] == before
 
 
-def test_looks_differ_without_colour_and_stay_with_the_role():
+def test_looks_stay_with_the_role_and_no_two_models_share_one():
     styles = looks(EXTREMES)
     assert len({look.marker for look in styles}) == len(styles)
     assert len({look.colour for look in styles}) == len(styles)
     assert looks([LONG])[0] == styles[1]
     assert not {look.colour for look in styles} & {colour for colour, _ in COMPONENTS.values()}
+    many = looks([report_of("control")] * 8)
+    assert len({look.colour for look in many}) == len({look.marker for look in many}) == 8
+    crowd = looks([SHORT, LONG, *[report_of("reference")] * 90])
+    assert len({(look.colour, look.marker) for look in crowd}) == 92
 
 
 def test_attention_and_mlp_differ_in_grey():
@@ -477,3 +482,146 @@ def test_an_unknown_figure_is_an_attribute_error():
     with pytest.raises(AttributeError, match="attribute pie"):
         _ = figures.pie
     assert set(figures.__all__) == set(dir(figures))
+
+
+# ------------------------------------------------------ scales, legends, rows, one model
+
+
+def height_of(ax: Axes, low: float, high: float) -> float:
+    """Return the share of the axis' height between two values."""
+    bottom, top = (ax.transData.transform((0, value))[1] for value in (low, high))
+    return (top - bottom) / ax.bbox.height
+
+
+@pytest.mark.parametrize("draw", [figures.gain_curve, figures.splits])
+def test_the_first_block_does_not_flatten_the_others(draw):
+    ax = root_figure(draw(TWINS)).axes[0]
+    rest = np.concatenate([block_values(report, "log_gain")[1:] for report in TWINS])
+    ends = np.array([min(rest.min(), 0.0), rest.max()])
+    ends = np.exp(ends) if draw is figures.gain_curve else ends
+    assert height_of(ax, *ends) > 0.35
+    first = float(block_values(SHORT, "gain" if draw is figures.gain_curve else "log_gain")[0])
+    assert 0.8 < height_of(ax, ax.get_ylim()[0], first) < 1
+
+
+def test_an_axis_without_a_far_first_block_is_not_broken():
+    even = replace(SHORT, blocks=tuple(replace(SHORT.blocks[-1], block=i) for i in range(8)))
+    assert figures.gain_curve(even).get_yscale() == "log"
+    assert figures.gain_curve(SHORT).get_yscale() == "function"
+
+
+def test_panels_of_one_quantity_share_its_scale():
+    for drawing, panels in (("massive_lifecycle", (0, 2, 4, 6)), ("splits", (0, 1, 2, 3))):
+        axes = root_figure(DRAWINGS[drawing]("twins")).axes
+        assert len({axes[place].get_ylim() for place in panels}) == 1
+
+
+def test_the_lifecycles_legend_names_only_what_is_drawn():
+    plain = [replace(report, massive=()) for report in TWINS]
+    norms = {key: replace(n, massive=n.massive * NAN) for key, n in norms_of("twins").items()}
+    (legend,) = figures.massive_lifecycle(plain, norms).legends
+    names = " ".join(text.get_text() for text in legend.get_texts())
+    assert "massive" not in names
+    assert "written" not in names
+    assert GLOSSARY["ordinary"].label in names
+
+
+def test_the_forest_leaves_out_empty_rows_and_joins_equal_ones():
+    def planted(report):
+        value = {"bos": -0.5, "massive": NAN}
+        return replace(report, cells=tuple(
+            replace(cell, log_gain=interval_of(value[cell.token_class], NAN))
+            if cell.token_class in value else cell
+            for cell in report.cells
+        ))  # fmt: skip
+
+    panel = figures.verdict_forest([planted(SHORT), planted(LONG)]).child_axes[0]
+    names = [label.get_text() for label in panel.get_yticklabels()]
+    assert names == ["every reduction", *[GLOSSARY[r].label for r in REDUCTIONS] * 2]
+    assert GLOSSARY["massive"].label not in [text.get_text() for text in panel.texts]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        figures.gain_curve,
+        figures.splits,
+        figures.verdict_forest,
+        figures.unembed_spectrum,
+        figures.rope_wavelengths,
+        figures.headline,
+        lambda reports: figures.massive_lifecycle(reports, norms_of("twins")),
+        lambda reports: figures.gain_by_position(reports, quartiles_of("twins")),
+        lambda reports: figures.notebook_figure(reports, ()),
+    ],
+)
+def test_a_figure_takes_one_model_as_it_takes_many(draw):
+    assert texts_of(draw(SHORT)) == texts_of(draw([SHORT]))
+
+
+# --------------------------------------------------------------------------------------------- maps
+
+
+def test_heads_are_named_by_block_and_head_and_ranked_by_size():
+    values = np.zeros((6, 3))
+    values[4, 0], values[2, 1], values[5, 2] = -0.5, 0.3, np.nan
+    assert figures.top_heads(values, 2) == [("L4H0", -0.5), ("L2H1", 0.3)]
+    assert {"L4H0", "L2H1", "−0.5", "+0.3"} <= set(texts_of(figures.head_map(values, top=2)))
+    with pytest.raises(ValueError, match="heads=True"):
+        figures.head_map({})
+
+
+def test_heads_of_all_models_share_one_scale():
+    figure = figures.head_map({"small": np.full((2, 2), 0.1), "large": np.full((2, 2), 3.0)})
+    scales = {(image.norm.vmin, image.norm.vmax) for ax in figure.axes for image in ax.images}
+    assert len(scales) == 1
+
+
+def test_a_token_map_keeps_small_numbers_apart_beside_a_large_block():
+    values = np.vstack([np.full((1, 5), 3.0), np.full((3, 5), 0.1)])
+    ax = figures.token_map(values, list("abcde"), metric="log_gain")
+    image = ax.images[0]
+    np.testing.assert_array_equal(image.get_array(), values)
+    middle = image.norm(0.0)
+    assert image.norm(0.1) - middle > 0.05  # a linear scale gives 0.017
+    assert [label.get_text() for label in ax.get_xticklabels()] == list("abcde")
+    with pytest.raises(ValueError, match="one text each"):
+        figures.token_map(values, ["a"])
+
+
+def test_a_metric_without_a_neutral_value_has_a_scale_of_one_colour():
+    image = figures.token_map(np.arange(6.0).reshape(2, 3), metric="norm", neutral=None).images[0]
+    assert image.get_cmap().name == "viridis"
+
+
+# -------------------------------------------------------------------------------------- dark paper
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours (WCAG 2.2)."""
+
+    def luminance(colour: str) -> float:
+        parts = [
+            v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour)
+        ]
+        return float(np.dot(parts, (0.2126, 0.7152, 0.0722)))
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("drawing", [name for name in DRAWINGS if "map" not in name])
+def test_every_colour_has_a_partner_on_dark_paper(drawing, tmp_path):
+    (path,) = figures.save(DRAWINGS[drawing]("seven"), tmp_path, "drawn", ("svg",))
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", path.read_text("utf-8")))
+    assert colours <= PARTNERS.keys() | KEPT
+    dark = set(re.findall(r"#[0-9a-f]{6}\b", dark_svg(path.read_text("utf-8"))))
+    assert "#222222" not in dark
+
+
+def test_partners_can_be_read_on_dark_paper():
+    for colour, partner in PARTNERS.items():
+        if contrast(colour, "#ffffff") >= 4.5:  # used for text
+            assert contrast(partner, PAPER) >= 4.5, colour
+        elif contrast(colour, "#ffffff") >= 3:
+            assert contrast(partner, PAPER) >= 3, colour

@@ -29,10 +29,25 @@ def quartiles_of(name: str) -> dict[str, np.ndarray]:
     return {key: figures.position_quartiles(value) for key, value in decompositions(name).items()}
 
 
+def heads_of(name: str) -> dict[str, np.ndarray]:
+    """Return planted parts of heads, nats, [block, head], by model key."""
+    return {
+        report.checkpoint.name: np.random.default_rng(place).normal(0, 0.03, (8, 4))
+        for place, report in enumerate(SETS[name][:4])
+    }
+
+
 DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "gain_curve": lambda name: figures.gain_curve(SETS[name]),
     "split": lambda name: figures.split(SETS[name][-1]),
+    "splits": lambda name: figures.splits(SETS[name]),
     "headline": lambda name: figures.headline(SETS[name], verdict_of()),
+    "headline_narrow": lambda name: figures.headline(SETS[name], verdict_of(), narrow=True),
+    "headline of one": lambda name: figures.headline(SETS[name][0]),
+    "token_map": lambda name: figures.token_map(
+        decompositions(name)[SETS[name][0].checkpoint.name].log_gain[:, :40], ["token"] * 40
+    ),
+    "head_map": lambda name: figures.head_map(heads_of(name)),
     "verdict_forest": lambda name: figures.verdict_forest(SETS[name]),
     "massive_lifecycle": lambda name: figures.massive_lifecycle(SETS[name], norms_of(name)),
     "unembed_spectrum": lambda name: figures.unembed_spectrum(SETS[name]),

@@ -294,4 +294,17 @@ LLAMAS = (
     report_of("long", "x/$y$ <b>&", blocks=32, context=131072, theta=5e5, last=-0.5, half=0.1),
 )
 ONE_BLOCK = (report_of(blocks=1), report_of("long", "one-block", blocks=1, context=4096, seed=3))
-SETS = {"twins": TWINS, "extremes": EXTREMES, "llamas": LLAMAS, "one block": ONE_BLOCK}
+SEVEN = (
+    *TWINS,
+    *(
+        report_of("reference", f"reference-{size}b", last=0.02 * size, seed=size)
+        for size in (1, 3, 7)
+    ),
+)
+SETS = {
+    "twins": TWINS,
+    "seven": SEVEN,
+    "extremes": EXTREMES,
+    "llamas": LLAMAS,
+    "one block": ONE_BLOCK,
+}

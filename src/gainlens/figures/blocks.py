@@ -1,30 +1,30 @@
-"""Which block grows or shrinks the stream, and which of its components does it."""
+"""Draw which block grows or shrinks the stream, and which of its components does it."""
 
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gainlens.core.glossary import GLOSSARY
+from gainlens.figures.scales import block_axis, break_above, log_axis, number, padded, positive
 from gainlens.figures.style import (
     COMPONENTS,
     FAINT,
     INK,
     ONE_COLUMN,
     SMALL,
+    TWO_COLUMNS,
     Look,
     Style,
     axes_or_new,
-    block_axis,
     label,
     legend_above,
-    log_axis,
     looks,
     name_of,
-    number,
-    positive,
+    new_figure,
     styled,
     threshold,
 )
@@ -43,35 +43,58 @@ _HATCHED = 40
 Blocks = ModelReport | Sequence[BlockGain]
 """A model's report, or its blocks alone, from `gainlens.block_gains`."""
 
+Reports = ModelReport | Sequence[ModelReport]
+"""One model's report, or several."""
+
 
 def block_values(of: Blocks, field: str) -> np.ndarray:
-    """One number a block, [block], in the field's own unit."""
+    """Return one number per block, [block], in the field's own unit."""
     blocks = of.blocks if isinstance(of, ModelReport) else of
     return np.array([getattr(block, field) for block in blocks], dtype=np.float64)
 
 
 @styled
-def gain_curve(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
-    """Gain of every block with its simultaneous band: one curve a model, ratio, logarithmic.
+def gain_curve(reports: Reports, ax: Axes | None = None) -> Axes:
+    """Draw the gain of every block with its simultaneous band, one curve per model.
 
-    The last block's marker is larger and has a black edge.  A band that is not known (NaN) is
-    not drawn; the curve is.
+    The axis is logarithmic, and broken if the first block lies far above the others.  The last
+    block's marker is larger and has a black edge.  A band that is not known (NaN) is not drawn.
     """
+    reports = listed(reports)
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.1 * len(reports))
     for report, look in zip(reports, looks(reports), strict=True):
         draw_gain(panel, report, look)
     threshold(panel, 1.0, along="x")
     block_axis(panel, max(len(report.blocks) for report in reports))
     panel.set_ylabel(label("gain"))
-    log_axis(panel.yaxis)
+    gain_axis(panel, reports)
     handles, names = panel.get_legend_handles_labels()
     last = Line2D([], [], linestyle="", marker="o", color="white", **_LAST)
     legend_above(panel, outside=ax is None, handles=[*handles, last], names=[*names, "last block"])
     return panel
 
 
+def listed(reports: Reports) -> list[ModelReport]:
+    """Return the reports as a list, also if there is one."""
+    return [reports] if isinstance(reports, ModelReport) else list(reports)
+
+
+def gain_axis(ax: Axes, reports: Sequence[ModelReport]) -> None:
+    """Make a gain axis logarithmic, broken below the first block's gain if that is far above."""
+    values = [
+        np.concatenate([block_values(report, name)[part] for report in reports])
+        for name, part in (("gain", slice(1)), ("gain", slice(1, None)), ("low", slice(1, None)),
+                           ("high", slice(1, None)))
+    ]  # fmt: skip
+    rest = positive(np.concatenate([*values[1:], [1.0]]))
+    first = positive(values[0])
+    if not break_above(ax, first.tolist(), rest.tolist(), log=True):
+        ax.set_ylim(padded([*first, *rest]))
+        log_axis(ax.yaxis)
+
+
 def draw_gain(ax: Axes, report: ModelReport, look: Look) -> None:
-    """One model's curve, its band, and its last block."""
+    """Draw one model's curve, its band, and its last block."""
     block = block_values(report, "block")
     gain, low, high = (positive(block_values(report, name)) for name in ("gain", "low", "high"))
     ax.fill_between(block, low, high, color=look.colour, alpha=0.18, linewidth=0)
@@ -93,24 +116,77 @@ def draw_gain(ax: Axes, report: ModelReport, look: Look) -> None:
 
 @styled
 def split(report: Blocks, ax: Axes | None = None) -> Axes:
-    """Attention's, the MLP's and the remainder's part of every block's log gain, nats.
+    """Draw the parts of every block's log gain of one model, in nats.
 
-    Of one model, the `report`, or its blocks from `gainlens.block_gains`.  Bars stack away from 0,
-    positive parts up and negative parts down; the line is their sum, the log gain, with its
-    simultaneous band.  The remainder (rounding) is in the legend only where it is large enough to
-    be seen.
+    Bars stack away from 0, positive parts up and negative parts down.  The line is their sum, the
+    log gain, with its simultaneous band.  The remainder (rounding) is drawn only if it is large
+    enough to be seen.  The axis is broken if the first block lies far above the others.
+
+    Args:
+        report: the model's report, or its blocks from `gainlens.block_gains`.
+        ax: axes to draw into; a new figure's if None.
     """
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.6)
-    panel.set_ylabel(f"{GLOSSARY['log_gain'].label} and its parts ({GLOSSARY['log_gain'].unit})")
+    panel.set_ylabel(_parts_label())
     draw_split(panel, report)
+    split_axis([panel], [report])
     legend_above(panel, outside=ax is None)
     if isinstance(report, ModelReport):
         panel.set_title(name_of(report, 40), pad=4 if ax is None else 18)  # over the legend
     return panel
 
 
+@styled
+def splits(reports: Reports) -> Figure:
+    """Draw `split` of every model, side by side on one scale."""
+    reports = listed(reports)
+    columns = min(len(reports), 3 if len(reports) != 4 else 2)
+    rows = -(-len(reports) // columns)
+    width = ONE_COLUMN * 1.25 if columns == 1 else TWO_COLUMNS
+    figure = new_figure(width, 0.4 + 2.1 * rows)
+    panels = [figure.add_subplot(rows, columns, place + 1) for place in range(len(reports))]
+    for place, (panel, report) in enumerate(zip(panels, reports, strict=True)):
+        draw_split(panel, report)
+        panel.set_title(name_of(report, 22 if columns == 3 else 34))
+        if place % columns == 0:
+            panel.set_ylabel(_parts_label())
+        if place + columns < len(reports):
+            panel.set_xlabel("")
+    split_axis(panels, reports)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper left", ncols=3)
+    return figure
+
+
+def _parts_label() -> str:
+    return f"{GLOSSARY['log_gain'].label} and its parts ({GLOSSARY['log_gain'].unit})"
+
+
+def split_axis(panels: Sequence[Axes], models: Sequence[Blocks]) -> None:
+    """Give the panels of `draw_split` one scale, broken below the first blocks if they are far."""
+    tops, bottoms = zip(*(_reach(model) for model in models), strict=True)
+    first = np.array([top[0] for top in tops])
+    rest = np.concatenate([[0.0], *(top[1:] for top in tops), *bottoms])
+    for panel in panels:
+        if not break_above(panel, first.tolist(), rest.tolist(), log=False):
+            span = float(np.nanmax([*first, *rest]) - np.nanmin(rest))
+            panel.set_ylim(
+                float(np.nanmin(rest)) - 0.06 * span, np.nanmax([*first, *rest]) + 0.12 * span
+            )
+
+
+def _reach(of: Blocks) -> tuple[np.ndarray, np.ndarray]:
+    """Return how high and how low bars, line and band reach at every block, nats."""
+    parts = [block_values(of, name) for name in ("attention", "mlp", "remainder")]
+    line = [block_values(of, "log_gain")]
+    line += [np.log(positive(block_values(of, name))) for name in ("low", "high")]
+    known = np.nan_to_num(np.array(parts))
+    up, down = np.maximum(known, 0.0).sum(axis=0), np.minimum(known, 0.0).sum(axis=0)
+    return np.fmax.reduce([up, *line]), np.fmin.reduce([down, *line])
+
+
 def draw_split(ax: Axes, report: Blocks) -> None:
-    """The bars and the line, without legend and title."""
+    """Draw the bars and the line, without scale, legend and title."""
     block = block_values(report, "block")
     parts = {name: block_values(report, name) for name in ("attention", "mlp", "remainder")}
     _stack(ax, block, parts)
@@ -130,12 +206,11 @@ def draw_split(ax: Axes, report: Blocks) -> None:
         zorder=4,
         label=GLOSSARY["log_gain"].label,
     )
-    ax.margins(y=0.1)
     block_axis(ax, len(block))
 
 
 def _stack(ax: Axes, block: np.ndarray, parts: dict[str, np.ndarray]) -> None:
-    """Diverging stacked bars: each part starts where the parts of its sign end."""
+    """Draw diverging stacked bars: each part starts where the parts of its sign end."""
     up, down = np.zeros_like(block), np.zeros_like(block)
     largest = max(float(np.nanmax(np.abs(part), initial=0.0)) for part in parts.values())
     for name, part in parts.items():
@@ -159,13 +234,13 @@ def _stack(ax: Axes, block: np.ndarray, parts: dict[str, np.ndarray]) -> None:
 
 
 def value_of_last(ax: Axes, report: ModelReport) -> None:
-    """Writes the last block's gain over the bars at the right end of a log-gain axis."""
+    """Write the last block's gain over the bars at the right end of a log-gain axis."""
     last = report.blocks[-1]
     near = report.blocks[-max(1, len(report.blocks) // 3) :]
     tops = [max(block.attention, 0.0) + max(block.mlp, 0.0) for block in near]
     ax.annotate(
         f"×{number(last.gain) if last.gain < 0.1 else f'{last.gain:.2f}'}",
-        (last.block + 0.4, np.nanmax([*tops, *(block.log_gain for block in near), 0.0])),
+        (last.block + 0.4, float(np.nanmax([*tops, *(block.log_gain for block in near), 0.0]))),
         xytext=(0, 4),
         textcoords="offset points",
         ha="right",

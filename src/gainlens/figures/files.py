@@ -1,4 +1,4 @@
-"""Figures as files: PNG, SVG and PDF, the same bytes for the same input."""
+"""Write figures as PNG, SVG and PDF; the same input gives the same bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ _METADATA: Final[dict[Format, dict[str, str | None]]] = {
 
 
 def _lay_out(figure: Figure, engine: LayoutEngine) -> None:
-    """One layout, begun where every layout begins: a second one would move things a little."""
+    """Reset the axes and lay out once, so that saving twice gives the same bytes."""
     for ax in figure.axes:
         place = ax.get_subplotspec()
         if place is not None:
@@ -33,11 +33,17 @@ def _lay_out(figure: Figure, engine: LayoutEngine) -> None:
 def save(
     drawn: Axes | Figure, folder: str | Path, name: str, formats: Sequence[Format] = FORMATS
 ) -> tuple[Path, ...]:
-    """Write `name`.png (200 dpi), .svg and .pdf into `folder`; the same input gives the same bytes.
+    """Write `name`.png (200 dpi), .svg and .pdf into `folder`, and return the paths.
 
-    `drawn` is what a figure function gave: the Axes' whole figure is written.
-    The SVG's text is text, and its title the name.  `folder` is made where it does not exist; the
-    paths come in the order of `formats`.  Raises ValueError where `name` is no plain file name.
+    The SVG's text is text, and its title the name.
+
+    Args:
+        drawn: what a figure function returned; of Axes, the whole figure is written.
+        folder: made if it does not exist.
+        name: a plain file name without ending.
+        formats: the paths come in this order.
+
+    Raises ValueError if `name` is no plain file name.
     """
     if Path(name).name != name or not name:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The headline figure: the answer at a glance."""
+"""Draw the headline figure: the answer at a glance."""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,35 +9,34 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from gainlens.core.glossary import GLOSSARY
+from gainlens.core.names import shortened_apart
 from gainlens.core.spec import Rule
-from gainlens.figures.blocks import draw_split, value_of_last
+from gainlens.figures.blocks import Reports, draw_split, listed, split_axis, value_of_last
+from gainlens.figures.scales import log_axis, number
 from gainlens.figures.style import (
     COMPONENTS,
     INK,
+    ONE_COLUMN,
     SMALL,
     TWO_COLUMNS,
     Look,
     Style,
     label,
-    log_axis,
     looks,
     name_of,
     new_figure,
-    number,
-    ratio_locator,
     styled,
     threshold,
-    tick,
 )
 from gainlens.records.comparison import ModelReport
 from gainlens.records.interval import Interval
 from gainlens.records.verdict import Verdict
 
 _TITLE_WIDTH: Final = 94
-"""Characters of bold 9 pt that fit two columns."""
+_NARROW_TITLE: Final = 44
+"""Characters of bold 9 pt that fit two columns, and one."""
 
 _TRUE: Final[Style] = {"markersize": 5.0}
 _NOTEBOOK: Final[Style] = {"markersize": 4.5, "markerfacecolor": "white"}
@@ -45,62 +44,87 @@ _NOTEBOOK: Final[Style] = {"markersize": 4.5, "markerfacecolor": "white"}
 
 @styled
 def headline(
-    reports: Sequence[ModelReport], verdict: Verdict, *, rule: Rule | None = None
+    reports: Reports,
+    verdict: Verdict | None = None,
+    *,
+    rule: Rule | None = None,
+    narrow: bool = False,
 ) -> Figure:
-    """Per-block log gain and its parts of the short and the long model, beside it every model's
-    last block as it is and as the notebook's number has it; the verdict's sentence above.
+    """Draw the answer at a glance: two models' blocks, and every model's last block.
 
-    `rule` is the rule that the run was judged by, Rule() where not given; ValueError where the
-    reports' primary estimand is not that rule's, or where a role is missing.
+    The first panels show the log gain of every block and its parts: of the short and the long
+    model, or of the first two, or of the only one.  The last panel shows every model's last block
+    with its interval, and what the final norm makes of it in the notebook's number.
+
+    Args:
+        reports: one model's report, or several.
+        verdict: its headline stands over the panels; no sentence if None.
+        rule: the rule that the run was judged by; Rule() if None.
+        narrow: draw for one column of a paper, or a phone: the last panel stands below the others.
+
+    Raises ValueError if there is no report, or if the reports' primary estimand is not the rule's.
     """
-    rule = rule or Rule()
-    short, long = (_of_role(reports, role) for role in ("short", "long"))
-    sentence = textwrap.wrap(" ".join(verdict.headline.split()), _TITLE_WIDTH)
-    height = 2.8 + 0.15 * len(sentence) + 0.22 * max(0, len(reports) - 4)
-    figure = new_figure(TWO_COLUMNS, height)
-    left, middle, right = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
-    middle.sharey(left)
-    for letter, panel, report in (("a", left, short), ("b", middle, long)):
-        draw_split(panel, report)
-        value_of_last(panel, report)
-        panel.set_title(f"{letter}  {name_of(report, 21)}")
-    term = GLOSSARY["log_gain"]
-    left.set_ylabel(f"{term.label} and its parts ({term.unit})")
-    _ratio_scale(middle)
-    _last_blocks(right, reports, rule)
-    right.set_title("c  last block")
-    _legend(figure, left, rule)
-    figure.suptitle("\n".join(sentence), x=0.01, ha="left", fontweight="bold")
+    reports, rule = listed(reports), rule or Rule()
+    pair = _pair(reports)
+    sentence = "" if verdict is None else " ".join(verdict.headline.split())
+    lines = textwrap.wrap(sentence, _NARROW_TITLE if narrow else _TITLE_WIDTH)
+    figure, panels, last = _panels(len(pair), len(reports), 0.15 * len(lines), narrow)
+    names = [name_of(report, 21) for report in pair]
+    if narrow and len(pair) > 1:
+        names = shortened_apart([report.checkpoint.name for report in pair], 18)
+    _split_panels(panels, pair, names)
+    _last_blocks(last, reports, rule)
+    letter = "abc"[len(pair)]
+    last.set_title(f"{letter}  last block")
+    _legend(figure, panels[0], rule, letter, 1 if narrow else 2)
+    if lines:
+        figure.suptitle("\n".join(lines), x=0.01, ha="left", fontweight="bold")
     return figure
 
 
-def _of_role(reports: Sequence[ModelReport], role: str) -> ModelReport:
-    found = [report for report in reports if report.role == role]
-    if not found:
-        raise ValueError(
-            f"the headline figure needs a short and a long model, got no {role} one among "
-            f"{', '.join(name_of(report) for report in reports) or 'no reports'}"
-        )
-    return found[0]
+def _pair(reports: Sequence[ModelReport]) -> list[ModelReport]:
+    """Return the short and the long model, or the first two if one of these is missing."""
+    if not reports:
+        raise ValueError("the headline figure needs at least one report, got none")
+    first = {report.role: report for report in reversed(reports)}
+    if "short" in first and "long" in first:
+        return [first["short"], first["long"]]
+    return list(reports[:2])
 
 
-def _ratio_scale(ax: Axes) -> None:
-    """The same scale as ratios, on the right."""
-    right = ax.secondary_yaxis("right", functions=(np.exp, _log))
-    low, high = np.exp(ax.get_ylim())
-    right.yaxis.set_major_locator(ratio_locator(low, high, 7))
-    right.yaxis.set_major_formatter(FuncFormatter(tick))
-    right.set_ylabel(label("gain"))
-    ax.tick_params(labelleft=False, left=False)
+def _panels(pair: int, models: int, title: float, narrow: bool) -> tuple[Figure, list[Axes], Axes]:
+    """Lay out the panels of the blocks and that of the last block, beside them or below."""
+    height = 2.8 + title + 0.22 * max(0, models - 4)
+    if narrow:
+        below = 1.0 + 0.3 * models
+        figure = new_figure(ONE_COLUMN, height + below + 0.6)
+        grid = figure.add_gridspec(2, pair, height_ratios=[1.6, below])
+        place: Any = grid[1, :]
+    else:
+        figure = new_figure(TWO_COLUMNS, height)
+        grid = figure.add_gridspec(1, pair + 1, width_ratios=[*[1] * pair, 1.1])
+        place = grid[0, pair]
+    panels = [figure.add_subplot(grid[0, column]) for column in range(pair)]
+    return figure, panels, figure.add_subplot(place)
 
 
-def _log(values: Any) -> Any:
-    """Matplotlib asks for the inverse below 0 too while it looks for limits."""
-    return np.log(np.maximum(values, 1e-12))
+def _split_panels(
+    panels: Sequence[Axes], pair: Sequence[ModelReport], names: Sequence[str]
+) -> None:
+    """Draw the blocks of each model on one scale."""
+    for letter, panel, report, name in zip("ab", panels, pair, names, strict=False):
+        draw_split(panel, report)
+        value_of_last(panel, report)
+        panel.set_title(f"{letter}  {name}")
+    split_axis(panels, pair)
+    term = GLOSSARY["log_gain"]
+    panels[0].set_ylabel(f"{term.label} and its parts ({term.unit})")
+    for panel in panels[1:]:
+        panel.tick_params(labelleft=False)
 
 
 def last_block_interval(report: ModelReport, rule: Rule) -> Interval:
-    """The primary estimand's own interval (not the wider band over blocks), nats."""
+    """Return the primary estimand's own interval, nats; the band over blocks is wider."""
     for cell in report.cells:
         wanted = (rule.token_class, rule.reduction, "all", False)
         if (cell.token_class, cell.reduction, cell.lengths, cell.after_final_norm) == wanted:
@@ -115,7 +139,7 @@ def last_block_interval(report: ModelReport, rule: Rule) -> Interval:
 
 
 def _last_blocks(ax: Axes, reports: Sequence[ModelReport], rule: Rule) -> None:
-    """One row a model: the gain with its interval, and what the final norm makes of it."""
+    """Draw a row per model: its gain with the interval, and what the final norm makes of it."""
     for row, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
         _true_gain(ax, last_block_interval(report, rule), look, float(row))
         _notebook_gain(ax, report, look, row + 0.3)
@@ -148,7 +172,7 @@ def _true_gain(ax: Axes, found: Interval, look: Look, height: float) -> None:
 
 
 def _notebook_gain(ax: Axes, report: ModelReport, look: Look, height: float) -> None:
-    """From the notebook's sentence before the final norm to its last_gain after it."""
+    """Draw an arrow from the gain before the final norm to the notebook's last_gain after it."""
     before, after = report.residual.true_last_gain, report.residual.last_gain
     colour = COMPONENTS["final_norm"][0]
     arrow = {"arrowstyle": "-|>,head_length=0.25,head_width=0.12", "shrinkA": 0, "shrinkB": 2.5}
@@ -164,28 +188,29 @@ def _notebook_gain(ax: Axes, report: ModelReport, look: Look, height: float) -> 
 
 
 def _value(ax: Axes, beside: float, value: float, height: float, *, left: bool = False) -> None:
-    """The number, beside what it belongs to."""
+    """Write a number beside its mark."""
     offset: Style = {"xytext": (-5 if left else 5, 0), "textcoords": "offset points"}
     offset["ha"] = "right" if left else "left"
     text = number(float(f"{value:.2g}")) if value < 0.1 else f"{value:.2f}"
     ax.annotate(text, (beside, height), va="center", fontsize=SMALL, **offset)
 
 
-def _legend(figure: Figure, panel: Axes, rule: Rule) -> None:
-    """Under the panels: a row for the bars and the line, a row for the markers of the last one."""
+def _legend(figure: Figure, panel: Axes, rule: Rule, letter: str, most: int) -> None:
+    """Put a legend under the panels, in at most `most` rows beside one another."""
     handles, names = panel.get_legend_handles_labels()
-    true = f"c: {GLOSSARY[rule.token_class].label}, {rule.confidence:.0%} interval"
+    true = f"{letter}: {GLOSSARY[rule.token_class].label}, {rule.confidence:.0%} interval"
     below: dict[str, Style] = {
         true: _TRUE | {"marker": "o", "linestyle": "-", "linewidth": 2.2},
-        f"c: {GLOSSARY['last_gain'].label}": _NOTEBOOK | {"marker": "o", "linestyle": ""},
-        "c: the same before the final norm": {"marker": "|", "markersize": 5, "linestyle": ""},
+        f"{letter}: {GLOSSARY['last_gain'].label}": _NOTEBOOK | {"marker": "o", "linestyle": ""},
+        f"{letter}: the same before the final norm": {"marker": "|", "ms": 5, "linestyle": ""},
     }
     marks = [Line2D([], [], color=INK, **style) for style in below.values()]
     rows = [[*zip(handles, names, strict=True)], [*zip(marks, below, strict=True)]]
-    columns = [pair for column in zip_longest(*rows) for pair in column if pair]
+    across = [pair for column in zip_longest(*rows) for pair in column if pair]
+    columns = across if most > 1 else [*rows[0], *rows[1]]
     figure.legend(
         [handle for handle, _ in columns],
         [name for _, name in columns],
         loc="outside lower left",
-        ncols=max(map(len, rows)),
+        ncols=most if most == 1 else max(map(len, rows)),
     )

@@ -1,5 +1,6 @@
-"""What an intervention does: every component ablated in turn, and RoPE's base on fixed weights."""
+"""Draw what interventions do: components ablated in turn, and other RoPE bases."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,14 +14,19 @@ from matplotlib.patheffects import withStroke
 
 from gainlens.claims.wording import component_label
 from gainlens.core.glossary import GLOSSARY
+from gainlens.figures.blocks import Reports, listed
+from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     FAINT,
     INK,
+    ON_DARK,
+    ON_PALE,
+    ON_PALE_FAINT,
     SMALL,
     TWO_COLUMNS,
     Look,
+    Style,
     label,
-    log_axis,
     looks,
     name_of,
     new_figure,
@@ -34,77 +40,98 @@ from gainlens.records.interventions import AblationEffect, Change, ThetaDose
 QUANTITIES: Final = ("delta_log_gain", "delta_last_gain", "delta_loss")
 _PALE: Final = 0.05
 """Changes below this stay pale, so that a panel of next to nothing does not look like a finding."""
-_ASIDE: Final = 1.06
+_ASIDE: Final = 1.1
 """Factor by which models stand aside of one another along theta, so that no interval is hidden."""
 
 
 def change_of(change: Change, quantity: str) -> tuple[float, bool]:
-    """One change as a number, and whether its interval leaves out 0 (the notebook's has none)."""
+    """Return a change, and whether its interval leaves out 0; the notebook's has no interval."""
     if quantity == "delta_last_gain":
         return change.after.notebook_last_gain - change.before.notebook_last_gain, True
-    found: Interval = getattr(change, quantity)
-    return found.estimate, bool(found.low > 0 or found.high < 0)
+    interval: Interval = getattr(change, quantity)
+    return interval.estimate, bool(interval.low > 0 or interval.high < 0)
 
 
 @styled
 def ablation_heatmap(
-    reports: Sequence[ModelReport],
-    effects: Mapping[str, Sequence[AblationEffect]],
-    how: str = "zero",
+    reports: Reports, effects: Mapping[str, Sequence[AblationEffect]], how: str = "zero"
 ) -> Figure:
-    """Every component of the last blocks ablated in turn, in every model: three panels.
+    """Draw what each ablated component of the last blocks changes, in every model: three panels.
 
-    Rows are components, the last block on top, columns models by their markers; a cell is the
-    change of the last block's log gain, of the notebook's number, or of the loss.  Grey text: the
-    interval holds 0.  A black frame: the last block's behaviour becomes another.  effects: by the
-    model's key, from `sweep_last_blocks`; how: zero or mean.  ValueError where no model has one of
-    this kind.
+    Rows are components, the last block on top, and columns models by their markers.  A cell is the
+    change of the last block's log gain, of the notebook's number, or of the loss; all panels share
+    one scale of colours.  Grey text: the interval holds 0.  A black frame: the last block's
+    behaviour becomes another.
+
+    Args:
+        reports: one model's report, or several.
+        effects: by the model's key, from `sweep_last_blocks`.
+        how: zero or mean.
+
+    Raises ValueError if no model has an ablation of this kind.
     """
-    chosen = {
-        key: {e.site: e.change for e in found if e.how == how} for key, found in effects.items()
+    reports = listed(reports)
+    changes = {
+        key: {e.site: e.change for e in swept if e.how == how} for key, swept in effects.items()
     }
-    shown = [report for report in reports if chosen.get(report.checkpoint.name)]
+    shown = [
+        (report, look)
+        for report, look in zip(reports, looks(reports), strict=True)
+        if changes.get(report.checkpoint.name)
+    ]
     if not shown:
         raise ValueError(f"there is no ablation by {how} to draw; sweep the models first")
-    columns = [chosen[report.checkpoint.name] for report in shown]
+    columns = [changes[report.checkpoint.name] for report, _ in shown]
     sites = list(dict.fromkeys(site for column in columns for site in column))
-    looks_of = [
-        look for report, look in zip(reports, looks(reports), strict=True) if report in shown
-    ]
     figure = new_figure(TWO_COLUMNS, 1.5 + 0.1 * len(shown) + 0.18 * len(sites))
     panels: Any = figure.subplots(1, len(QUANTITIES), sharey=True)
+    cells = [change for column in columns for change in column.values()]
+    sizes = [abs(change_of(change, name)[0]) for change in cells for name in QUANTITIES]
+    size = max(float(np.nanmax(sizes)), _PALE)
     for ax, quantity in zip(panels, QUANTITIES, strict=True):
-        _draw_map(ax, columns, sites, quantity)
-        for place, look in enumerate(looks_of):
+        _draw_map(ax, columns, sites, quantity, size)
+        for place, (_, look) in enumerate(shown):
             ax.plot(place, -1, marker=look.marker, color=look.colour, ms=5.0, linestyle="")
         ax.set(ylim=(len(sites) - 0.5, -1.6), xlim=(-0.5, len(shown) - 0.5), xticks=[])
     panels[0].set_yticks(range(len(sites)), [component_label(site) for site in sites])
     figure.suptitle(f"{how} ablation of one component at a time", x=0.01, ha="left")
-    _map_legend(figure, [name_of(report) for report in shown], looks_of)
+    _map_legend(figure, shown, cells)
     return figure
 
 
-def _map_legend(figure: Figure, names: Sequence[str], looks_of: Sequence[Look]) -> None:
+def _map_legend(
+    figure: Figure, shown: Sequence[tuple[ModelReport, Look]], cells: Sequence[Change]
+) -> None:
+    """Put a legend below the panels, of the models and of the marks that occur."""
     handles: list[Any] = [
-        Line2D([], [], linestyle="", marker=look.marker, color=look.colour) for look in looks_of
+        Line2D([], [], linestyle="", marker=look.marker, color=look.colour) for _, look in shown
     ]
-    handles += [
-        Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK, linewidth=1.3),
-        Rectangle((0, 0), 1, 1, facecolor=FAINT, linewidth=0),
-    ]
-    marks = ["the last block's behaviour becomes another", "in grey: the interval holds 0"]
-    figure.legend(handles, [*names, *marks], loc="outside lower left", ncols=2)
+    names = [name_of(report) for report, _ in shown]
+    if any(_flips(change) for change in cells):
+        handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK, linewidth=1.3))
+        names.append("the last block's behaviour becomes another")
+    if not all(change_of(change, name)[1] for change in cells for name in QUANTITIES):
+        handles.append(Rectangle((0, 0), 1, 1, facecolor=FAINT, linewidth=0))
+        names.append("in grey: the interval holds 0")
+    figure.legend(handles, names, loc="outside lower left", ncols=2)
+
+
+def _flips(change: Change) -> bool:
+    return change.before.behaviour != change.after.behaviour
 
 
 def _draw_map(
-    ax: Axes, columns: Sequence[Mapping[str, Change]], sites: Sequence[str], quantity: str
+    ax: Axes,
+    columns: Sequence[Mapping[str, Change]],
+    sites: Sequence[str],
+    quantity: str,
+    size: float,
 ) -> None:
     values = np.full((len(sites), len(columns)), np.nan)
     for place, column in enumerate(columns):
         for row, site in enumerate(sites):
             if site in column:
                 values[row, place] = change_of(column[site], quantity)[0]
-    size = max(float(np.nanmax(np.abs(values))), _PALE)
     ax.imshow(values, cmap="PuOr_r", norm=TwoSlopeNorm(0.0, -size, size), aspect="auto")
     for place, column in enumerate(columns):
         for row, site in enumerate(sites):
@@ -114,7 +141,7 @@ def _draw_map(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     term = GLOSSARY[quantity]
-    ax.set_title(f"{_wrapped(term.label)}\n({term.unit})", fontsize=SMALL)
+    ax.set_title(f"{textwrap.fill(term.label, 20)}\n({term.unit})", fontsize=SMALL)
 
 
 def _draw_cell(ax: Axes, place: int, row: int, change: Change, quantity: str, size: float) -> None:
@@ -127,32 +154,29 @@ def _draw_cell(ax: Axes, place: int, row: int, change: Change, quantity: str, si
         ha="center",
         va="center",
         fontsize=SMALL - 0.5,
-        color="white" if dark else INK if clear else FAINT,
+        color=ON_DARK if dark else ON_PALE if clear else ON_PALE_FAINT,
     )
-    if quantity == "delta_log_gain" and change.before.behaviour != change.after.behaviour:
+    if quantity == "delta_log_gain" and _flips(change):
         frame = Rectangle((place - 0.47, row - 0.45), 0.94, 0.9, fill=False)
-        halo = withStroke(linewidth=2.8, foreground="white")  # a frame on dark cells is seen too
-        frame.set(edgecolor=INK, linewidth=1.3, path_effects=[halo])
+        halo = withStroke(linewidth=2.8, foreground=ON_DARK)  # seen on dark cells too
+        frame.set(edgecolor=ON_PALE, linewidth=1.3, path_effects=[halo])
         ax.add_patch(frame)
 
 
-def _wrapped(text: str) -> str:
-    """Two lines of a title, broken at the space nearest its middle."""
-    spaces = [place for place, letter in enumerate(text) if letter == " "]
-    if not spaces:
-        return text
-    middle = min(spaces, key=lambda place: abs(place - len(text) / 2))
-    return f"{text[:middle]}\n{text[middle + 1 :]}"
-
-
 @styled
-def theta_dose(reports: Sequence[ModelReport], doses: Mapping[str, Sequence[ThetaDose]]) -> Figure:
-    """The same weights under other RoPE bases: change of the last block's log gain, and of the
-    loss, against theta; one curve a model, with intervals over prompts.
+def theta_dose(reports: Reports, doses: Mapping[str, Sequence[ThetaDose]]) -> Figure:
+    """Draw the same weights under other RoPE bases: change of log gain and of loss against theta.
 
-    The large marker is the base that a model was trained with, where the change is 0 by
-    definition.  doses: by the model's key, from `interventions.theta_dose`.  ValueError without.
+    Marks carry intervals over prompts and are not joined, since nothing is measured between them.
+    The large mark is the base that a model was trained with; its change is 0 by definition.
+
+    Args:
+        reports: one model's report, or several.
+        doses: by the model's key, from `interventions.theta_dose`.
+
+    Raises ValueError if no model has a dose.
     """
+    reports = listed(reports)
     shown = [report for report in reports if doses.get(report.checkpoint.name)]
     if not shown:
         raise ValueError(
@@ -163,12 +187,12 @@ def theta_dose(reports: Sequence[ModelReport], doses: Mapping[str, Sequence[Thet
     panels: Any = figure.subplots(1, 2)
     for ax, quantity in zip(panels, ("delta_log_gain", "delta_loss"), strict=True):
         for place, report in enumerate(shown):
-            name = report.checkpoint.name
             aside = _ASIDE ** (place - (len(shown) - 1) / 2)
+            name = report.checkpoint.name
             _draw_dose(ax, doses[name], look_of[name], quantity, name_of(report), aside)
         threshold(ax, 0.0, along="x")
         ax.set_xlabel(label("rope_theta"))
-        ax.set_ylabel(label(quantity))
+        ax.set_ylabel(textwrap.fill(label(quantity), 30))
         log_axis(ax.xaxis)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=2)
@@ -178,23 +202,12 @@ def theta_dose(reports: Sequence[ModelReport], doses: Mapping[str, Sequence[Thet
 def _draw_dose(
     ax: Axes, doses: Sequence[ThetaDose], look: Look, quantity: str, name: str, aside: float
 ) -> None:
-    found: list[Interval] = [getattr(dose.change, quantity) for dose in doses]
-    theta = [dose.theta * aside for dose in doses]
-    value = [interval.estimate for interval in found]
-    colour, marker = look.colour, look.marker
-    ax.plot(theta, value, color=colour, linestyle=look.line, marker=marker, ms=3.2, label=name)
-    for place, interval in zip(theta, found, strict=True):
+    intervals: list[Interval] = [getattr(dose.change, quantity) for dose in doses]
+    mark: Style = {"color": look.colour, "marker": look.marker, "linestyle": ""}
+    thetas = [dose.theta * aside for dose in doses]
+    ax.plot(thetas, [interval.estimate for interval in intervals], ms=3.6, label=name, **mark)
+    for theta, interval, dose in zip(thetas, intervals, doses, strict=True):
         if np.isfinite([interval.low, interval.high]).all():
-            ax.vlines(place, interval.low, interval.high, color=colour, linewidth=1.0)
-    for dose, at in zip(doses, value, strict=True):
+            ax.vlines(theta, interval.low, interval.high, color=look.colour, linewidth=1.0)
         if dose.own:
-            ax.plot(
-                dose.theta * aside,
-                at,
-                color=colour,
-                marker=marker,
-                ms=7.0,
-                mec=INK,
-                mew=0.8,
-                zorder=4,
-            )
+            ax.plot(theta, interval.estimate, ms=7.0, mec=INK, mew=0.8, zorder=4, **mark)

@@ -1,4 +1,4 @@
-"""Where massive tokens are written and erased, joined to the gain curve."""
+"""Draw where massive tokens are written and erased, joined to the gain curve."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,20 @@ from matplotlib.lines import Line2D
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.vocabulary import TokenClass
-from gainlens.figures.blocks import draw_gain
+from gainlens.figures.blocks import Reports, draw_gain, gain_axis, listed
+from gainlens.figures.scales import block_axis, log_axis, padded, positive
 from gainlens.figures.style import (
     COMPONENTS,
     FAINT,
     INK,
     SMALL,
     TWO_COLUMNS,
-    block_axis,
+    Look,
+    Style,
     label,
-    log_axis,
     looks,
     name_of,
     new_figure,
-    positive,
     styled,
     threshold,
 )
@@ -38,8 +38,8 @@ from gainlens.records.gains import Decomposition
 class ClassNorms:
     """Median norm of the residual stream by token class, L2 norm.
 
-    Entry l of each is |resid_pre| of block l, the last |resid_post| of the last block; NaN where
-    there is no token of the class.
+    Entry l of each is |resid_pre| of block l, the last |resid_post| of the last block; NaN if there
+    is no token of the class.
     """
 
     bos: Float64[np.ndarray, " state"]
@@ -49,9 +49,9 @@ class ClassNorms:
 
 
 def class_norms(decomposition: Decomposition) -> ClassNorms:
-    """Median over the tokens of each class of the norm at every block's input and at the end.
+    """Return each class's median norm at every block's input and at the end, L2 norm.
 
-    `decomposition` is of one model, from `gainlens.decompose`; L2 norms.
+    `decomposition` is of one model, from `gainlens.decompose`.
     """
     states = [*decomposition.norm_in, decomposition.norm_out[-1]]
 
@@ -70,63 +70,85 @@ _CLASS_LOOKS: Final[dict[str, tuple[str, str, Any]]] = {
 
 
 @styled
-def massive_lifecycle(reports: Sequence[ModelReport], norms: Mapping[str, ClassNorms]) -> Figure:
-    """Norm of position 0, massive and ordinary tokens along the blocks; below, the gain curve.
+def massive_lifecycle(reports: Reports, norms: Mapping[str, ClassNorms]) -> Figure:
+    """Draw the norms of position 0, massive and ordinary tokens along the blocks, over the gains.
 
-    `norms` holds the `class_norms` of each model under its checkpoint's name.  A norm stands
-    between two blocks, a gain on its block.  Triangles mark the blocks that write (up) and erase
-    (down) massive tokens, in the colour of the component that does it, with the number of tokens.
-    Raises ValueError where a model's norms are missing.
+    A norm stands between two blocks, a gain on its block.  Triangles mark the blocks that write
+    (up) and erase (down) massive tokens, in the colour of the component that does it, with the
+    number of tokens.  All models share one scale of norms and one of gains.
+
+    Args:
+        reports: one model's report, or several.
+        norms: the `class_norms` of each model under its checkpoint's name.
+
+    Raises ValueError if a model's norms are missing.
     """
+    reports = listed(reports)
+    _check_norms(reports, norms)
+    columns = len(reports) if len(reports) <= 3 else 2 if len(reports) == 4 else 3
+    bands = -(-len(reports) // columns)
+    figure = new_figure(TWO_COLUMNS if columns > 1 else TWO_COLUMNS * 0.6, 0.5 + 3.1 * bands)
+    grid = figure.add_gridspec(2 * bands, columns, height_ratios=[1.7, 1] * bands)
+    lines = sorted({(marker, component) for r in reports for marker, component, _ in _acts(r)})
+    shown = [norms[report.checkpoint.name] for report in reports]
+    low, high = padded(np.concatenate([positive(v) for n in shown for v in _each(n)]).tolist())
+    step = (high / low) ** 0.11
+    for number, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
+        band, column = divmod(number, columns)
+        upper = figure.add_subplot(grid[2 * band, column])
+        lower = figure.add_subplot(grid[2 * band + 1, column], sharex=upper)
+        _draw_norms(upper, shown[number])
+        upper.set_ylim(low, high * step ** (len(lines) + 0.3 if lines else 0))
+        _draw_acts(upper, report, {line: high * step ** (i + 0.4) for i, line in enumerate(lines)})
+        log_axis(upper.yaxis)
+        upper.set_title(name_of(report, 20 if columns > 2 else 34))
+        _gain_panel(lower, report, look, reports)
+        upper.tick_params(labelbottom=False)
+        if column == 0:
+            upper.set_ylabel(label("norm"))
+            lower.set_ylabel(label("gain"))
+    _legend(figure, shown, lines)
+    return figure
+
+
+def _check_norms(reports: Sequence[ModelReport], norms: Mapping[str, ClassNorms]) -> None:
     missing = [r.checkpoint.name for r in reports if r.checkpoint.name not in norms]
     if missing:
         raise ValueError(
             f"no norms were given for {', '.join(missing)}; pass class_norms(decomposition) of "
             f"each model under its name, got the names {', '.join(norms) or 'none'}"
         )
-    columns = len(reports) if len(reports) <= 3 else 2 if len(reports) == 4 else 3
-    bands = -(-len(reports) // columns)
-    figure = new_figure(TWO_COLUMNS if columns > 1 else TWO_COLUMNS * 0.6, 0.5 + 3.1 * bands)
-    grid = figure.add_gridspec(2 * bands, columns, height_ratios=[1.7, 1] * bands)
-    for number, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
-        band, column = divmod(number, columns)
-        upper = figure.add_subplot(grid[2 * band, column])
-        lower = figure.add_subplot(grid[2 * band + 1, column], sharex=upper)
-        _norm_panel(upper, report, norms[report.checkpoint.name])
-        upper.set_title(name_of(report, 20 if columns > 2 else 34))
-        draw_gain(lower, report, look)
-        threshold(lower, 1.0, along="x")
-        log_axis(lower.yaxis)
-        block_axis(lower, len(report.blocks))
-        upper.tick_params(labelbottom=False)
-        if column == 0:
-            upper.set_ylabel(label("norm"))
-            lower.set_ylabel(label("gain"))
-    _legend(figure)
-    return figure
 
 
-def _norm_panel(ax: Axes, report: ModelReport, norms: ClassNorms) -> None:
-    for name in _CLASS_LOOKS:
-        colour, marker, line = _CLASS_LOOKS[name]
-        values = positive(getattr(norms, name))
+def _each(norms: ClassNorms) -> list[np.ndarray]:
+    return [getattr(norms, name) for name in _CLASS_LOOKS]
+
+
+def _gain_panel(ax: Axes, report: ModelReport, look: Look, reports: Sequence[ModelReport]) -> None:
+    """Draw one model's gains on the scale of all."""
+    draw_gain(ax, report, look)
+    threshold(ax, 1.0, along="x")
+    block_axis(ax, len(report.blocks))
+    gain_axis(ax, reports)
+
+
+def _draw_norms(ax: Axes, norms: ClassNorms) -> None:
+    for (colour, marker, line), values in zip(_CLASS_LOOKS.values(), _each(norms), strict=True):
         ax.plot(
             np.arange(len(values)) - 0.5,
-            values,
+            positive(values),
             color=colour,
             marker=marker,
             linestyle=line,
             markersize=3,
             markevery=max(1, len(values) // 8),
         )
-    log_axis(ax.yaxis)
-    _write_and_erase_marks(ax, report)
 
 
-def _write_and_erase_marks(ax: Axes, report: ModelReport) -> None:
-    """Triangles over the data, a line for each direction and component that occurs."""
-    acts = Counter(
-        (marker, component, block)
+def _acts(report: ModelReport) -> Counter[tuple[str, str, int]]:
+    """Count the massive tokens per marker (up: written), component and block."""
+    return Counter(
+        (marker, component or "", block)
         for token in report.massive
         for marker, component, block in (
             ("^", token.written_component, token.written_by),
@@ -134,16 +156,18 @@ def _write_and_erase_marks(ax: Axes, report: ModelReport) -> None:
         )
         if block is not None
     )
-    lines = sorted({(marker, component or "") for marker, component, _ in acts})
-    low, high = ax.get_ylim()
-    step = (high / low) ** 0.11
-    ax.set_ylim(low, high * step ** (len(lines) + 0.3 if lines else 0))
+
+
+def _draw_acts(ax: Axes, report: ModelReport, heights: Mapping[tuple[str, str], float]) -> None:
+    """Draw triangles over the norms, each kind at its own height."""
+    acts = _acts(report)
     for block in {block for _, _, block in acts}:
         ax.axvspan(block - 0.5, block + 0.5, color="#EEEEEE", linewidth=0, zorder=0)
     for (marker, component, block), count in acts.items():
-        height = high * step ** (lines.index((marker, component or "")) + 0.4)
-        colour = COMPONENTS[component][0] if component else FAINT
-        ax.plot(block, height, linestyle="", marker=marker, color=colour, markersize=5)
+        height = heights[marker, component]
+        ax.plot(
+            block, height, linestyle="", marker=marker, color=_component_colour(component), ms=5
+        )
         late = block > 0.7 * len(report.blocks)
         ax.annotate(
             f"{count}",
@@ -156,18 +180,22 @@ def _write_and_erase_marks(ax: Axes, report: ModelReport) -> None:
         )
 
 
-def _legend(figure: Figure) -> None:
+def _component_colour(component: str) -> str:
+    return COMPONENTS[component][0] if component else FAINT
+
+
+def _legend(figure: Figure, norms: Sequence[ClassNorms], lines: Sequence[tuple[str, str]]) -> None:
+    """Put a legend over the panels, of what any of them shows."""
     handles: list[Line2D] = []
     names: list[str] = []
-    for name in _CLASS_LOOKS:
-        colour, marker, line = _CLASS_LOOKS[name]
-        handles.append(Line2D([], [], color=colour, marker=marker, linestyle=line, markersize=3))
-        names.append(f"{GLOSSARY[name].label} (median)")
-    for marker, verb in (("^", "written by"), ("v", "erased by")):
-        for component in ("attention", "mlp"):
-            colour = COMPONENTS[component][0]
-            handles.append(Line2D([], [], linestyle="", marker=marker, color=colour, markersize=5))
-            names.append(
-                f"{verb} {'attention' if component == 'attention' else 'the MLP'} (tokens)"
-            )
+    for name, (colour, marker, line) in _CLASS_LOOKS.items():
+        if any(np.isfinite(getattr(of, name)).any() for of in norms):
+            style: Style = {"color": colour, "marker": marker, "linestyle": line}
+            handles.append(Line2D([], [], markersize=3, **style))
+            names.append(f"{GLOSSARY[name].label} (median)")
+    who = {"attention": "attention", "mlp": "the MLP", "": "neither part"}
+    for marker, component in lines:
+        colour = _component_colour(component)
+        handles.append(Line2D([], [], linestyle="", marker=marker, color=colour, markersize=5))
+        names.append(f"{'written' if marker == '^' else 'erased'} by {who[component]} (tokens)")
     figure.legend(handles, names, loc="outside upper left", ncols=4, labelcolor=INK)

@@ -1,4 +1,4 @@
-"""The notebook's 2 x 2 figure, panel by panel, under its titles and labels."""
+"""Draw the notebook's 2 x 2 figure, panel by panel, under its titles and labels."""
 
 import textwrap
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gainlens.core.names import shortened
+from gainlens.figures.blocks import Reports, listed
+from gainlens.figures.scales import block_axis, log_axis
 from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
     Style,
-    block_axis,
-    log_axis,
     looks,
     name_of,
     new_figure,
@@ -43,12 +43,13 @@ class _Bar:
 
 
 @styled
-def notebook_figure(reports: Sequence[ModelReport], references: Sequence[ReferenceRow]) -> Figure:
-    """The notebook's four panels: last gain, RoPE theta, sigma_max(W_U), gains of all layers.
+def notebook_figure(reports: Reports, references: Sequence[ReferenceRow]) -> Figure:
+    """Draw the notebook's four panels: last gain, RoPE theta, sigma_max(W_U), gains of all layers.
 
     All numbers are in the notebook's convention, on its one sentence.  `references` are rows
     measured elsewhere (the notebook drew Mistral's); they are hatched and say so.
     """
+    reports = listed(reports)
     bars = _bars(reports, references)
     names, slanted = _bar_names(bars)
     figure = new_figure(TWO_COLUMNS, 6.4 if slanted else 5.4)
@@ -88,7 +89,7 @@ def _bars(reports: Sequence[ModelReport], references: Sequence[ReferenceRow]) ->
 
 
 def _bar_names(bars: Sequence[_Bar]) -> tuple[list[str], dict[str, Any]]:
-    """Names with contexts, upright in several lines where they fit side by side, else slanted."""
+    """Return names with contexts: upright if they fit side by side, else slanted."""
     width = _LINE // max(len(bars), 1)
     lines = [
         textwrap.wrap(shortened(bar.name, 3 * width), width, break_long_words=False) for bar in bars
@@ -133,7 +134,7 @@ def _last_gains(ax: Axes, bars: Sequence[_Bar]) -> None:
 
 
 def _thetas(ax: Axes, bars: Sequence[_Bar]) -> None:
-    """Bars from a decade below the smallest theta: a logarithmic axis has no 0 to start from."""
+    """Draw bars from a decade below the smallest theta: a logarithmic axis has no 0."""
     thetas = [bar.theta for bar in bars]
     _draw_bars(ax, bars, thetas, "{:,.0f}")
     for place in np.flatnonzero(np.isnan(thetas)):

@@ -1,38 +1,45 @@
-"""Gain of the last block against the position in the prompt."""
+"""Draw the last block's gain against the position in the prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 
+from gainlens.figures.blocks import Reports, listed
+from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     ONE_COLUMN,
     axes_or_new,
     label,
     legend_above,
-    log_axis,
     looks,
     name_of,
     styled,
     threshold,
 )
-from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
 
 
 @styled
 def gain_by_position(
-    reports: Sequence[ModelReport],
+    reports: Reports,
     quartiles: Mapping[str, np.ndarray],
     ax: Axes | None = None,
 ) -> Axes:
-    """Median gain of the last block in bins of position that double in width, one curve a model.
+    """Draw the last block's median gain in bins of position that double in width, per model.
 
-    Position 0 has a bin of its own; from there on massive tokens are left out.  The bar is the
-    range of the middle half of a bin's tokens.  `quartiles` holds the `position_quartiles` of
-    each model under its checkpoint's name; ValueError where one is missing.
+    Position 0 has a bin of its own; after it massive tokens are left out.  The bar is the range of
+    the middle half of a bin's tokens.
+
+    Args:
+        reports: one model's report, or several.
+        quartiles: the `position_quartiles` of each model under its checkpoint's name.
+        ax: axes to draw into; a new figure's if None.
+
+    Raises ValueError if a model's quartiles are missing.
     """
+    reports = listed(reports)
     missing = [r.checkpoint.name for r in reports if r.checkpoint.name not in quartiles]
     if missing:
         raise ValueError(
@@ -63,9 +70,10 @@ def gain_by_position(
 
 
 def position_quartiles(decomposition: Decomposition) -> Float64[np.ndarray, "quartile bin"]:
-    """Quartiles of the last block's gain by position, ratio; bins 0, 1, 2-3, 4-7, ...; else NaN.
+    """Return quartiles of the last block's gain by position, ratio; NaN for an empty bin.
 
-    Massive tokens are left out.  `decomposition` is of one model, from `gainlens.decompose`.
+    The bins are 0, 1, 2-3, 4-7, ...  Massive tokens are left out.  `decomposition` is of one model,
+    from `gainlens.decompose`.
     """
     kept = ~decomposition.is_massive
     gain = np.exp(decomposition.log_gain[-1][kept])

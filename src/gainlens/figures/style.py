@@ -1,27 +1,16 @@
-"""One look for every figure: sizes, colours, markers, axis labels, ticks, and how to write files.
+"""Set one look for every figure: sizes, colours, markers, labels and legends.
 
 Colours are Okabe & Ito's (2008), which survive the common colour blindnesses; every one comes with
 a marker, a line style or a hatch of its own, so that nothing rests on colour alone.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.ticker import (
-    FuncFormatter,
-    Locator,
-    LogLocator,
-    MaxNLocator,
-    NullFormatter,
-    NullLocator,
-)
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened
@@ -40,6 +29,11 @@ SMALL: Final = 7.0
 INK: Final = "#222222"
 FAINT: Final = "#767676"
 """Grey of notes and of the line at 1; 4.5 : 1 on white, so readable."""
+
+ON_PALE: Final = "#232323"
+ON_PALE_FAINT: Final = "#666666"
+ON_DARK: Final = "#FEFEFE"
+"""Ink on a coloured cell.  They differ from INK, FAINT and white, which a dark page exchanges."""
 
 RC: Final[dict[Any, Any]] = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib: the same on every machine
@@ -94,17 +88,18 @@ class Look:
     """matplotlib line style"""
 
 
-_ROLES: Final = {
-    "short": (Look("#0072B2", "o", "-"),),
-    "long": (Look("#D55E00", "s", (0, (5, 1.5))),),
-    "reference": (Look("#000000", "D", (0, (1, 1.2))), Look("#767676", "P", (0, (1, 2.4)))),
-    "control": (
-        Look("#009E73", "^", (0, (6, 1.5, 1, 1.5))),
-        Look("#CC79A7", "v", (0, (3, 1, 1, 1, 1, 1))),
-        Look("#56B4E9", "X", (0, (3, 2))),
-        Look("#8A7B1E", "h", (0, (8, 2, 2, 2))),
-    ),
-}
+_FIRST: Final = {"short": 0, "long": 1, "control": 2, "reference": 6}
+"""Where a role starts in the list of colours, so that it looks the same in most comparisons."""
+
+_COLOURS: Final = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8A7B1E", "#000000", "#882255",
+    "#117733", "#767676",
+)  # fmt: skip
+_MARKERS: Final = ("o", "s", "^", "v", "X", "h", "D", "P", "*", "<", ">", "p", "d")
+_LINES: Final[tuple[Any, ...]] = (
+    "-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (3, 2)),
+    (0, (8, 2, 2, 2)), (0, (1, 1.2)), (0, (10, 2)), (0, (2, 1, 5, 1)), (0, (1, 2.4)),
+)  # fmt: skip
 
 COMPONENTS: Final = {
     "attention": ("#E69F00", "////"),
@@ -116,40 +111,49 @@ COMPONENTS: Final = {
 
 
 def looks(reports: Sequence[ModelReport]) -> tuple[Look, ...]:
-    """One look a model: fixed for the short and the long, by order for references and controls."""
-    seen: dict[str, int] = {}
-    chosen: list[Look] = []
+    """Return one look per model; no two models share one.
+
+    Up to ten models differ in colour and in marker.  More repeat colours under other markers: 130
+    pairs are distinct, since the numbers of colours and of markers share no factor.
+    """
+    order: list[int] = []
     for report in reports:
-        number = seen.get(report.role, 0)
-        seen[report.role] = number + 1
-        choices = _ROLES[report.role]
-        chosen.append(choices[number % len(choices)])
-    return tuple(chosen)
+        start = _FIRST[report.role]
+        rest = range(len(_COLOURS) * len(_MARKERS))
+        preferred = (start, *range(max(start, 2), len(_COLOURS)), *rest[2:], *rest)
+        order.append(next(number for number in preferred if number not in order))
+    return tuple(look(number) for number in order)
+
+
+def look(number: int) -> Look:
+    """Return the look at a place in the list."""
+    choices = (_COLOURS, _MARKERS, _LINES)
+    return Look(*(choice[number % len(choice)] for choice in choices))
 
 
 def name_of(report: ModelReport, width: int = 30) -> str:
-    """Name and role of a model, as legends and titles have it."""
+    """Return a model's name and role, as legends and titles show them."""
     return f"{shortened(report.checkpoint.name, width)} ({report.role})"
 
 
 def label(key: str) -> str:
-    """Axis label of a glossary term: its label and its unit."""
+    """Return the axis label of a glossary term: its label and its unit."""
     term = GLOSSARY[key]
     return f"{term.label} ({term.unit})"
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure of its own, known to no pyplot."""
+    """Make a figure that pyplot does not know."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def axes_or_new(ax: Axes | None, width: float, height: float) -> Axes:
-    """The user's axes, or the only axes of a new figure."""
+    """Return the user's axes, or the only axes of a new figure."""
     return new_figure(width, height).add_subplot() if ax is None else ax
 
 
 def root_figure(drawn: Axes | Figure) -> Figure:
-    """The figure that holds the axes."""
+    """Return the figure that holds the axes."""
     holder: Any = drawn if isinstance(drawn, Figure) else drawn.figure
     while isinstance(holder, SubFigure):
         holder = holder.figure
@@ -157,60 +161,8 @@ def root_figure(drawn: Axes | Figure) -> Figure:
     return holder
 
 
-def positive(values: np.ndarray) -> np.ndarray:
-    """NaN, a gap in the line, where a logarithmic axis has no place for a value."""
-    return np.where(values > 0, values, np.nan)
-
-
-def number(value: float) -> str:
-    """A tick's text, without mathtext: 0.3, 1, 250, then 10⁴."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.6g}".replace("-", "−")
-    exponent = math.floor(math.log10(abs(value)) + 1e-9)
-    power = "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    mantissa = f"{value / 10**exponent:.3g}"
-    return power if mantissa == "1" else f"{mantissa}·{power}"
-
-
-def tick(value: float, _: int | None) -> str:
-    """`number` as matplotlib's FuncFormatter calls it."""
-    return number(value)
-
-
-def log_axis(axis: Axis) -> None:
-    """Logarithmic scale whose ticks are plain numbers, also within one decade.  Call it last: the
-    ticks depend on the limits."""
-    name = "x" if isinstance(axis, XAxis) else "y"
-    axis.axes.set(**{f"{name}scale": "log"})
-    low, high = sorted(axis.get_view_interval())
-    axis.set_major_locator(ratio_locator(low, high, 5 if name == "x" else 7))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(tick))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def ratio_locator(low: float, high: float, bins: int) -> Locator:
-    """Places of the ticks of a logarithmic scale: up to `bins` even steps within most of a decade,
-    else 1-2-5, 1-3, or powers of ten."""
-    decades = math.log10(high / low)
-    if decades < 0.8:
-        return MaxNLocator(nbins=bins, steps=[1, 2, 5, 10])
-    if decades < 2.2:
-        return LogLocator(subs=(1, 2, 5) if decades < 1.5 else (1, 3))
-    return LogLocator(numticks=8)
-
-
-def block_axis(ax: Axes, blocks: int) -> None:
-    """Whole block indices from 0, with half a block and more of room on either side."""
-    ax.set_xlabel(label("layer"))
-    room = 0.6 + 0.015 * blocks
-    ax.set_xlim(-room, blocks - 1 + room)
-    steps = [1, 2, 4, 5, 8, 10]
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True, min_n_ticks=1, steps=steps))
-
-
 def threshold(ax: Axes, value: float, *, along: str) -> None:
-    """The line between expanding and contracting; `along` is the axis that it is parallel to."""
+    """Draw the line between expanding and contracting, parallel to the axis `along`."""
     draw = ax.axhline if along == "x" else ax.axvline
     draw(value, color=FAINT, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1.5)
 
@@ -218,10 +170,10 @@ def threshold(ax: Axes, value: float, *, along: str) -> None:
 def legend_above(
     ax: Axes, *, outside: bool, handles: Sequence[Any] = (), names: Sequence[str] = ()
 ) -> None:
-    """Legend over the axes, where it can hide no data, in as many columns (up to 3) as fit.
+    """Put a legend over the axes, where it hides no data, in as many columns (up to 3) as fit.
 
-    `outside` makes it the figure's, over its whole width: for a figure of our own.  In the user's
-    figure it belongs to the axes.
+    If `outside`, the legend is the figure's and has its whole width, as in a figure of our own.  In
+    the user's figure it belongs to the axes.
     """
     if not handles:
         handles, names = ax.get_legend_handles_labels()
@@ -240,6 +192,19 @@ def legend_above(
 
 
 def note(ax: Axes, text: str) -> None:
-    """Says in the middle of empty axes why they are empty."""
+    """Say in the middle of empty axes why they are empty."""
     keywords: Style = {"ha": "center", "va": "center", "color": FAINT, "wrap": True}
     ax.text(0.5, 0.5, text, transform=ax.transAxes, **keywords)
+
+
+def beside(ax: Axes, text: str, height: float, *, right: bool = False, **style: Any) -> None:
+    """Write a text at a height of the data, left of the axes or right of them."""
+    place: Style = {"xytext": (3 if right else -4, 0), "ha": "left" if right else "right"}
+    ax.annotate(
+        text,
+        (1 if right else 0, height),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="center",
+        **place | style,
+    )

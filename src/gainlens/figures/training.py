@@ -1,4 +1,4 @@
-"""TODO: figures.training."""
+"""Draw the gain along training: every cell of a design, every seed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gainlens.figures.scales import log_axis, positive
 from gainlens.figures.style import (
     ONE_COLUMN,
     TWO_COLUMNS,
@@ -15,9 +16,8 @@ from gainlens.figures.style import (
     axes_or_new,
     label,
     legend_above,
-    log_axis,
+    look,
     new_figure,
-    positive,
     styled,
     threshold,
 )
@@ -28,16 +28,9 @@ Abscissa = Literal["loss", "tokens"]
 _COLUMNS: Final = {"gain": "log_gain_last_ordinary", "last_gain": "notebook_last_gain"}
 """The table's column of each quantity; `gain` is stored as nats and drawn as a ratio."""
 
-_CELLS: Final = (
-    Look("#0072B2", "o", "-"),
-    Look("#009E73", "^", (0, (6, 1.5, 1, 1.5))),
-    Look("#CC79A7", "v", (0, (3, 1, 1, 1, 1, 1))),
-    Look("#D55E00", "s", (0, (5, 1.5))),
-    Look("#000000", "D", (0, (1, 1.2))),
-    Look("#8A7B1E", "h", (0, (8, 2, 2, 2))),
-)
-"""In the order of context, then theta, then BOS: the short twin and the long one keep their colours
-where the table holds the 2 x 2 design."""
+_CELLS: Final = (0, 2, 3, 1, 6, 5, 4, 7, 8, 9)
+"""Looks of the cells in the order of context, then theta, then BOS.  In the 2 x 2 design the short
+twin and the long one keep the colours of their roles."""
 
 
 @styled
@@ -48,21 +41,27 @@ def training_curves(
     against: Abscissa = "loss",
     of: Quantity = "gain",
 ) -> Axes:
-    """The twins along training: the last block's gain, or the notebook's number, of every cell.
+    """Draw the last block's gain, or the notebook's number, of every cell along training.
 
-    `table` holds equally long columns, one entry a cell, seed and checkpoint: context and tokens
-    (tokens), theta, seed, `loss_<context>` (held-out loss at the cell's own context, nats a token),
-    log_gain_last_ordinary (nats), notebook_last_gain (ratio), and bos_every where there are control
-    cells.  Thin lines are seeds, the thick one is their mean, its marker the end of training.
-    Loss falls to the right, so that training runs to the right in either view.  `against` is the
-    horizontal axis, `of` the vertical one: the gain as a ratio, or the notebook's last_gain.
-    Raises ValueError where a column is missing.
+    Thin lines are seeds, the thick one is their mean, its marker the end of training.  Loss falls
+    to the right, so that training runs to the right in either view.
+
+    Args:
+        table: equally long columns, one entry per cell, seed and checkpoint: context and tokens
+            (tokens), theta, seed, `loss_<context>` (held-out loss at the cell's own context, nats
+            per token), log_gain_last_ordinary (nats), notebook_last_gain (ratio), and bos_every if
+            there are control cells.
+        ax: axes to draw into; a new figure's if None.
+        against: the horizontal axis, loss or tokens.
+        of: the vertical axis: the gain as a ratio, or the notebook's last_gain.
+
+    Raises ValueError if a column is missing.
     """
     _check_columns(table, [_COLUMNS[of]])
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.9)
     cells = _cells_of(table)
-    for (name, rows), look in zip(cells.items(), _cycled(len(cells)), strict=True):
-        _draw_cell(panel, table, rows, look, name, against, of)
+    for (name, rows), style in zip(cells.items(), _looks(len(cells)), strict=True):
+        _draw_cell(panel, table, rows, style, name, against, of)
     threshold(panel, 1.0, along="x")
     panel.set_ylabel(label(of) if of == "last_gain" else f"last block: {label(of)}")
     log_axis(panel.yaxis)
@@ -78,10 +77,9 @@ def training_curves(
 
 @styled
 def training_figure(table: Mapping[str, np.ndarray]) -> Figure:
-    """`training_curves` in four panels: the true gain above the notebook's number, against tokens
-    and against held-out loss.
+    """Draw `training_curves` in four panels: gain and the notebook's number by tokens and by loss.
 
-    `table` is as there.  Raises ValueError where a column is missing.
+    `table` is as there.  Raises ValueError if a column is missing.
     """
     figure = new_figure(TWO_COLUMNS, 4.8)
     panels: Any = figure.subplots(2, 2, sharey="row", sharex="col")
@@ -109,7 +107,7 @@ def _check_columns(table: Mapping[str, np.ndarray], wanted: Sequence[str]) -> No
 
 
 def _cells_of(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Row indices of every cell, by name; sorted by BOS spacing, context and theta."""
+    """Return the row indices of every cell by name, sorted by BOS spacing, context and theta."""
     every = np.asarray(table.get("bos_every", np.ones(len(table["tokens"]))))
     keys = sorted(
         {
@@ -126,39 +124,39 @@ def _cells_of(table: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return cells
 
 
-def _cycled(count: int) -> list[Look]:
-    return [_CELLS[i % len(_CELLS)] for i in range(count)]
+def _looks(count: int) -> list[Look]:
+    return [look(_CELLS[i] if i < len(_CELLS) else i) for i in range(count)]
 
 
 def _draw_cell(
     ax: Axes,
     table: Mapping[str, np.ndarray],
     rows: np.ndarray,
-    look: Look,
+    drawn: Look,
     name: str,
     against: Abscissa,
     of: Quantity,
 ) -> None:
-    """Every seed of one cell thin, their mean at each checkpoint thick, the end marked."""
+    """Draw every seed of one cell thin, their mean at each checkpoint thick, and mark the end."""
     x = np.asarray(table["tokens"] if against == "tokens" else own_loss(table), dtype=np.float64)
     y = np.asarray(table[_COLUMNS[of]], dtype=np.float64)
     y = positive(np.exp(y) if of == "gain" else y)
     x = positive(x) if against == "tokens" else x
-    style: Style = {"color": look.colour, "linestyle": look.line}
+    style: Style = {"color": drawn.colour, "linestyle": drawn.line}
     for seed in np.unique(table["seed"][rows]):
         mine = rows[table["seed"][rows] == seed]
         mine = mine[np.argsort(table["tokens"][mine], kind="stable")]
-        ax.plot(x[mine], y[mine], color=look.colour, linewidth=0.5, alpha=0.5)
+        ax.plot(x[mine], y[mine], color=drawn.colour, linewidth=0.5, alpha=0.5)
     reached = [rows[table["tokens"][rows] == tokens] for tokens in np.unique(table["tokens"][rows])]
     mean_x, mean_y = ([values[at].mean() for at in reached] for values in (x, y))
     ax.plot(mean_x, mean_y, linewidth=1.5, **style)
     edge: Style = {"markeredgecolor": "white", "markeredgewidth": 0.6, "markersize": 5.5}
-    ax.plot(mean_x[-1], mean_y[-1], color=look.colour, marker=look.marker, zorder=4, **edge)
-    ax.plot([], [], marker=look.marker, label=name, **style)
+    ax.plot(mean_x[-1], mean_y[-1], color=drawn.colour, marker=drawn.marker, zorder=4, **edge)
+    ax.plot([], [], marker=drawn.marker, label=name, **style)
 
 
 def own_loss(table: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Held-out loss of every row at its own training context, nats a token."""
+    """Return each row's held-out loss at its own training context, nats per token."""
     contexts = np.asarray(table["context"]).astype(int)
     missing = sorted({f"loss_{c}" for c in contexts if f"loss_{c}" not in table})
     if missing:

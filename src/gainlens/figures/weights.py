@@ -1,4 +1,4 @@
-"""What the weights say without a prompt: the spectrum of W_U, and RoPE's wavelengths."""
+"""Draw what the weights say without a prompt: the spectrum of W_U, and RoPE's wavelengths."""
 
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from gainlens.figures.blocks import Reports, listed
+from gainlens.figures.scales import log_axis, positive
 from gainlens.figures.style import (
     INK,
     ONE_COLUMN,
@@ -16,11 +18,9 @@ from gainlens.figures.style import (
     axes_or_new,
     label,
     legend_above,
-    log_axis,
     looks,
     name_of,
     note,
-    positive,
     styled,
 )
 from gainlens.records.comparison import ModelReport
@@ -35,12 +35,14 @@ _FLOOR = 1e-5
 
 
 @styled
-def unembed_spectrum(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
-    """Singular values of W_U over the root of the vocabulary, against rank; both logarithmic.
+def unembed_spectrum(reports: Reports, ax: Axes | None = None) -> Axes:
+    """Draw the singular values of W_U over the root of the vocabulary against their rank.
 
     Solid: as it is.  Dashed: minus its mean row, which softmax cannot see.  Dotted level: the
     largest singular value of a random matrix of the same shape and Frobenius norm (Bai & Yin 1993).
+    Both axes are logarithmic.
     """
+    reports = listed(reports)
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.7 + 0.1 * len(reports))
     for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
         unembed = report.unembed
@@ -71,7 +73,7 @@ def unembed_spectrum(reports: Sequence[ModelReport], ax: Axes | None = None) -> 
 
 
 def _marked(ranks: int, shift: float) -> list[int]:
-    """The first rank, and two a decade from a place that differs between models."""
+    """Return the first rank, and two per decade from a place that differs between models."""
     later = 10 ** np.arange(0.5 * (1 + shift), np.log10(max(ranks, 2)), 0.5)
     return sorted({0, *(int(rank) for rank in later - 1)})
 
@@ -82,11 +84,9 @@ def _spectrum_legend(ax: Axes, reports: Sequence[ModelReport], *, outside: bool)
         for look in looks(reports)
     ]
     names = [name_of(report) for report in reports]
-    kinds: tuple[tuple[Any, str], ...] = (
-        ("-", "W_U"),
-        (_CENTRED, "W_U minus its mean row"),
-        (_EDGE, "random-matrix edge"),
-    )
+    kinds: list[tuple[Any, str]] = [("-", "W_U"), (_CENTRED, "W_U minus its mean row")]
+    if any(np.isfinite(report.unembed.edge_ratio) for report in reports):
+        kinds.append((_EDGE, "random-matrix edge"))
     for line, text in kinds:
         handles.append(Line2D([], [], color=INK, linestyle=line, linewidth=1.1))
         names.append(text)
@@ -94,12 +94,13 @@ def _spectrum_legend(ax: Axes, reports: Sequence[ModelReport], *, outside: bool)
 
 
 @styled
-def rope_wavelengths(reports: Sequence[ModelReport], ax: Axes | None = None) -> Axes:
-    """Wavelength of every rotated pair of dimensions, tokens a turn, against the model's context.
+def rope_wavelengths(reports: Reports, ax: Axes | None = None) -> Axes:
+    """Draw every rotated pair's wavelength, tokens per turn, against the model's context.
 
-    The horizontal line of a model's own style is its context: pairs above it never complete a turn.
-    The legend gives theta as the config has it and as measured from the rotary buffers.
+    The horizontal line in a model's style is its context: pairs above it never complete a turn.
+    The legend gives theta as the config states it and as the rotary buffers measure it.
     """
+    reports = listed(reports)
     panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.14 * len(reports))
     for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
         rope = report.rope
@@ -140,7 +141,7 @@ def _thetas(rope: RopeReport) -> str:
 
 
 def _name_contexts(ax: Axes, reports: Sequence[ModelReport]) -> None:
-    """The context in tokens, once a level, at the left end of its line."""
+    """Write each context in tokens once, at the left end of its line."""
     shown = sorted({r.rope.max_position or 0 for r in reports if len(r.rope.wavelengths)} - {0})
     for context, above in zip_longest(shown, shown[1:], fillvalue=np.inf):
         crowded = above < 4 * context  # then under its line, else over it

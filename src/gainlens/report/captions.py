@@ -10,7 +10,12 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
     ),
     "gain_curve": (
         "Gain of every block",
-        "Gain of every block of every model with its simultaneous band; above 1 a block expands.",
+        "Gain of every block of every model with its simultaneous band; above 1 a block expands. The "
+        "axis is broken if the first block lies far above the others.",
+    ),
+    "splits": (
+        "Attention and MLP in every block",
+        "Log gain of every block of every model, split into attention's and the MLP's part.",
     ),
     "verdict_forest": (
         "Every way of measuring the last block",

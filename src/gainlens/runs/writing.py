@@ -60,6 +60,8 @@ def drawings(
     quartiles = {key: one.quartiles for key, one in drawn.items()}
     found: dict[str, Callable[[], Axes | Figure]] = {
         HEADLINE: lambda: figures.headline(reports, verdict, rule=rule),
+        f"{HEADLINE}_narrow": lambda: figures.headline(reports, verdict, rule=rule, narrow=True),
+        "splits": lambda: figures.splits(reports),
         "notebook": lambda: figures.notebook_figure(reports, REFERENCE_ROWS),
         "gain_curve": lambda: figures.gain_curve(reports),
         "verdict_forest": lambda: figures.verdict_forest(reports, rule=rule),
