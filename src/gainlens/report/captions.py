@@ -10,8 +10,8 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
     ),
     "gain_curve": (
         "Gain of every block",
-        "Gain of every block of every model with its simultaneous band; above 1 a block expands. The "
-        "axis is broken if the first block lies far above the others.",
+        "Gain of every block of every model with its simultaneous band; above 1 a block expands. "
+        "The axis is broken if the first block lies far above the others.",
     ),
     "splits": (
         "Attention and MLP in every block",
