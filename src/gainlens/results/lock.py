@@ -1,9 +1,8 @@
-"""One writer a run folder: a lock that the kernel releases with the process that holds it.
+"""Let one process at a time write a run folder.
 
-flock(2) on DIR/.lock, and not a file whose mere existence means "taken": after SIGKILL or a power
-cut nobody has to clean up.  Not the filelock package either: it falls back to such a file where
-flock is missing, and cannot say who holds the lock.  On NFS Linux passes flock on to the server;
-a file system without locks is refused, since two writers would mix their results in it.
+The filelock package holds a kernel lock on DIR/.lock.  The lock ends with the process that holds
+it, whatever ends that process.  filelock's fallback is off: a file whose mere existence means
+"locked" would survive a killed run.
 """
 
 import contextlib
@@ -14,115 +13,68 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock, Timeout
+
+from gainlens.core.messages import cannot_write
+
 LOCK: Final = ".lock"
 _ATTEMPTS: Final = 100
-
-_held: set[int] = set()
-"""Descriptors of the locks of this process."""
-
-
-def _let_go_in_child() -> None:
-    """A forked worker shares its parent's locks, and would hold them beyond the parent's death."""
-    for handle in _held:
-        os.close(handle)
-    _held.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Generator[None]:
-    """Hold a run folder; it is made where it does not exist.
+    """Hold a run folder, and make it if it does not exist.
 
     Afterwards the lock file is gone, and so are the folders that were made and stayed empty.
-    Raises ValueError, with one sentence, where another process holds the folder (who, and since
-    when), and where it cannot be written or locked.
+    Raises ValueError if another process holds the folder (which one, and since when), and if the
+    folder cannot be written or locked.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
+    path = folder / LOCK
+    lock = FileLock(path, timeout=0, mode=0o644, fallback_to_soft=False, on_acquired=_sign)
     try:
-        handle = _acquire(folder)
+        _acquire(lock, folder)
         try:
             yield
         finally:
-            if handle in _held:  # not so in a forked child: the lock is its parent's
-                (folder / LOCK).unlink(missing_ok=True)  # while it is held: see _is_at
-                _held.discard(handle)
-                os.close(handle)
+            if lock.is_locked:  # not in a forked child, whose parent holds the lock
+                path.unlink(missing_ok=True)  # filelock notices a lock file that was unlinked
+                lock.release()
     finally:
-        with contextlib.suppress(OSError):  # not empty, or another's by now
-            for path in made:
-                path.rmdir()
+        with contextlib.suppress(OSError):  # not empty, or another process holds it by now
+            for parent in made:
+                parent.rmdir()
 
 
-def _acquire(folder: Path) -> int:
-    path = folder / LOCK
-    while True:
-        handle = _open(folder)
-        try:
-            _flock(folder, handle)
-            if _is_at(path, handle):
-                _sign(handle)
-                _held.add(handle)
-                return handle
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
-
-
-def _open(folder: Path) -> int:
+def _acquire(lock: FileLock, folder: Path) -> None:
     for left in reversed(range(_ATTEMPTS)):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        except OSError as error:
-            if left and isinstance(error, FileNotFoundError):
-                continue  # another process removes the folder that it had made
+            lock.acquire()
+            return
+        except FileNotFoundError as error:
+            if not left:  # else another process just removed the folder that it had made
+                raise cannot_write(folder, error) from error
+        except Timeout:
             raise ValueError(
-                f"cannot write into {folder}: {error.strerror}; give --out another folder"
-            ) from error
-    raise AssertionError("the last attempt returns or raises")
+                f"{folder} is being written by {_holder(folder / LOCK)}: wait for it, or give "
+                "--out another folder"
+            ) from None
+        except OSError as error:
+            raise cannot_write(folder, error) from error
 
 
-def _flock(folder: Path, handle: int) -> None:
-    try:
-        import fcntl
-    except ImportError:
-        raise ValueError(
-            "a run folder is locked with flock, which this system lacks: on Windows run gainlens "
-            "in the Windows Subsystem for Linux"
-        ) from None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(
-            f"{folder} is being written by {_holder(handle)}: wait for it, or give --out another "
-            "folder"
-        ) from None
-    except OSError as error:
-        raise ValueError(
-            f"{folder} cannot be locked ({error.strerror}): two runs could mix in it; give --out a "
-            "folder on another file system"
-        ) from error
-
-
-def _is_at(path: Path, handle: int) -> bool:
-    """Whether the locked file is still the one at `path`: its last holder may have removed it."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(handle))
-    except FileNotFoundError:
-        return False
-
-
-def _sign(handle: int) -> None:
+def _sign(descriptor: int) -> None:
+    """Write into the lock file who holds it."""
     now = datetime.datetime.now(datetime.UTC)
     text = f"process {os.getpid()} on {socket.gethostname()} since {now:%Y-%m-%d %H:%M:%S} UTC"
-    os.ftruncate(handle, 0)
-    os.pwrite(handle, text.encode(), 0)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, text.encode(), 0)
 
 
-def _holder(handle: int) -> str:
-    text = os.pread(handle, 200, 0).decode(errors="replace")
-    return text if text.isprintable() and text else "another process"
+def _holder(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        text = path.read_bytes()[:200].decode(errors="replace")
+        if text and text.isprintable():
+            return text
+    return "another process"

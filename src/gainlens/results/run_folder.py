@@ -1,8 +1,8 @@
-"""A run folder changes from one whole run to the next in a single rename.
+"""Replace a run folder's run in a single rename, so that a crash leaves the old run or the new one.
 
-A run's files are written into DIR/.new; one rename of that to DIR/.ready is the moment from which
-the folder holds the new run.  What follows, moving its files to their places, may be cut short at
-any point: `current` finds a file that still waits, and the next writer finishes the moves.
+`publish` writes a run's files into DIR/.new and then renames that folder to DIR/.ready.  From this
+moment on DIR holds the new run.  Moving the files to their places may be interrupted at any point:
+`current` finds a file that still waits, and the next writer finishes the moves.
 """
 
 import errno
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from gainlens.core.messages import cannot_write
 from gainlens.results.lock import locked
 
 RESULT: Final = "result.json"
@@ -23,24 +24,24 @@ _RUN, _FIGURES, _FIGURES_AT = "run", "figures", "figures_at"
 
 @contextmanager
 def run_folder(folder: Path) -> Generator[None]:
-    """Hold a run folder for writing, with what an earlier writer began finished or cleared away.
+    """Hold a run folder for writing, after finishing or removing what an earlier writer began.
 
-    Raises ValueError where another process holds it, or where it cannot be written.
+    Raises ValueError if another process holds the folder, or if it cannot be written.
     """
     with locked(folder):
         try:
             settle(folder)
         except OSError as error:
-            raise _sentence(folder, error) from error
+            raise cannot_write(folder, error) from error
         yield
 
 
 def publish(folder: Path, figure_folder: Path, write: Callable[[Path, Path], object]) -> list[Path]:
     """Replace a folder's run by what `write(run, figures)` writes into two empty folders.
 
-    Killed at any moment, the folder holds the run before or the new one (`current`).  Returns the
-    files in their places.  ValueError, with one sentence and the old run untouched, where the disk
-    is full or either folder cannot be written.
+    If the process is killed, the folder holds the old run or the new one (`current` finds it).
+    Returns the files in their places.  Raises ValueError, and leaves the old run untouched, if the
+    disk is full or if either folder cannot be written.
     """
     new = folder / NEW
     try:
@@ -49,26 +50,28 @@ def publish(folder: Path, figure_folder: Path, write: Callable[[Path, Path], obj
         (new / _FIGURES).mkdir()
         write(new / _RUN, new / _FIGURES)
         at, base = figure_folder.absolute(), folder.absolute()
-        within = at.relative_to(base) if at.is_relative_to(base) else at  # a folder can be moved
+        within = (
+            at.relative_to(base) if at.is_relative_to(base) else at
+        )  # relative, so that the folder can be moved
         (new / _FIGURES_AT).write_text(str(within), encoding="utf-8")
         _check_room(figure_folder)
         _flush(new)
         new.rename(folder / READY)
         return settle(folder)
     except OSError as error:
-        raise _sentence(folder, error) from error
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
 def settle(folder: Path) -> list[Path]:
-    """Move a finished run's files to their places and forget an unfinished one; the files moved.
+    """Move a finished run's files to their places, remove an unfinished run, and return the files.
 
-    Only for who holds the folder.  Done twice it does nothing more.
+    Call it only while holding the folder.  A second call does nothing.
     """
     shutil.rmtree(folder / NEW, ignore_errors=True)
     ready = folder / READY
-    # The result last: who finds one in a new folder without asking `current` finds all of it.
+    # The result goes last: a folder that has one is complete, also for readers without `current`.
     run = sorted(_files(ready / _RUN), key=lambda path: path.name == RESULT)
     placed = [_put(path, folder / path.relative_to(ready / _RUN)) for path in run]
     if figures := _files(ready / _FIGURES):
@@ -80,17 +83,9 @@ def settle(folder: Path) -> list[Path]:
 
 
 def current(folder: Path, name: str) -> Path:
-    """Where a file of the folder's run is: in its place, or still waiting to be moved there."""
+    """Return where a file of the folder's run is: in its place, or still waiting to be moved."""
     waiting = folder / READY / _RUN / name
     return waiting if waiting.is_file() else folder / name
-
-
-def _sentence(folder: Path, error: OSError) -> ValueError:
-    what = str(error.strerror or error).partition("\n")[0]
-    return ValueError(
-        f"cannot write {error.filename or folder}: {what}; make room there or give --out another "
-        "folder"
-    )
 
 
 def _files(folder: Path) -> list[Path]:
@@ -104,7 +99,7 @@ def _put(path: Path, target: Path) -> Path:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = target.with_name(f".{target.name}")  # figures on another file system
+        beside = target.with_name(f".{target.name}")  # the figures lie on another file system
         shutil.copyfile(path, beside)
         beside.replace(target)
         path.unlink()
@@ -112,14 +107,14 @@ def _put(path: Path, target: Path) -> Path:
 
 
 def _check_room(folder: Path) -> None:
-    """After the rename nothing may fail that could have failed before it."""
+    """Raise PermissionError now if a folder is not writable: nothing may fail after the rename."""
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def _flush(folder: Path) -> None:
-    """To the disk: a power cut must not leave the rename without the files."""
+    """Flush files to the disk, so that a power cut cannot leave the rename without the files."""
     for path in (*_files(folder), folder):
         handle = os.open(path, os.O_RDONLY)
         try:
