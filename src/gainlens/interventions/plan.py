@@ -1,24 +1,23 @@
-"""What a comparison does to each of its models beside measuring it: the standing interventions, and
-those that were asked for."""
+"""Run the interventions of a comparison on one model: the default ones and those asked for."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 from gainlens.activations.capturing import capture
 from gainlens.claims.cells import block_gains
 from gainlens.core.spec import Ablation, ComparisonSpec
-from gainlens.interventions.ablation import How, ablate
-from gainlens.interventions.baseline import Baseline, LastValues, baseline_of, changes, measure_last
-from gainlens.interventions.sweep import sweep_blocks
-from gainlens.interventions.theta import swap_refusal, theta_dose
+from gainlens.interventions.ablation import ablate
+from gainlens.interventions.baseline import Baseline, baseline_of
+from gainlens.interventions.last_block import changes, measure_last
+from gainlens.interventions.sweep import Sweep
+from gainlens.interventions.theta import theta_dose
 from gainlens.interventions.tokens import bos_effects, massive_effects
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
 from gainlens.models.loading import LoadedModel
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
-from gainlens.records.interventions import AblatedModel, AblationEffect, Interventions, ThetaDose
+from gainlens.records.interventions import AblatedModel, Interventions
 
 
 def ablated_model(
@@ -27,22 +26,22 @@ def ablated_model(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> AblatedModel:
-    """The whole gain curve, the last block and the loss under ablations, applied together.
+    """Measure every block, the last block and the loss under ablations applied together.
 
-    Means and donors are drawn from the baseline's prompts; the token classes are those of the model
-    as it is.  ValueError as `ablate` raises it.
+    Means and donors come from the baseline's prompts; the token classes are those of the model as
+    it is.  Raises ValueError as `ablate` does.
     """
     rule = baseline.rule
     before = measure_last(baseline)
-    wanted: dict[str, How] = {ablation.site: ablation.how for ablation in ablations}
+    wanted = {ablation.site: ablation.how for ablation in ablations}
     with ablate(baseline.model, wanted, reference=baseline.prompts, seed=rule.seed):
-        under = capture(baseline.model, baseline.prompts, progress=progress)
+        captured = capture(baseline.model, baseline.prompts, progress=progress)
         after = measure_last(baseline)
-    classes = replace(
-        decompose(under, split=rule.split, massive_ratio=rule.massive_ratio),
+    under = replace(
+        decompose(captured, split=rule.split, massive_ratio=rule.massive_ratio),
         is_massive=baseline.decomposition.is_massive,
     )
-    gains = reduce_gains(classes, rule.token_class, rule.reduction)
+    gains = reduce_gains(under, rule.token_class, rule.reduction)
     (change,) = changes(before, [after], rule, baseline.dtype)
     return AblatedModel(block_gains(gains, rule), change)
 
@@ -54,31 +53,31 @@ def intervene(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> Interventions:
-    """The standing interventions of a comparison on one model: sweep and thetas.
+    """Sweep the last blocks and swap theta; both compare with one measurement of the model as is.
 
     Args:
         baseline: from `baseline_of`.
         spec: what is wanted.
-        thetas: those of the pair, or those asked for.
+        thetas: RoPE bases to set.
         progress: called with the number of prompts done since the last call.
 
-    A theta that nobody asked for and that this model does not allow becomes a note; what was asked
-    for and cannot be is a ValueError.
+    If a default theta cannot be set, the result carries a note.  If a theta from --theta cannot be
+    set, raises ValueError.
     """
-    before: LastValues | None = None
-    sweep: tuple[AblationEffect, ...] = ()
-    if spec.sweep:
-        before, sweep = sweep_blocks(
-            baseline, spec.sweep, spec.sweep_how, spec.sweep_heads, progress
-        )
-    doses: tuple[ThetaDose, ...] = ()
-    notes: tuple[str, ...] = ()
-    refused = None if spec.theta else swap_refusal(baseline, thetas)
-    if refused is not None:
-        notes = (f"theta was not swapped: {refused}",)
-    elif thetas:
+    if not (spec.sweep or thetas):
+        return Interventions()
+    sweep = Sweep(baseline, spec.sweep, spec.sweep_how, spec.sweep_heads) if spec.sweep else None
+    before = sweep.measure_plain() if sweep else measure_last(baseline, progress=progress)
+    done = Interventions(sweep=sweep.effects(before, progress) if sweep else ())
+    if not thetas:
+        return done
+    try:
         doses = theta_dose(baseline, thetas, before=before, progress=progress)
-    return Interventions(sweep, doses, notes)
+    except ValueError as problem:
+        if spec.theta:
+            raise
+        return replace(done, notes=(f"theta was not swapped: {problem}",))
+    return replace(done, theta_dose=doses)
 
 
 def interventions_of(
@@ -92,9 +91,6 @@ def interventions_of(
 ) -> Interventions:
     """Run the default interventions of a comparison on one model, and those that were asked for.
 
-    The default ones ablate the last block's components and swap theta.  They run on the Hugging
-    Face model if it holds the same tensors: twice as fast on the twins, and equal to 1e-5.
-
     Args:
         spec: what is wanted.
         thetas: RoPE bases to set.
@@ -103,37 +99,33 @@ def interventions_of(
         sentence: the notebook's sentence.
         decomposition: of that capture.
         progress: called with the number of prompts done since the last call.
+
+    The default ones, the last block's components and the pair's thetas, run on the Hugging Face
+    model if it holds the same tensors: this is twice as fast on the twins, and equal to 1e-5.
     """
     if not (spec.sweep or thetas or spec.ablate or spec.controls):
         return Interventions()
-    here = partial(
-        baseline_of,
-        prompts=prompts,
-        rule=spec.rule,
-        captured=decomposition.capture,
-        sentence=sentence,
-        decomposition=decomposition,
-    )
-    quick = replace(loaded, model=loaded.hf_model) if loaded.hf_model is not None else loaded
     try:
-        baseline = here(quick)
+        baseline = baseline_of(
+            loaded, prompts, spec.rule, decomposition=decomposition, sentence=sentence
+        )
     except ValueError as problem:
         if spec.sweep > 1 or spec.theta or spec.ablate or spec.controls:
             raise
         return Interventions(notes=(f"no intervention was made: {problem}",))
-    done = intervene(baseline, spec, thetas, progress=progress)
-    measured = here(loaded)  # asked for by name of a site, which may be this back end's own
-    if spec.ablate:
-        done = replace(done, ablated=ablated_model(measured, spec.ablate, progress=progress))
+    quick = baseline if loaded.hf_model is None else replace(baseline, model=loaded.hf_model)
+    done = intervene(quick, spec, thetas, progress=progress)
+    if spec.ablate:  # a site may be one that only this back end has
+        done = replace(done, ablated=ablated_model(baseline, spec.ablate, progress=progress))
     if spec.controls:
-        done = replace(done, controls=(*massive_effects(measured), *bos_effects(measured)))
+        done = replace(done, controls=(*massive_effects(baseline), *bos_effects(baseline)))
     return done
 
 
 def passes_of(spec: ComparisonSpec, thetas: Sequence[float], own_theta: float | None) -> int:
     """Return how often a model's prompts are run in all, the capture included, for progress bars.
 
-    own_theta: the model's, which is not measured again.
+    own_theta: the model's own base, which is not measured again; None without RoPE.
     """
     swapped = len(set(thetas) - {own_theta}) if own_theta is not None else 0
     return 1 + bool(spec.sweep or swapped) + swapped + bool(spec.ablate)

@@ -1,4 +1,4 @@
-"""A forward pass that can be taken up again at any block, without running the blocks before it."""
+"""Record a forward pass so that it can be resumed at any later block."""
 
 from functools import partial
 from typing import Any
@@ -12,13 +12,14 @@ from gainlens.models.sites import ModelSites
 
 
 class Passage:
-    """One batch through a model; what each block from `first` on was called with is kept.
+    """One batch through a model, with what each block from `first` on was called with.
 
-    Works alike on all three kinds of model: a block is called again with what it was called with
-    (mask, rotary embeddings, positions), but for the stream.
+    This works alike on all three kinds of model: a block is called again with its recorded
+    arguments (mask, rotary embeddings, positions) on another stream.
     """
 
     def __init__(self, sites: ModelSites, tokens: Tensor, first: int) -> None:
+        self._embedding, self._tokens = sites.embedding, tokens
         self._blocks = sites.blocks
         self._calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
         recorders = [
@@ -26,7 +27,7 @@ class Passage:
                 self._blocks[block].register_forward_pre_hook,
                 partial(self._record, block),
                 with_kwargs=True,
-                prepend=True,  # before hooks of the user's, which apply again when taken up
+                prepend=True,  # before hooks of the user's, which apply again on resuming
             )
             for block in range(first, sites.num_blocks)
         ]
@@ -42,6 +43,7 @@ class Passage:
         """Run block `first` on the stream that entered it, then all later ones; hooks fire."""
         stream: Tensor | None = None
         with torch.no_grad():
+            self._embedding(self._tokens)  # hooks there learn which rows the later blocks run on
             for block in range(first, len(self._blocks)):
                 args, kwargs = self._calls[block]
                 if stream is not None:

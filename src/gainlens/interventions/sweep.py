@@ -1,43 +1,34 @@
-"""Interventions on one model: every component of the last blocks ablated in turn, RoPE's base, and
-the ablations that were asked for.
+"""Ablate every component of the last blocks in turn.
 
-What runs again is only what an intervention changes: a sweep takes the forward pass up at the
-ablated block.
+An ablation changes nothing before its block, so each pass resumes there on the stream that entered
+it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from gainlens.activations.batches import Batch, batches
 from gainlens.core.spec import SweepHow
-from gainlens.interventions.ablation import Plan, Where, plan
-from gainlens.interventions.baseline import (
-    Baseline,
+from gainlens.interventions.ablation import Where, replacements_of, writers_of
+from gainlens.interventions.baseline import Baseline
+from gainlens.interventions.last_block import (
     LastValues,
     Meter,
     PromptValues,
     changes,
     last_values,
+    sentence_batches,
 )
-from gainlens.interventions.replacements import (
-    Address,
-    Donors,
-    Mean,
-    Rows,
-    from_reference,
-    table_readers,
-)
+from gainlens.interventions.replacements import Rows, observe_reference, observers
 from gainlens.interventions.replay import Passage
 from gainlens.models.hooks import reading, writing
-from gainlens.models.processes import gathered, world
+from gainlens.models.processes import world
 from gainlens.models.sites import ModelSites, sites_of
 from gainlens.records.interventions import AblationEffect
 
-Tables = Sequence[tuple[Address, Mean | Donors]]
 COMPONENT_SITES: Final = ("hook_attn_out", "hook_mlp_out")
 KEEP_BYTES: Final = 1 << 29
-"""Streams entering the last blocks are kept up to so many bytes."""
+"""Streams that enter the last blocks are kept up to so many bytes; beyond, prompts run twice."""
 
 
 def sweep_last_blocks(
@@ -48,137 +39,131 @@ def sweep_last_blocks(
     heads: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[AblationEffect, ...]:
-    """Ablate every component of the last blocks in turn: what becomes of the last block's gain, of
-    the notebook's number, of the loss and of the behaviour.
+    """Ablate every component of the last blocks in turn, and measure each against the model as is.
 
     Args:
         baseline: from `baseline_of`; means are over its prompts.
-        blocks: how many, from the end; all, where the model has fewer.
+        blocks: number of blocks, from the end; all, if the model has fewer.
         hows: zero, mean, or both.
-        heads: each attention head on its own, beside attention as a whole.
+        heads: True: also each attention head on its own.
         progress: called with the number of prompts done since the last call.
 
-    From the last block back, attention before the MLP before the heads.  ValueError where `blocks`
-    is less than 1, or where the stream vanishes under an ablation.
+    Returns the change of the last block's gain, the notebook's number, the loss and the behaviour,
+    from the last block back, attention before the MLP before the heads.  Raises ValueError if
+    `blocks` is less than 1, and if the stream vanishes under an ablation.
 
     Examples:
         >>> baseline = gainlens.baseline_of(loaded, prompts)
         >>> [effect.site for effect in gainlens.sweep_last_blocks(baseline, hows=("zero",))]
         ['blocks.-1.hook_attn_out', 'blocks.-1.hook_mlp_out']
     """
-    return sweep_blocks(baseline, blocks, hows, heads, progress)[1]
+    sweep = Sweep(baseline, blocks, hows, heads)
+    return sweep.effects(sweep.measure_plain(), progress)
 
 
-def sweep_blocks(
-    baseline: Baseline,
-    blocks: int,
-    hows: Sequence[SweepHow],
-    heads: bool,
-    progress: Callable[[int], None] | None,
-) -> tuple[LastValues, tuple[AblationEffect, ...]]:
-    """The model as it is, measured on the way, and the effects."""
-    if blocks < 1:
-        raise ValueError(f"a sweep ablates at least the last block, --sweep 1; got {blocks}")
-    sites = sites_of(baseline.model)
-    names = component_names(sites, min(blocks, sites.num_blocks), heads)
-    plans = [
-        plan(
-            sites,
-            dict.fromkeys(names, how),
-            reference=baseline.prompts,
-            rows=Rows(None),
-            where=Where(),
-        )
-        for how in hows
-    ]
-    before, *afters = _run_sweep(baseline, sites, plans, progress)
-    found = changes(before, afters, baseline.rule, baseline.dtype)
-    keys = [(name, how) for how in hows for name in names]
-    effects = [
-        AblationEffect(name, how, change, after.log_gain)
-        for (name, how), change, after in zip(keys, found, afters, strict=True)
-    ]
-    return before, tuple(sorted(effects, key=lambda effect: names.index(effect.site)))
+class Sweep:
+    """Ablations of the last blocks' components: `measure_plain` first, then `effects`."""
+
+    def __init__(
+        self, baseline: Baseline, blocks: int, hows: Sequence[SweepHow], heads: bool
+    ) -> None:
+        if blocks < 1:
+            raise ValueError(f"a sweep ablates at least the last block, --sweep 1; got {blocks}")
+        self._baseline = baseline
+        self._sites = sites_of(baseline.model)
+        self._names = component_names(self._sites, min(blocks, self._sites.num_blocks), heads)
+        self._keys = [(name, how) for how in hows for name in self._names]
+        self._replaced = [
+            replaced
+            for how in hows
+            for replaced in replacements_of(
+                self._sites,
+                dict.fromkeys(self._names, how),
+                baseline.prompts,
+                Rows(None),
+                Where(),
+            )
+        ]
+        self._first = min(address.block for address, _ in self._replaced)
+        self._meter = Meter(baseline, self._sites)
+        self._kept: list[tuple[Batch, Passage]] | None = None
+
+    def measure_plain(self) -> LastValues:
+        """Measure the model as it is.
+
+        The same pass gives the means, and its streams are kept for `effects` if they fit.
+        """
+        replaced = self._replaced
+        if world().size > 1:  # a mean is over all prompts, and each process passes only its share
+            observe_reference(self._baseline.model, self._sites, replaced, self._baseline.prompts)
+            replaced = []
+        self._kept = [] if self._can_keep() else None
+        values: dict[int, PromptValues] = {}
+        for batch in self._batches():
+            with reading([*observers(replaced, batch), *self._meter.readers()]):
+                passage = Passage(self._sites, batch.tokens, self._first)
+            values |= self._meter.prompt_values(batch)
+            if self._kept is not None:
+                self._kept.append((batch, passage))
+        with reading(self._meter.readers()):
+            self._sentence()
+        return last_values(values, self._meter.notebook_last_gain())
+
+    def effects(
+        self, before: LastValues, progress: Callable[[int], None] | None = None
+    ) -> tuple[AblationEffect, ...]:
+        """Run every ablation on every prompt, from the ablated block on, and pair with `before`."""
+        writers = writers_of(self._replaced, Where(), Rows(None))
+        values: list[dict[int, PromptValues]] = [{} for _ in writers]
+        for batch, passage in self._passages():
+            for writer, under in zip(writers, values, strict=True):
+                with (
+                    writing([(writer.address.site, writer)]),
+                    reading(self._meter.readers()),
+                ):
+                    passage.resume(writer.address.block)
+                under |= self._meter.prompt_values(batch)
+            if progress is not None:
+                progress(len(batch.index))
+        afters: list[LastValues] = []
+        sentence = self._sentence()
+        for writer, under in zip(writers, values, strict=True):
+            with writing([(writer.address.site, writer)]), reading(self._meter.readers()):
+                sentence.resume(writer.address.block)
+            afters.append(last_values(under, self._meter.notebook_last_gain()))
+        paired = changes(before, afters, self._baseline.rule, self._baseline.dtype)
+        effects = [
+            AblationEffect(name, how, change, after.log_gain)
+            for (name, how), change, after in zip(self._keys, paired, afters, strict=True)
+        ]
+        return tuple(sorted(effects, key=lambda effect: self._names.index(effect.site)))
+
+    def _batches(self) -> Iterator[Batch]:
+        return batches(self._baseline.model, self._baseline.prompts, self._sites.device)
+
+    def _passages(self) -> Iterator[tuple[Batch, Passage]]:
+        if self._kept is not None:
+            yield from self._kept
+        else:
+            for batch in self._batches():
+                yield batch, Passage(self._sites, batch.tokens, self._first)
+
+    def _sentence(self) -> Passage:
+        """Run the notebook's sentence."""
+        (batch,) = sentence_batches(self._baseline, self._sites)
+        return Passage(self._sites, batch.tokens, self._first)
+
+    def _can_keep(self) -> bool:
+        tokens = sum(len(ids) for ids in self._baseline.prompts.tokens)
+        num_blocks = self._sites.num_blocks - self._first
+        return 4 * tokens * self._sites.d_model * num_blocks <= KEEP_BYTES
 
 
 def component_names(sites: ModelSites, blocks: int, heads: bool) -> list[str]:
-    """Hook names with the block counted from the end, last block first."""
+    """Return hook names with the block counted from the end, last block first."""
     names: list[str] = []
     for back in range(1, blocks + 1):
         names += [f"blocks.-{back}.{name}" for name in COMPONENT_SITES]
         if heads:
             names += [f"blocks.-{back}.attn.hook_z[{head}]" for head in range(sites.num_heads)]
     return names
-
-
-@dataclass(frozen=True)
-class _Run:
-    """One batch as the model is, ready to be taken up at any of the last blocks."""
-
-    index: tuple[int, ...]
-    """which prompts; the notebook's sentence counts behind them"""
-    batch: Batch
-    passage: Passage
-    values: list[PromptValues]
-
-
-def _runs(
-    baseline: Baseline, sites: ModelSites, meter: Meter, first: int, tables: Tables
-) -> Iterator[_Run]:
-    """Every batch once; fills the tables on the way, from the prompts and not the sentence."""
-    behind = len(baseline.prompts.tokens)
-    for prompts, offset, filled in (
-        (baseline.prompts, 0, tables),
-        (baseline.sentence, behind, ()),
-    ):
-        for batch in batches(baseline.model, prompts, sites.device):
-            with reading([*table_readers(filled, batch), *meter.readers()]):
-                passage = Passage(sites, batch.tokens, first)
-            index = tuple(offset + place for place in batch.index)
-            yield _Run(index, batch, passage, meter.take(batch, index))
-
-
-def _run_sweep(
-    baseline: Baseline,
-    sites: ModelSites,
-    plans: Sequence[Plan],
-    progress: Callable[[int], None] | None,
-) -> list[LastValues]:
-    """The model as it is, then under each writer; one pass over the prompts where they can be kept.
-
-    A mean is known when all prompts have passed: the streams are kept until then, or, where they
-    are too large, the prompts pass twice.
-    """
-    tables = [table for planned in plans for table in planned.tables]
-    blocks = [block_of(address) for planned in plans for address, _ in planned.makers]
-    first = min(blocks)
-    apart = world().size > 1  # a mean is over all prompts, and each process passes only some
-    if tables and (apart or not _can_keep(baseline, sites, sites.num_blocks - first)):
-        from_reference(baseline.model, sites, tables, baseline.prompts)
-        tables = []
-    meter = Meter(baseline, sites)
-    runs: Iterable[_Run] = _runs(baseline, sites, meter, first, tables)
-    if tables:
-        runs = list(runs)
-    writers = [w for planned in plans for w in planned.writers(Where(), Rows(None))]
-    found: list[dict[int, PromptValues]] = [{} for _ in range(1 + len(writers))]
-    for run in runs:
-        found[0].update(zip(run.index, run.values, strict=True))
-        for place, (writer, block) in enumerate(zip(writers, blocks, strict=True), start=1):
-            with writing([(writer.address.site, writer)]), reading(meter.readers()):
-                run.passage.resume(block)
-            found[place].update(zip(run.index, meter.take(run.batch, run.index), strict=True))
-        if progress is not None and run.index[0] < len(baseline.prompts.tokens):
-            progress(len(run.index))
-    whole = [gathered(values) for values in found]
-    return [last_values([values[i] for i in sorted(values)]) for values in whole]
-
-
-def block_of(address: Address) -> int:
-    """The block that a site belongs to."""
-    return int(address.name.split(".")[1])
-
-
-def _can_keep(baseline: Baseline, sites: ModelSites, blocks: int) -> bool:
-    tokens = sum(len(ids) for ids in baseline.prompts.tokens)
-    return 4 * tokens * sites.d_model * blocks <= KEEP_BYTES

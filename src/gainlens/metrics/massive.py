@@ -1,34 +1,56 @@
-"""Massive activations: which block writes them, which erases them, and with which component."""
+"""Find massive tokens and their massive activations: who writes them, who erases them.
+
+A state is the residual stream between two blocks: state l enters block l, the last state leaves the
+last block.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from gainlens.core.vocabulary import COMPONENTS
 from gainlens.records.capture import Capture
 from gainlens.records.gains import Decomposition, MassiveToken
 
+MASSIVE_RATIO = 10.0
+"""A token is massive from this many times the median norm."""
+_CARRIER = 0.05
+"""A dimension carries a token if it holds at least this share of the squared norm."""
+_ERASED = 0.5
+"""A token is erased if its norm falls below this share of its highest norm so far."""
 
-def massive_tokens(capture: Capture, ratio: float = 10.0) -> Bool[np.ndarray, " token"]:
-    """Tokens, position 0 left out, that are massive at some block's input.
 
-    A token is massive where its norm is at least `ratio` times the median over the prompt's tokens
-    but the first.  One answer a token, not a block: what the last block erases was still massive.
+def massive_states(
+    norms: Float64[np.ndarray, "state token"],
+    prompt: Int64[np.ndarray, " token"],
+    ratio: float = MASSIVE_RATIO,
+) -> Bool[np.ndarray, "state token"]:
+    """Return True where a token's norm is at least `ratio` times its prompt's median.
+
+    The median is over the prompt's tokens but the first, so a prompt of one token has none and is
+    False throughout.  Position 0 may be True.
     """
-    norms = np.sqrt(capture.column("xx"))
-    massive = np.zeros(len(capture.prompt), dtype=bool)
-    for tokens in prompt_slices(capture.prompt):
-        later = slice(tokens.start + 1, tokens.stop)
-        if later.start < later.stop:
-            within = norms[:, later]
-            median = np.median(within, axis=1, keepdims=True)
-            massive[later] = (within >= ratio * median).any(axis=0)
+    massive = np.zeros(norms.shape, dtype=bool)
+    for tokens in prompt_slices(prompt):
+        later = norms[:, tokens.start + 1 : tokens.stop]
+        if later.shape[1]:
+            massive[:, tokens] = norms[:, tokens] >= ratio * np.median(later, axis=1, keepdims=True)
     return massive
 
 
-def prompt_slices(prompt: np.ndarray) -> list[slice]:
-    """Where each prompt's tokens stand on the token axis."""
+def massive_tokens(capture: Capture, ratio: float = MASSIVE_RATIO) -> Bool[np.ndarray, " token"]:
+    """Return the mask of tokens that are massive at some block's input, position 0 left out.
+
+    A token has one class for all blocks: one that the last block erases is still massive.
+    """
+    states = massive_states(np.sqrt(capture.column("xx")), capture.prompt, ratio)
+    return states.any(axis=0) & (capture.position > 0)
+
+
+def prompt_slices(prompt: Int64[np.ndarray, " token"]) -> list[slice]:
+    """Return the slice of the token axis that each prompt takes."""
     starts = np.flatnonzero(np.diff(prompt, prepend=-1))
     return [
         slice(int(start), int(stop))
@@ -36,97 +58,112 @@ def prompt_slices(prompt: np.ndarray) -> list[slice]:
     ]
 
 
-_CARRIER = 0.05
-"""A dimension carries a token where it holds this share of the squared norm."""
-_ERASED = 0.5
-"""A token is erased where its norm is below this share of the highest so far."""
+@dataclass(frozen=True)
+class MassiveEntry:
+    """One massive activation: a component of the stream at the block that makes it massive."""
+
+    block: int
+    """the token is massive after this block"""
+    prompt: int
+    position: int
+    dim: int
+    value: float
 
 
-def _stream_norms(decomposition: Decomposition) -> Float64[np.ndarray, "state token"]:
-    """Norm of every block's input, then of the last block's output: num_layers + 1 states."""
-    return np.concatenate([decomposition.norm_in, decomposition.norm_out[-1:]])
+def massive_entries(
+    decomposition: Decomposition, ratio: float = MASSIVE_RATIO
+) -> tuple[MassiveEntry, ...]:
+    """Return every massive activation, position 0 included, at the block that makes it massive.
 
-
-def massive_states(
-    decomposition: Decomposition, ratio: float = 10.0
-) -> Bool[np.ndarray, "state token"]:
-    """Where each token's norm is at least `ratio` times its prompt's median (position 0 apart).
-
-    State l is the input of block l, the last state the output of the last block.  Prompts of one
-    token have no median: False.
+    A token that enters block 0 massive is listed at block 0's output.  The dimensions are those
+    that carry the token there: at least 5 % of its squared norm.
     """
-    norms = _stream_norms(decomposition)
-    massive = np.zeros(norms.shape, dtype=bool)
-    for tokens in prompt_slices(decomposition.prompt):
-        later = norms[:, tokens.start + 1 : tokens.stop]
-        if later.shape[1]:
-            massive[:, tokens] = norms[:, tokens] >= ratio * np.median(later, axis=1, keepdims=True)
-    return massive
+    capture = decomposition.capture
+    states = massive_states(decomposition.norm_in, capture.prompt, ratio)
+    entries: list[MassiveEntry] = []
+    for token in np.flatnonzero(states.any(axis=0)).tolist():
+        block = max(int(np.argmax(states[:, token])) - 1, 0)
+        prompt, position = int(capture.prompt[token]), int(capture.position[token])
+        entries += [
+            MassiveEntry(block, prompt, position, int(dim), float(value))
+            for dim, value in zip(*_carriers(decomposition, block, token), strict=True)
+        ]
+    return tuple(entries)
+
+
+def _carriers(
+    decomposition: Decomposition, block: int, token: int
+) -> tuple[Int64[np.ndarray, " rank"], Float[np.ndarray, " rank"]]:
+    """Return the dimensions that carry a token at a block's output, and their values."""
+    capture = decomposition.capture
+    values = capture.top_value[block, token].astype(np.float64)
+    carries = np.square(values / decomposition.norm_out[block, token]) >= _CARRIER
+    return capture.top_index[block, token][carries].astype(np.int64), values[carries]
 
 
 def massive_lifecycle(
-    decomposition: Decomposition,
-    texts: Sequence[str],
-    ratio: float = 10.0,
+    decomposition: Decomposition, texts: Sequence[str], ratio: float = MASSIVE_RATIO
 ) -> tuple[MassiveToken, ...]:
-    """The life of every massive token, position 0 included where it is massive.
+    """Follow every massive token, position 0 included, from the block that writes it to its end.
 
     Args:
         decomposition: from `decompose`.
-        texts: the token's text, one a token, for reading.
+        texts: every token's text.
         ratio: massive from this many times the median norm at some block's input.
 
-    The block that writes is the one, up to where the token first is massive, whose log gain
-    exceeds the ordinary tokens' most; the block
-    that erases is the first after whose output the norm is below half of the highest so far: that
-    the others grow past a tenth of it is no erasing.  The component is the one with the larger
-    (smaller) part of that block's log gain.  Position 0 attends only to itself, so of prompts that
-    begin with the same token only the first is listed.
+    The writer is, of the blocks before the token is first massive, the one whose log gain exceeds
+    the ordinary tokens' median most.  The eraser is the first block after which the norm is below
+    half of its highest so far; if only the other tokens grow, nothing is erased.  The component is
+    the one with the larger part of the writer's log gain, or the smaller part of the eraser's.
+    Position 0 attends only to itself, so of prompts that begin with the same token only the first
+    is listed.
     """
     capture = decomposition.capture
-    states = massive_states(decomposition, ratio)
+    norms = np.concatenate([decomposition.norm_in, decomposition.norm_out[-1:]])
+    states = massive_states(norms, capture.prompt, ratio)
     ordinary = np.median(decomposition.log_gain[:, decomposition.is_ordinary], axis=1)
-    seen_first: set[int] = set()
+    listed_first_ids: set[int] = set()
     lives: list[MassiveToken] = []
     for token in np.flatnonzero(states[:-1].any(axis=0)).tolist():
         if capture.position[token] == 0:
-            if int(capture.token_id[token]) in seen_first:
+            if int(capture.token_id[token]) in listed_first_ids:
                 continue
-            seen_first.add(int(capture.token_id[token]))
+            listed_first_ids.add(int(capture.token_id[token]))
         first = int(np.argmax(states[:, token]))
-        lives.append(_life(decomposition, ordinary, first, token, texts[token]))
+        lives.append(_life(decomposition, norms[:, token], ordinary, first, token, texts[token]))
     return tuple(lives)
 
 
 def _life(
     decomposition: Decomposition,
-    ordinary: np.ndarray,
+    norms: Float64[np.ndarray, " state"],
+    ordinary: Float64[np.ndarray, " block"],
     first: int,
     token: int,
     text: str,
 ) -> MassiveToken:
-    """ordinary: the ordinary tokens' log gain, one a block; first: the first state (input of that
-    block) in which the token is massive."""
+    """Follow one token whose state `first` is the first massive one.
+
+    norms: of the token; ordinary: median log gain of the ordinary tokens.
+    """
     capture = decomposition.capture
-    norms = np.append(decomposition.norm_in[:, token], decomposition.norm_out[-1, token])
     fallen = np.flatnonzero(norms[first:] < _ERASED * np.maximum.accumulate(norms[first:]))
     stop = first + int(fallen[0]) if len(fallen) else len(norms)
     excess = decomposition.log_gain[:first, token] - ordinary[:first]
-    written = int(np.argmax(excess)) if first else None
-    erased = stop - 1 if stop < len(norms) else None
+    writer = int(np.argmax(excess)) if first else None
+    eraser = stop - 1 if stop < len(norms) else None
     parts = np.stack([decomposition.attention[:, token], decomposition.mlp[:, token]])
-    start = first if written is None else written + 1
+    start = first if writer is None else writer + 1
     middle = max((first + stop) // 2 - 1, 0)
-    share = np.square(capture.top_value[middle, token] / decomposition.norm_out[middle, token])
     return MassiveToken(
         prompt=int(capture.prompt[token]),
         position=int(capture.position[token]),
         token_id=int(capture.token_id[token]),
         text=text,
-        written_by=written,
-        written_component=None if written is None else COMPONENTS[int(parts[:, written].argmax())],
-        erased_by=erased,
-        erased_component=None if erased is None else COMPONENTS[int(parts[:, erased].argmin())],
+        written_by=writer,
+        written_component=None if writer is None else COMPONENTS[int(parts[:, writer].argmax())],
+        erased_by=eraser,
+        erased_component=None if eraser is None else COMPONENTS[int(parts[:, eraser].argmin())],
         plateau=float(np.median(norms[start:stop])),
-        dims=tuple(int(dim) for dim in capture.top_index[middle, token][share >= _CARRIER]),
+        dims=tuple(int(dim) for dim in _carriers(decomposition, middle, token)[0]),
     )

@@ -113,10 +113,6 @@ class ControlEffect:
     """how many tokens it touches, or why it touches none"""
     change: Change | None
     """None where there is nothing to intervene on"""
-    curve_before: Float64[np.ndarray, " block"]
-    """log gain of every block under the primary estimand, mean over prompts, nats"""
-    curve_after: Float64[np.ndarray, " block"]
-    """the same under the intervention"""
 
 
 @dataclass(frozen=True)

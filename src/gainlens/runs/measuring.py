@@ -11,7 +11,7 @@ from gainlens.activations.scale_control import scale_control
 from gainlens.claims.cells import block_gains, grade_cells, is_equivalent, primary_cell
 from gainlens.claims.intervals import halves_interval
 from gainlens.core.spec import ComparisonSpec
-from gainlens.interventions.ablation import check_sites
+from gainlens.interventions.addresses import check_sites
 from gainlens.interventions.plan import interventions_of
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import massive_lifecycle
