@@ -11,7 +11,8 @@ from planting.checkpoints import BACK_ENDS, HOOKED, TRANSFORMER_LENS
 from planting.hooks import hooks_of, prompts_of
 
 from gainlens.activations.capturing import capture
-from gainlens.interventions.ablation import ablate, address_of
+from gainlens.interventions.ablation import ablate
+from gainlens.interventions.addresses import address_of
 from gainlens.metrics.decomposition import decompose
 from gainlens.models.hooks import reading
 from gainlens.models.loading import load
@@ -360,10 +361,10 @@ def test_a_bridges_resid_mid_does_not_reach_the_stream_and_is_refused(loaded):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"how": "median"}, "give one of zero, mean, resample"),
+        ({"how": "median"}, "zero, mean, resample"),
         ({"positions": [-1]}, "positions count from 0"),
         ({"positions": []}, "positions count from 0"),
-        ({"token_class": "massive"}, "give `reference` the prompts"),
+        ({"token_class": "massive"}, "`reference`"),
         ({"how": "resample", "reference": prompts_of((5,))}, "at least two different prompts"),
         ({"how": "mean", "reference": prompts_of((1,))}, "no token after position 0"),
         ({"site": "blocks.1.attn.hook_pattern", "positions": [0]}, "no position axis"),
@@ -406,6 +407,7 @@ def test_addresses_count_from_the_end(model):
     assert address_of(sites, "blocks.-1.hook_mlp_out").name == "blocks.3.hook_mlp_out"
     assert address_of(sites, "blocks.-4.attn.hook_z[-1]").name == "blocks.0.attn.hook_z[3]"
     assert address_of(sites, "hook_embed").name == "hook_embed"
+    assert address_of(sites, "L3H2").name == "blocks.3.attn.hook_z[2]"
 
 
 def test_the_example_script_halves_the_last_mlp_and_leaves_nothing(

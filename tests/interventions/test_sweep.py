@@ -18,7 +18,8 @@ from gainlens.claims.components import ablated_verdicts
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import Ablation, ComparisonSpec, Rule
 from gainlens.interventions.ablation import ablate
-from gainlens.interventions.baseline import baseline_of, measure_last
+from gainlens.interventions.baseline import baseline_of
+from gainlens.interventions.last_block import measure_last
 from gainlens.interventions.plan import ablated_model, intervene
 from gainlens.interventions.replay import Passage
 from gainlens.interventions.rope_override import rope_theta
@@ -105,6 +106,22 @@ def test_an_outer_ablation_applies_once_when_taken_up(random_models, backend):
 
 
 @pytest.mark.parametrize("backend", BACK_ENDS)
+def test_an_outer_ablation_knows_the_rows_of_the_pass_that_is_taken_up(random_models, backend):
+    """Resample tells rows apart by their tokens, and another batch has run in between."""
+    model, reference = random_models[backend].model, prompts_of((6, 6, 6))
+    sites = sites_of(model)
+    seen = []
+    with (
+        ablate(model, {"blocks.3.hook_mlp_out": "resample"}, reference=reference),
+        reading([(sites.site("blocks.3.hook_resid_post"), seen.append)]),
+    ):
+        passages = [Passage(sites, torch.from_numpy(ids)[None], 3) for ids in reference.tokens]
+        passages[0].resume(3)
+    assert torch.equal(seen[0], seen[3])
+    assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("backend", BACK_ENDS)
 def test_the_sweep_equals_ablating_and_capturing(random_models, backend):
     """The long way round: whole forward passes under `ablate`, capture, loss.  rtol: float32."""
     baseline = random_baseline(random_models, backend)
@@ -186,7 +203,7 @@ def test_the_planted_effect_has_its_planted_size(planted):
     """Without the MLP the last block's gain is attention's lift alone: sqrt(1 + (a/x)^2)."""
     baseline = planted(0.6)
     change = by_site(sweep_last_blocks(baseline))["blocks.-1.hook_mlp_out"]
-    captured = baseline.capture
+    captured = baseline.decomposition.capture
     lift = np.log1p(captured.column("aa")[-1] / captured.column("xx")[-1]) / 2
     truth = [lift[(captured.prompt == p) & (captured.position > 0)].mean() for p in range(20)]
     assert change.after.log_gain.estimate == pytest.approx(np.mean(truth), rel=1e-4)
@@ -212,8 +229,8 @@ def test_means_and_zeros_differ_where_a_mean_is_not_zero(planted):
 def test_prompts_that_cannot_be_kept_pass_twice_to_the_same_numbers(random_models, monkeypatch):
     baseline = random_baseline(random_models, "native")
     passes = []
-    handle = baseline.model.get_input_embeddings().register_forward_hook(
-        lambda module, args, out: passes.append(len(out))
+    handle = baseline.model.model.layers[0].register_forward_pre_hook(
+        lambda module, args: passes.append(len(args[0]))
     )
     try:
         kept = sweep_last_blocks(baseline, 2)
@@ -222,7 +239,7 @@ def test_prompts_that_cannot_be_kept_pass_twice_to_the_same_numbers(random_model
         assert plain(sweep_last_blocks(baseline, 2)) == plain(kept)
     finally:
         handle.remove()
-    assert once == len(baseline.prompts.tokens) + 1
+    assert once == len(baseline.prompts.tokens) + 2  # the sentence runs before and behind them
     assert sum(passes) == once + once + len(baseline.prompts.tokens)
 
 
@@ -251,7 +268,7 @@ def test_no_hook_survives_a_sweep_that_fails(random_models, monkeypatch):
     baseline = random_baseline(random_models, "native")
     before = hooks_of(baseline.model)
     monkeypatch.setattr(
-        "gainlens.interventions.baseline.Meter.take",
+        "gainlens.interventions.last_block.Meter.prompt_values",
         lambda *_: (_ for _ in ()).throw(KeyError("x")),
     )
     with pytest.raises(KeyError):

@@ -64,11 +64,13 @@ def test_position_zero_is_listed_once_for_prompts_that_begin_alike():
     assert len(massive_lifecycle(decompose(doubled), ["<s>"] * 2 * LENGTH)) == 1
 
 
-def test_states_agree_with_the_token_class():
-    capture = planted()
-    result = decompose(capture)
-    states = massive_states(result)
-    np.testing.assert_array_equal(states[:-1].any(axis=0) & ~result.is_bos, result.is_massive)
+def test_the_class_is_the_tokens_that_are_massive_at_some_input_but_the_first():
+    result = decompose(planted())
+    norms = result.norm_in
+    massive = norms >= 10 * np.median(norms[:, 1:], axis=1, keepdims=True)
+    np.testing.assert_array_equal(massive_states(norms, result.prompt), massive)
+    np.testing.assert_array_equal(result.is_massive, massive.any(axis=0) & (np.arange(LENGTH) > 0))
+    assert result.is_massive.sum() == 1
 
 
 def test_others_growing_past_a_tenth_of_it_is_no_erasing():
@@ -79,7 +81,8 @@ def test_others_growing_past_a_tenth_of_it_is_no_erasing():
     gram[np.ix_(range(len(gram)), [4, 5], ordinary)] *= 40.0**2
     grown = replace(capture, gram=gram)
     life = massive_lifecycle(decompose(grown), ["t"] * LENGTH)[0]
-    assert not massive_states(decompose(grown))[5, 3]
+    norm_out = decompose(grown).norm_out[-1:]
+    assert not massive_states(norm_out, grown.prompt)[0, 3]
     assert life.erased_by is None
 
 

@@ -61,8 +61,8 @@ def interventions(
         notes=notes,
         ablated=None if ablated is None else AblatedModel(blocks, change(before, before + ablated)),
         controls=(
-            ControlEffect("BOS dropped", "on 24 prompts", change(before, before), *np.ones((2, 1))),
-            ControlEffect("massive to mean", "no token is massive", None, *np.ones((2, 1))),
+            ControlEffect("BOS dropped", "on 24 prompts", change(before, before)),
+            ControlEffect("massive to mean", "no token is massive", None),
         )
         if controls
         else (),

@@ -62,9 +62,7 @@ def address_of(sites: ModelSites, text: str) -> Address:
     Raises ValueError, saying what there is, if the model has no such site, block or head.
     """
     head = _HEAD.fullmatch(text)
-    match = _SITE.fullmatch(
-        f"blocks.{head['block']}.attn.hook_z[{head['head']}]" if head else text
-    )
+    match = _SITE.fullmatch(f"blocks.{head['block']}.attn.hook_z[{head['head']}]" if head else text)
     if match is None:
         raise ValueError(f"{text!r} is no site; one is blocks.-1.hook_mlp_out")
     name = match["rest"]

@@ -7,7 +7,8 @@ from gainlens.activations.capturing import capture
 from gainlens.activations.losses import Readout
 from gainlens.core.spec import Rule
 from gainlens.metrics.decomposition import decompose
-from gainlens.models.loading import LoadedModel, encode_for
+from gainlens.models.encoding import encode_for
+from gainlens.models.loaded import LoadedModel
 from gainlens.models.sites import sites_of
 from gainlens.prompts.texts import load_prompts
 from gainlens.records.gains import Decomposition

@@ -14,7 +14,7 @@ from gainlens.interventions.theta import theta_dose
 from gainlens.interventions.tokens import bos_effects, massive_effects
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
-from gainlens.models.loading import LoadedModel
+from gainlens.models.loaded import LoadedModel
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
 from gainlens.records.interventions import AblatedModel, Interventions

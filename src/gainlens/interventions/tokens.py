@@ -5,7 +5,7 @@ are set to zero, and not if they are set to their mean: they act as fixed biases
 block's gain is measured beside the loss.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
