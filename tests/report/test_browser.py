@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import pytest
 from planting.runs import HOSTILE, HOSTILE_TOKEN, explored_of, planted_run
 
 from gainlens import figures
+from gainlens.metrics.metric import metric_values
+from gainlens.metrics.registry import METRICS
 from gainlens.report.page import page_html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -50,7 +52,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory) -> Path:
-    run = planted_run()
+    run = replace(planted_run(), command="gainlens compare --prompts '<b>mine</b>.txt'")
     folder = tmp_path_factory.mktemp("page")
     drawn = {"headline": figures.headline(run.reports, run.verdict, rule=run.spec.rule)}
     drawn["gain_curve"] = figures.gain_curve(run.reports)
@@ -203,6 +205,7 @@ def test_the_map_shows_the_records_number(visit):
         ("model", "m0", ("#maps",)),
         ("prompt", "line-23", ("#maps",)),
         ("part", "mlp", ("#maps", "#map-legend")),
+        ("part", "norm", ("#maps", "#map-legend")),
     ],
 )
 def test_every_switch_changes_what_is_drawn(visit, name, value, changed):
@@ -228,6 +231,21 @@ def test_the_split_changes_the_map_of_a_part_and_not_of_the_gain(visit):
     path = opened.page.evaluate(image)
     opened.choose("split", "logmean")
     assert opened.page.evaluate(image) != path
+
+
+def test_the_map_shows_any_metric_with_its_definition(visit):
+    run = planted_run()
+    opened = visit(viewport={"width": 1200, "height": 900})
+    for name in ("norm", "angle"):
+        opened.choose("part", name)
+        assert METRICS[name].definition in opened.page.locator("#map-legend").inner_text()
+        opened.page.locator("#maps [role=application]").first.focus()
+        for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+            opened.page.keyboard.press(key)
+        said = opened.page.locator("#readout").inner_text().replace("−", "-")
+        value = metric_values(METRICS[name], run.decompositions["alpha"])[1, 1]
+        shown = float(re.search(rf"([-.\d]+) \({METRICS[name].unit}\)", said)[1])
+        assert shown == pytest.approx(value, rel=2e-3)
 
 
 def test_one_model_or_all_side_by_side(visit):

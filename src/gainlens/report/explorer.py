@@ -1,6 +1,6 @@
-"""A comparison -> the numbers behind the page's interactive drawings, as JSON values.
+"""Compute the numbers behind the page's interactive drawings, as JSON values.
 
-Everything is computed here, by the same functions as the verdict; the page only draws.
+They come from the same functions as the verdict; the page only draws.
 """
 
 import base64
@@ -17,7 +17,9 @@ from gainlens.core.glossary import GLOSSARY
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Split
 from gainlens.metrics.massive import prompt_slices
+from gainlens.metrics.metric import columns_of, metric_values
 from gainlens.metrics.reductions import reduce_splits
+from gainlens.metrics.registry import METRICS
 from gainlens.metrics.splits import Parts, split_log_gain
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison, ModelReport
@@ -41,30 +43,40 @@ def of_blocks(decomposition: Decomposition, blocks: slice) -> Decomposition:
     return replace(decomposition, capture=sliced, **own)
 
 
-def of_tokens(capture: Capture, tokens: slice) -> Capture:
-    """Of some tokens alone, as views; attention on position 0, a prompt's, stays as it is."""
-    last = _there(
+def of_tokens(decomposition: Decomposition, tokens: slice) -> Decomposition:
+    """Slice a decomposition and its capture to some tokens, as views.
+
+    Attention on position 0 stays unchanged: it has one value per prompt.
+    """
+    capture = decomposition.capture
+    by_token = _there(
         capture, "prompt", "position", "token_id", "gram", "normed", "visible", "null", "heads"
     )
-    return replace(
+    of_decomposition = _there(
+        decomposition, "log_gain", "attention", "mlp", "remainder", "final_norm", "norm_in",
+        "norm_out", "is_bos", "is_massive",
+    )  # fmt: skip
+    sliced = replace(
         capture,
-        **{name: value[..., tokens] for name, value in last.items()},
+        **{name: value[..., tokens] for name, value in by_token.items()},
         top_value=capture.top_value[:, tokens],
         top_index=capture.top_index[:, tokens],
         token_text=None if capture.token_text is None else capture.token_text[tokens],
         extra={name: column[:, tokens] for name, column in capture.extra.items()},
     )
+    own = {name: value[..., tokens] for name, value in of_decomposition.items()}
+    return replace(decomposition, capture=sliced, **own)
 
 
 def _there(record: Any, *names: str) -> dict[str, Any]:
-    """Those arrays of a record that it has."""
+    """Return the named fields that are not None."""
     return {name: getattr(record, name) for name in names if getattr(record, name) is not None}
 
 
-MAP_PROMPTS: Final = 12
+MAP_PROMPTS: Final = 8
 """Prompts that the map shows, evenly spread over the set."""
-MAP_CELLS: Final = 190_000
-"""Blocks x tokens over all maps: 7 numbers of 2 bytes in base64 each, so at most 3.6 MB."""
+MAP_CELLS: Final = 90_000
+"""Blocks x tokens over all maps.  A cell has about 17 numbers of 2 bytes, so base64 has 4.1 MB."""
 LONGEST_MAP: Final = 384
 """Tokens of a prompt that the map shows at most."""
 _CELLS_AT_ONCE: Final = 1 << 20
@@ -74,13 +86,19 @@ _FULL: Final = 32767
 
 Explored = dict[str, Any]
 """What the page draws of one model: its blocks under each class, reduction and split, and maps of
-the log gain over blocks and tokens of some prompts."""
+every metric over blocks and tokens of some prompts."""
 
 
 def page_data(
     comparison: Comparison, colours: Mapping[str, tuple[str, str]], models: Mapping[str, Explored]
 ) -> dict[str, Any]:
-    """What the page draws; colours and models, each from `explored`, by model key."""
+    """Return what the page draws.
+
+    Args:
+        comparison: the run.
+        colours: each model's colour on white and on dark paper, by model key.
+        models: what `explored` returned, by model key.
+    """
     rule = comparison.spec.rule
     return {
         "rule": {"class": rule.token_class, "reduction": rule.reduction, "split": rule.split},
@@ -89,7 +107,7 @@ def page_data(
             "class": _labels(("ordinary", *(c for c in TOKEN_CLASSES if c != "ordinary"))),
             "reduction": _labels(REDUCTIONS),
             "split": _labels(SPLITS),
-            "part": _labels(("log_gain", "attention", "mlp")),
+            "part": _metrics(models),
         },
         "models": [
             {
@@ -108,8 +126,24 @@ def _labels(names: Sequence[str]) -> list[list[str]]:
     return [[name, GLOSSARY[name].label] for name in names]
 
 
+def _metrics(models: Mapping[str, Explored]) -> list[dict[str, Any]]:
+    """Describe the metrics that every map has, in the registry's order."""
+    maps = [values["values"] for model in models.values() for values in model["maps"]]
+    return [
+        {
+            "name": name,
+            "label": GLOSSARY[name].label if name in GLOSSARY else name.replace("_", " "),
+            "definition": metric.definition,
+            "unit": metric.unit,
+            "neutral": metric.neutral,
+        }
+        for name, metric in METRICS.items()
+        if all(name in values or f"{name}/{SPLITS[0]}" in values for values in maps)
+    ]
+
+
 def explored(comparison: Comparison, report: ModelReport, decomposition: Decomposition) -> Explored:
-    """One model of a comparison; the maps of all its models together stay within MAP_CELLS."""
+    """Return what the page draws of one model; all models' maps together stay within MAP_CELLS."""
     longest = _shown_tokens(comparison)
     return {
         "curves": _curves(decomposition, comparison.spec.rule),
@@ -118,7 +152,10 @@ def explored(comparison: Comparison, report: ModelReport, decomposition: Decompo
 
 
 def _curves(decomposition: Decomposition, rule: Rule) -> dict[str, Any]:
-    """Every class and reduction that has tokens; some blocks at a time, for their memory."""
+    """Return the curves of every class and reduction that has tokens.
+
+    Blocks are taken some at a time, to bound the memory.
+    """
     blocks, tokens = decomposition.log_gain.shape
     step = max(1, _CELLS_AT_ONCE // max(1, tokens))
     pieces: dict[str, list[Mapping[Split, PromptGains]]] = {}
@@ -133,9 +170,9 @@ def _curves(decomposition: Decomposition, rule: Rule) -> dict[str, Any]:
 
 
 def _curve(pieces: Sequence[Mapping[Split, PromptGains]], rule: Rule) -> dict[str, Any]:
-    """Log gain with its simultaneous band, and its parts under each split; nats a block.
+    """Return the log gain with its band, and its parts under each split; nats per block.
 
-    pieces: of some blocks each, in their order.
+    The pieces hold some blocks each, in order.
     """
 
     def grid(split: Split, part: str) -> np.ndarray:
@@ -161,19 +198,19 @@ def _curve(pieces: Sequence[Mapping[Split, PromptGains]], rule: Rule) -> dict[st
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:
-    """To 1e-6 nats, null where not known."""
+    """Round to 1e-6 nats; an unknown value becomes None."""
     return [round(value, 6) if isfinite(value) else None for value in values.tolist()]
 
 
 def shown_prompts(count: int) -> list[int]:
-    """Indices of the prompts that the map shows: all, or MAP_PROMPTS evenly spread."""
+    """Return the indices of the prompts that the map shows: all, or MAP_PROMPTS evenly spread."""
     return np.unique(
         np.linspace(0, count - 1, min(count, MAP_PROMPTS)).round().astype(int)
     ).tolist()
 
 
 def _shown_tokens(comparison: Comparison) -> int:
-    """How many tokens of a prompt every map can show, so that all maps stay below MAP_CELLS."""
+    """Return how many tokens of a prompt a map shows, so that all maps stay below MAP_CELLS."""
     lengths = [
         (report.checkpoint.num_blocks, len(report.prompts.tokens[prompt]))
         for report in comparison.reports
@@ -186,51 +223,65 @@ def _shown_tokens(comparison: Comparison) -> int:
 
 
 def _shown(capture: Capture, longest: int) -> list[slice]:
-    """The tokens of each prompt that has a map."""
+    """Return the tokens of each prompt that has a map."""
     prompts = prompt_slices(capture.prompt)
     shown = [prompts[index] for index in shown_prompts(len(prompts))]
     return [slice(whole.start, min(whole.stop, whole.start + longest)) for whole in shown]
 
 
 def _maps(report: ModelReport, decomposition: Decomposition, longest: int) -> list[dict[str, Any]]:
-    """The log gain of some prompts' tokens, and its parts under each split."""
-    capture = decomposition.capture
+    """Return every metric by block and token, for the prompts that are shown."""
+    maps: list[dict[str, Any]] = []
     indices = shown_prompts(len(report.prompts.ids))
-    return [
-        {
-            "prompt": report.prompts.ids[index],
-            "tokens": len(report.prompts.tokens[index]),
-            "texts": _texts(capture, shown),
-            "classes": _classes(decomposition, shown),
-            "values": {"log_gain": _packed(decomposition.log_gain[:, shown])}
-            | _parts(of_tokens(capture, shown)),
-        }
-        for index, shown in zip(indices, _shown(capture, longest), strict=True)
-    ]
+    for index, tokens in zip(indices, _shown(decomposition.capture, longest), strict=True):
+        sliced = of_tokens(decomposition, tokens)
+        maps.append(
+            {
+                "prompt": report.prompts.ids[index],
+                "tokens": len(report.prompts.tokens[index]),
+                "texts": _texts(sliced.capture),
+                "classes": _classes(sliced),
+                "values": _values(sliced) | _parts(sliced.capture),
+            }
+        )
+    return maps
+
+
+def _values(decomposition: Decomposition) -> dict[str, list[Any]]:
+    """Return every metric of a block and token that these columns give, but for the parts."""
+    columns = columns_of(decomposition).keys()
+    return {
+        name: _packed(metric_values(metric, decomposition))
+        for name, metric in METRICS.items()
+        if metric.over == "block token"
+        and name not in ("attention", "mlp")
+        and columns >= set(metric.columns)
+    }
 
 
 def _parts(capture: Capture) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
+    """Return attention's and the MLP's part under each split."""
+    parts: dict[str, list[Any]] = {}
     for split in SPLITS:
         attention, mlp = split_log_gain(capture, split)
-        found |= {f"attention/{split}": _packed(attention), f"mlp/{split}": _packed(mlp)}
-    return found
+        parts |= {f"attention/{split}": _packed(attention), f"mlp/{split}": _packed(mlp)}
+    return parts
 
 
-def _texts(capture: Capture, tokens: slice) -> list[str]:
+def _texts(capture: Capture) -> list[str]:
     if capture.token_text is not None:
-        return list(capture.token_text[tokens])
-    return [f"[{token}]" for token in capture.token_id[tokens]]
+        return list(capture.token_text)
+    return [f"[{token}]" for token in capture.token_id]
 
 
-def _classes(decomposition: Decomposition, tokens: slice) -> str:
-    """A letter a token: b(os), m(assive), o(rdinary)."""
-    massive = np.where(decomposition.is_massive[tokens], "m", "o")
-    return "".join(np.where(decomposition.is_bos[tokens], "b", massive).tolist())
+def _classes(decomposition: Decomposition) -> str:
+    """Return a letter per token: b(os), m(assive), o(rdinary)."""
+    massive = np.where(decomposition.is_massive, "m", "o")
+    return "".join(np.where(decomposition.is_bos, "b", massive).tolist())
 
 
 def _packed(values: np.ndarray) -> list[Any]:
-    """[unit, base64 of little-endian int16], block by block; -32768 is unknown.
+    """Return [unit, base64 of little-endian int16], block by block; -32768 is unknown.
 
     A unit is the largest size over 32767, so the error is below 2e-5 of the largest value.
     """

@@ -7,8 +7,13 @@
   const dark = matchMedia("screen and (prefers-color-scheme: dark)");
   const PARTS = [["attention", "#e69f00", "#e69f00"], ["mlp", "#5b3f8c", "#a98de0"]];
   const themed = (light, night) => (dark.matches ? night : light);
+  const LOG_GAINS = ["log_gain", "attention", "mlp"];
   const CLASSES = { b: "bos", m: "massive", o: "ordinary" };
-  const names = Object.fromEntries(Object.values(data.choices).flat());
+  const metrics = Object.fromEntries(data.choices.part.map((metric) => [metric.name, metric]));
+  const lists = [data.choices.class, data.choices.reduction, data.choices.split];
+  const names = Object.fromEntries([
+    ...lists.flat(), ...data.choices.part.map(({ name, label }) => [name, label]),
+  ]);
   const state = {
     ...data.rule, curve_class: data.rule.class, curve_split: data.rule.split, first: "0",
     model: data.models[0].key, prompt: data.models[0].maps[0].prompt, part: "log_gain",
@@ -121,7 +126,7 @@
     }
     return unpacked.get(packed);
   }
-  const key = (part) => (part === "log_gain" ? part : `${part}/${state.split}`);
+  const key = (part) => (part === "attention" || part === "mlp" ? `${part}/${state.split}` : part);
 
   // Consecutive tokens outside of the chosen class, as [first, last].
   function outside(map) {
@@ -141,6 +146,8 @@
     return `“${visible(map.texts[position])}”, position ${position}, block ${layer}\n` +
       `log gain ${signed(value("log_gain"))} nats (gain ${d3.format(".4~g")(Math.exp(value("log_gain")))})\n` +
       `attention ${signed(value("attention"))}, MLP ${signed(value("mlp"))} (${state.split})\n` +
+      (LOG_GAINS.includes(state.part) ? "" :
+        `${names[state.part]} ${d3.format(".4~g")(value(state.part))} (${metrics[state.part].unit})\n`) +
       names[CLASSES[map.classes[position]]];
   }
 
@@ -246,6 +253,22 @@
     }));
   }
 
+  // The colour saturates at the last percent of the sizes, so that one token does not pale the rest.
+  function diverging(values, pivot) {
+    const sizes = values.map((value) => Math.abs(value - pivot)).sort(d3.ascending);
+    const most = d3.quantileSorted(sizes, 0.99) || 1;
+    const colours = ["#7cc4ff", "#2f6ea3", "#22272c", "#a34a2f", "#ffa47c"];
+    return {
+      type: "diverging-sqrt", clamp: true, pivot, domain: [pivot - most, pivot + most],
+      interpolate: themed((share) => d3.interpolateRdBu(1 - share), d3.interpolateRgbBasis(colours)),
+    };
+  }
+  function sequential(values) {
+    const sorted = [...values].sort(d3.ascending);
+    const [low, high] = [0.01, 0.99].map((share) => d3.quantileSorted(sorted, share) ?? 0);
+    return { type: "sqrt", clamp: true, domain: [low, high > low ? high : low + 1], scheme: "Viridis" };
+  }
+
   function drawMaps() {
     const place = find("#maps");
     place.replaceChildren();
@@ -253,20 +276,17 @@
     find("#readout").textContent = "No cell chosen.";
     const shown = data.models.filter((model) => state.model === "all" || model.key === state.model)
       .map((model) => [model, model.maps.find((map) => map.prompt === state.prompt)]);
-    const sizes = shown.flatMap(([, map]) => map ? [...unpack(map.values[key(state.part)])] : [])
-      .filter((value) => !Number.isNaN(value)).map(Math.abs).sort(d3.ascending);
-    const most = d3.quantileSorted(sizes, 0.99) || 1;  // the colour saturates at the last percent
-    const label = `${names[state.part]} (nats, square-root scale): red expands, blue contracts`;
-    const colours = ["#7cc4ff", "#2f6ea3", "#22272c", "#a34a2f", "#ffa47c"];
-    const colour = {
-      type: "diverging-sqrt", clamp: true, domain: [-most, most],
-      interpolate: themed((share) => d3.interpolateRdBu(1 - share), d3.interpolateRgbBasis(colours)),
-    };
+    const values = shown.flatMap(([, map]) => map ? [...unpack(map.values[key(state.part)])] : [])
+      .filter((value) => !Number.isNaN(value));
+    const { label, definition, unit, neutral } = metrics[state.part];
+    const colour = neutral === null ? sequential(values) : diverging(values, neutral);
+    const meaning = neutral === null ? "" : `; red above ${neutral}, blue below`;
+    const legend = `${label}: ${definition} (${unit}, square-root scale)${meaning}`;
     const scale = Plot.legend({
       color: colour, width: Math.min(360, place.clientWidth), ticks: 5, style: look,
-      tickFormat: (value) => (value ? d3.format("+.2~f")(value) : "0"),
+      tickFormat: d3.format(".2~g"),
     });
-    find("#map-legend").replaceChildren(element("p", {}, label), scale);
+    find("#map-legend").replaceChildren(element("p", {}, legend), scale);
     for (const [model, map] of shown) {
       place.append(element("h4", {}, `${model.key} (${model.role})`));
       if (map) drawMap(model, map, colour, place);
@@ -280,7 +300,7 @@
   fill("first", [["0", "all"], ["1", "all but the first"]], drawCurves);
   fill("model", [...data.models.map((m) => [m.key, m.key]), ["all", "all, one below the other"]], drawMaps);
   fill("prompt", data.models[0].maps.map((map) => [map.prompt, map.prompt]), drawMaps);
-  fill("part", data.choices.part, drawMaps);
+  fill("part", data.choices.part.map(({ name, label }) => [name, label]), drawMaps);
   function drawAll() {
     drawLegend();
     if (find("#blocks").open) drawCurves();
