@@ -290,6 +290,19 @@ def test_nothing_is_cut_at_any_width(visit, width, scheme):
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_no_number_is_broken_over_two_lines(visit):
+    opened = visit(viewport={"width": 768, "height": 900})
+    opened.unfold()
+    broken = opened.page.evaluate("""() => [...document.querySelectorAll('td.number')]
+      .filter((cell) => cell.checkVisibility() && !/\\s/.test(cell.textContent))
+      .filter((cell) => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return new Set([...range.getClientRects()].map((box) => box.top)).size > 1;
+      }).map((cell) => cell.textContent)""")
+    assert broken == []
+
+
 def test_cut_text_is_seen(visit):
     opened = visit(viewport={"width": 390, "height": 900}, is_mobile=True)
     opened.page.evaluate("document.querySelector('.answer').style.whiteSpace = 'nowrap'")

@@ -284,7 +284,7 @@
     const legend = `${label}: ${definition} (${unit}, square-root scale)${meaning}`;
     const scale = Plot.legend({
       color: colour, width: Math.min(360, place.clientWidth), ticks: 5, style: look,
-      tickFormat: d3.format(".2~g"),
+      tickFormat: d3.format(".2~r"),
     });
     find("#map-legend").replaceChildren(element("p", {}, legend), scale);
     for (const [model, map] of shown) {
