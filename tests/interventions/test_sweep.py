@@ -31,7 +31,7 @@ from gainlens.models.hooks import reading
 from gainlens.models.loading import load
 from gainlens.models.sites import sites_of
 from gainlens.records.interventions import Interventions
-from gainlens.results.plain import plain
+from gainlens.results.values import to_json
 
 RULE = Rule(resamples=400)
 
@@ -236,7 +236,7 @@ def test_prompts_that_cannot_be_kept_pass_twice_to_the_same_numbers(random_model
         kept = sweep_last_blocks(baseline, 2)
         once = sum(passes)
         monkeypatch.setattr("gainlens.interventions.sweep.KEEP_BYTES", 0)
-        assert plain(sweep_last_blocks(baseline, 2)) == plain(kept)
+        assert to_json(sweep_last_blocks(baseline, 2)) == to_json(kept)
     finally:
         handle.remove()
     assert once == len(baseline.prompts.tokens) + 2  # the sentence runs before and behind them

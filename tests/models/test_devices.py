@@ -13,7 +13,7 @@ from planting.planted_blocks import TEXTS, planted_checkpoint
 
 from gainlens.core.spec import Ablation, ComparisonSpec, ModelSpec, Rule
 from gainlens.models.loading import load
-from gainlens.results.plain import plain
+from gainlens.results.values import to_json
 from gainlens.runs import measuring
 from gainlens.runs.pipeline import compare
 from gainlens.runs.rerun import differences
@@ -75,7 +75,9 @@ def test_a_comparison_over_devices_says_what_one_device_says(spec, monkeypatch):
     monkeypatch.setattr(measuring, "load", lambda *args, **kwargs: spread(load(*args, **kwargs)))
     with emulated():
         many = compare(spec)
-    said = [{"reports": plain(run.reports), "verdict": plain(run.verdict)} for run in (one, many)]
+    said = [
+        {"reports": to_json(run.reports), "verdict": to_json(run.verdict)} for run in (one, many)
+    ]
     found = differences(*said)
     assert all(each.relative is not None and each.relative <= 1e-6 for each in found), found
     for key, captured in one.captures.items():

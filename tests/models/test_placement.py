@@ -18,7 +18,7 @@ from gainlens.models import placement
 from gainlens.models.loading import load
 from gainlens.models.placement import Placement, place, weight_bytes, weight_of
 from gainlens.models.processes import World
-from gainlens.results.plain import plain
+from gainlens.results.values import to_json
 from gainlens.weights.of_model import unembedding
 
 
@@ -85,8 +85,8 @@ def test_a_model_on_disk_gives_the_same_numbers(folder, cramped):
     np.testing.assert_array_equal(one.gram, two.gram)
     np.testing.assert_array_equal(one.normed, two.normed)
     mine, other = (baseline_of(loaded, prompts, Rule(resamples=200)) for loaded in (there, away))
-    assert plain(sweep_last_blocks(mine, 2)) == plain(sweep_last_blocks(other, 2))
-    assert plain(theta_dose(mine, [1e5])) == plain(theta_dose(other, [1e5]))
+    assert to_json(sweep_last_blocks(mine, 2)) == to_json(sweep_last_blocks(other, 2))
+    assert to_json(theta_dose(mine, [1e5])) == to_json(theta_dose(other, [1e5]))
 
 
 def test_the_offload_folder_goes_with_the_model(folder, cramped):

@@ -17,10 +17,10 @@ from gainlens.records.comparison import Comparison
 from gainlens.records.gains import BlockGain
 from gainlens.records.interval import Interval
 from gainlens.results import parquet
-from gainlens.results.decoding import rebuild
 from gainlens.results.parquet import HEADS, TOKENS
 from gainlens.results.reading import read_run
 from gainlens.results.run_folder import RESULT
+from gainlens.results.values import from_json
 
 
 @pytest.fixture(scope="module")
@@ -198,14 +198,14 @@ def test_a_table_in_another_order_is_refused(folder, name):
 
 def test_null_is_nan_or_none_by_the_annotation():
     values = {"estimate": 1, "low": None, "high": None, "n": 0, "confidence": 0.95, "method": "m"}
-    interval = rebuild(Interval, values, "there")
+    interval = from_json(Interval, values, "there")
     assert type(interval.estimate) is float
     assert np.isnan(interval.low)
     assert interval.status == "ok"
-    assert rebuild(float | None, None, "there") is None
+    assert from_json(float | None, None, "there") is None
     with pytest.raises(ValueError, match=r"^there\.n is None, needed is a whole number$"):
-        rebuild(Interval, values | {"n": None}, "there")
+        from_json(Interval, values | {"n": None}, "there")
     with pytest.raises(ValueError, match=r"^there\.n is True, needed is a whole number$"):
-        rebuild(Interval, values | {"n": True}, "there")
+        from_json(Interval, values | {"n": True}, "there")
     with pytest.raises(ValueError, match=r"^there is 3, needed is an object$"):
-        rebuild(BlockGain, 3, "there")
+        from_json(BlockGain, 3, "there")

@@ -12,7 +12,7 @@ from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule
 from gainlens.models import sources
 from gainlens.models.sizes import all_small, is_small
-from gainlens.results.plain import plain
+from gainlens.results.values import to_json
 from gainlens.runs import workers
 from gainlens.runs.pipeline import compare
 from gainlens.runs.rerun import differences
@@ -48,7 +48,7 @@ def test_workers_give_the_numbers_of_a_serial_run(spec, two_cores):
         assert list(running) == ["long"]
         parallel = compare(spec, workers=running)
         assert running["long"].result().report.checkpoint.name == "long"
-    said = [{"reports": plain(run.reports), "verdict": plain(run.verdict)}
+    said = [{"reports": to_json(run.reports), "verdict": to_json(run.verdict)}
             for run in (serial, parallel)]  # fmt: skip
     assert differences(*said) == ()
     for key, captured in serial.captures.items():

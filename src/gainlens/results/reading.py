@@ -30,11 +30,11 @@ from gainlens.records.interval import Interval
 from gainlens.records.interventions import Interventions
 from gainlens.records.verdict import GainCell, Verdict
 from gainlens.records.weights import RopeReport, UnembedReport
-from gainlens.results.decoding import rebuild
 from gainlens.results.lazy import Held, decompose_each
 from gainlens.results.parquet import HEADS, TOKENS
 from gainlens.results.parquet_reading import BrokenTable, Shape, TableFile, read_capture
 from gainlens.results.run_folder import RESULT, current
+from gainlens.results.values import from_json
 
 
 def read_run(folder: str | Path) -> Comparison:
@@ -126,7 +126,7 @@ def _comparison(folder: Path, document: dict[str, Any]) -> Comparison:
     spec = ComparisonSpec.model_validate(document.get("spec"))
     tokens, heads = (TableFile(current(folder, name)) for name in (TOKENS, HEADS))
     rule = spec.rule
-    models = rebuild(Mapping[str, Any], document.get("models"), "models")
+    models = from_json(Mapping[str, Any], document.get("models"), "models")
     captures = Held(
         {
             key: partial(read_capture, tokens, heads, key, _shape(model, _place(key)))
@@ -139,15 +139,15 @@ def _comparison(folder: Path, document: dict[str, Any]) -> Comparison:
         _check_same_run(reports[-1], captures[key], rule)
     return Comparison(
         spec=spec,
-        date=rebuild(str, document.get("date"), "date"),
-        seconds=rebuild(float, document.get("seconds"), "seconds"),
+        date=from_json(str, document.get("date"), "date"),
+        seconds=from_json(float, document.get("seconds"), "seconds"),
         reports=tuple(reports),
         captures=captures,
         decompositions=decompose_each(captures, split=rule.split, massive_ratio=rule.massive_ratio),
-        test=rebuild(HypothesisTest, document.get("hypothesis_test"), "hypothesis_test"),
-        verdict=rebuild(Verdict, document.get("verdict"), "verdict"),
-        environment=rebuild(Mapping[str, str], document.get("environment"), "environment"),
-        command=rebuild(str | None, document.get("command"), "command"),
+        test=from_json(HypothesisTest, document.get("hypothesis_test"), "hypothesis_test"),
+        verdict=from_json(Verdict, document.get("verdict"), "verdict"),
+        environment=from_json(Mapping[str, str], document.get("environment"), "environment"),
+        command=from_json(str | None, document.get("command"), "command"),
     )
 
 
@@ -157,10 +157,10 @@ def _place(key: str) -> str:
 
 def _shape(model: Any, place: str) -> Shape:
     return Shape(
-        blocks=rebuild(int, _at(model, "num_layers", place), f"{place}.num_layers"),
-        lengths=rebuild(tuple[int, ...], _at(model, "prompts.tokens", place), place),
+        blocks=from_json(int, _at(model, "num_layers", place), f"{place}.num_layers"),
+        lengths=from_json(tuple[int, ...], _at(model, "prompts.tokens", place), place),
         parallel=parallel_blocks(
-            rebuild(Mapping[str, Any], _at(model, "checkpoint.config", place), place)
+            from_json(Mapping[str, Any], _at(model, "checkpoint.config", place), place)
         ),
     )
 
@@ -191,7 +191,7 @@ def _at(value: Any, path: str, place: str) -> Any:
 
 def _report(model: Any, capture: Capture, place: str) -> ModelReport:
     def part(kind: Any, path: str) -> Any:
-        return rebuild(kind, _at(model, path, place), f"{place}.{path}")
+        return from_json(kind, _at(model, path, place), f"{place}.{path}")
 
     return ModelReport(
         role=part(Role, "role"),

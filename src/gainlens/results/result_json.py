@@ -7,7 +7,7 @@ from gainlens.notebook.json import notebook_json
 from gainlens.notebook.result_file import SCHEMA
 from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.records.inputs import EncodedPrompts
-from gainlens.results.plain import plain
+from gainlens.results.values import to_json
 
 
 def result_json(comparison: Comparison) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def result_json(comparison: Comparison) -> dict[str, Any]:
     document |= _asked_for(comparison)
     identification = comparison.verdict.identification
     status = "CONTROLLED" if identification.controlled else "CONFOUNDED"
-    return plain(
+    return to_json(
         document
         | {
             "verdict": asdict(comparison.verdict)

@@ -24,11 +24,10 @@ from gainlens.models.sources import resolve
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import ModelReport
 from gainlens.records.inputs import EncodedPrompts
-from gainlens.results.decoding import rebuild
 from gainlens.results.lazy import Held
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
-from gainlens.results.plain import plain
+from gainlens.results.values import from_json, to_json
 from gainlens.runs.environment import environment
 from gainlens.runs.measuring import Measured
 
@@ -87,7 +86,7 @@ class Partials:
                 {
                     "model": model.key,
                     "spec": spec.model_dump(exclude={"name"}),
-                    "prompts": plain(prompts),
+                    "prompts": to_json(prompts),
                     "models": [weights_stamp(each.hf_name, spec) for each in spec.models],
                     "code": _code_stamp(),
                     "environment": environment(),
@@ -138,7 +137,7 @@ class Partials:
     def _write(self, place: Path, measured: Measured) -> None:
         new = self._folder / _NEW
         shutil.rmtree(new, ignore_errors=True)
-        report = plain(measured.report, finite=False)
+        report = to_json(measured.report, finite=False)
         try:
             new.mkdir(parents=True)
             with TokenTable(new / TOKENS) as tokens:
@@ -161,7 +160,7 @@ class Partials:
         if json.loads((place / _SUMS).read_bytes()) != _sums(place):
             raise ValueError("damaged")
         document = json.loads((place / _REPORT).read_bytes())
-        report = rebuild(ModelReport, document, "report")
+        report = from_json(ModelReport, document, "report")
         shape = Shape(
             blocks=report.checkpoint.num_blocks,
             lengths=tuple(len(tokens) for tokens in report.prompts.tokens),

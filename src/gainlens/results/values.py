@@ -1,11 +1,12 @@
-"""JSON values -> the frozen records, by their annotations: the inverse of store.plain.
+"""Turn records into JSON values, and JSON values back into records by their annotations.
 
-null is NaN where a float is wanted and None where None is allowed.  What a record does not know is
-ignored, so that a newer file that only adds is still read.
+This is our own code rather than pydantic's TypeAdapter: the records' annotations are jaxtyping
+shapes, and pydantic would need a wrapper around each of their number and array fields.
 """
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -16,11 +17,39 @@ import numpy as np
 from gainlens.core.vocabulary import contract_key
 
 
-def rebuild(kind: Any, value: Any, place: str) -> Any:
-    """A record, or any type that a record's field may have, from JSON values.
+def to_json(value: Any, *, finite: bool = True) -> Any:
+    """Return a record as JSON values: arrays become lists, NaN and infinity become null.
 
-    `place` is where `value` stands in its document, for the message.  Raises ValueError, with a
-    sentence that names the place, for a missing key or a wrong type.
+    finite: False keeps NaN and infinity, which Python's json module writes and reads although they
+    are not JSON.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            contract_key(field.name): to_json(getattr(value, field.name), finite=finite)
+            for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item, finite=finite) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return to_json(value.tolist(), finite=finite)
+    if isinstance(value, list | tuple):
+        return [to_json(item, finite=finite) for item in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) or not finite else None
+    if isinstance(value, np.integer | np.bool_):
+        return value.item()
+    return value
+
+
+def from_json(kind: Any, value: Any, place: str) -> Any:
+    """Return a record, or any type that a record's field may have, from JSON values.
+
+    null becomes NaN if a float is wanted, and None if None is allowed.  Unknown keys are ignored, so
+    that a newer file that only adds keys can still be read.
+
+    place: where `value` stands in its document, for the message.
+
+    Raises ValueError, which names the place, for a missing key or a wrong type.
     """
     if kind is Any:
         return value
@@ -29,7 +58,7 @@ def rebuild(kind: Any, value: Any, place: str) -> Any:
     if hasattr(kind, "array_type"):  # a jaxtyping annotation of one axis
         (dtype,) = kind.dtypes
         number = {"float64": float, "int64": int}[dtype]
-        return np.array(rebuild(tuple[number, ...], value, place), dtype=dtype)
+        return np.array(from_json(tuple[number, ...], value, place), dtype=dtype)
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         return _tuple(inner, value, place)
@@ -37,7 +66,7 @@ def rebuild(kind: Any, value: Any, place: str) -> Any:
         if value is None and types.NoneType in inner:
             return None
         (some,) = (each for each in inner if each is not types.NoneType)
-        return rebuild(some, value, place)
+        return from_json(some, value, place)
     if origin is typing.Literal:
         if value not in inner:
             raise _wrong(place, value, f"one of {', '.join(map(str, inner))}")
@@ -45,7 +74,7 @@ def rebuild(kind: Any, value: Any, place: str) -> Any:
     found = _plain(origin or kind, value, place)
     if origin is Mapping:
         return {
-            key: rebuild(inner[1], each, f"{place}[{json.dumps(key)}]")
+            key: from_json(inner[1], each, f"{place}[{json.dumps(key)}]")
             for key, each in found.items()
         }
     return found
@@ -59,7 +88,7 @@ def _record(kind: Any, value: Any, place: str) -> Any:
         key = contract_key(field.name)
         if key in value:
             there = f"{place}.{key}".lstrip(".")
-            found[field.name] = rebuild(field.type, value[key], there)
+            found[field.name] = from_json(field.type, value[key], there)
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"{place}.{key} is missing".lstrip("."))
     return kind(**found)
@@ -74,7 +103,7 @@ def _tuple(inner: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
     if len(items) != len(inner):
         raise ValueError(f"{place} has {len(items)} entries, needed are {len(inner)}")
     return tuple(
-        rebuild(kind, item, f"{place}[{index}]")
+        from_json(kind, item, f"{place}[{index}]")
         for index, (kind, item) in enumerate(zip(inner, items, strict=True))
     )
 
