@@ -33,6 +33,14 @@ UNIT_ROUNDOFF: Final = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0
 TOP_COMPONENTS: Final = 4
 """How many of the largest |components| of resid_post are kept per token and block."""
 
+CAPTURE_COLUMNS: Final = (
+    *GRAM_COLUMNS,
+    "normed",
+    *(f"{share}_{component}" for share in ("visible", "null") for component in COMPONENTS),
+    *(f"top_{what}_{rank}" for rank in range(TOP_COMPONENTS) for what in ("value", "index")),
+)
+"""Names of the captured numbers per token, in the order of tokens.parquet."""
+
 
 _CONTRACT_KEYS: Final = {"block": "layer", "blocks": "layers", "num_blocks": "num_layers"}
 

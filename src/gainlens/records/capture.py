@@ -1,4 +1,4 @@
-"""TODO: records.capture."""
+"""Define what one model leaves behind on one set of prompts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
-from gainlens.core.vocabulary import GRAM_COLUMNS
+from gainlens.core.vocabulary import COMPONENTS, GRAM_COLUMNS
 
 
 @dataclass(frozen=True)
 class Capture:
-    """The sufficient statistics of one model on one set of prompts: no activation is kept."""
+    """Hold the inner products that all metrics follow from.  No activation vector is kept."""
 
     prompt: Int64[np.ndarray, " token"]
-    """index of the prompt that a token belongs to, ascending"""
+    """index of each token's prompt, ascending"""
     position: Int64[np.ndarray, " token"]
     """position within the prompt, from 0"""
     token_id: Int64[np.ndarray, " token"]
     gram: Float[np.ndarray, "column block token"]
-    """inner products in the order of axes.GRAM_COLUMNS; squared L2 norm; float32, as accumulated:
-    `column` gives them for algebra"""
+    """inner products in the order of vocabulary.GRAM_COLUMNS, squared L2 norm; float32, as
+    accumulated.  `column` gives them as float64."""
     top_value: Float[np.ndarray, "block token rank"]
     """the largest |components| of resid_post with their sign, largest first; float32"""
     top_index: Int[np.ndarray, "block token rank"]
@@ -29,26 +29,46 @@ class Capture:
     normed: Float64[np.ndarray, " token"]
     """|ln_final(resid_post of the last block)|, L2 norm"""
     visible: Float64[np.ndarray, "component token"] | None = None
-    """share of the squared norm of the last block's attention and MLP write that lies in the top-k
-    right singular subspace of the centred W_U; None where not asked for; chance is k / d_model"""
+    """share of the squared norm of the last block's writes in the top-k right singular subspace of
+    the centred W_U; chance is k / d_model; None if it was not asked for"""
     null: Float64[np.ndarray, "component token"] | None = None
-    """the same for the bottom-k subspace: what W_U can hardly see"""
+    """the same for the bottom-k subspace, which W_U hardly sees"""
     sink: Float64[np.ndarray, "block head prompt"] | None = None
-    """attention weight on position 0, mean over later queries; None where there are no patterns"""
+    """mean attention weight on position 0 over later queries; None if there are no patterns"""
     heads: Float64[np.ndarray, "block head head_column token"] | None = None
-    """of every head's write its inner products with resid_pre and resid_post, and its squared norm,
-    in the order of axes.HEAD_COLUMNS; squared L2 norm; None where not asked for"""
+    """inner products of each head's write with resid_pre and resid_post, and its squared norm, in
+    the order of vocabulary.HEAD_COLUMNS; squared L2 norm; None if they were not asked for"""
     token_text: tuple[str, ...] | None = None
-    """every token's text, decoded alone, for the reader; None where nobody asked for it"""
+    """each token's text, decoded alone, for the reader; None if it was not asked for"""
     parallel: bool = False
     """True if attention and the MLP both read the block's input (GPT-NeoX, GPT-J, Phi)"""
     extra: Mapping[str, Float64[np.ndarray, "block token"]] = field(default_factory=dict[str, Any])
     """columns that `capture(extra=...)` added, by name"""
 
     def column(self, name: str) -> Float64[np.ndarray, "block token"]:
-        """One Gram column by name, [block, token], squared L2 norm, float64."""
+        """Return one Gram column by name, [block, token], squared L2 norm, float64."""
         return self.gram[GRAM_COLUMNS.index(name)].astype(np.float64)
 
     @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Return the numbers per token by column name, as tables show them.
+
+        [block, token], or [token] for what belongs to the last block.  A column is missing if its
+        numbers were not asked for.
+        """
+        columns: dict[str, np.ndarray] = dict(zip(GRAM_COLUMNS, self.gram, strict=True))
+        columns["normed"] = self.normed
+        for name, shares in (("visible", self.visible), ("null", self.null)):
+            if shares is not None:
+                columns |= {
+                    f"{name}_{part}": row for part, row in zip(COMPONENTS, shares, strict=True)
+                }
+        for rank in range(self.top_value.shape[2]):
+            columns[f"top_value_{rank}"] = self.top_value[..., rank]
+            columns[f"top_index_{rank}"] = self.top_index[..., rank]
+        return columns
+
+    @property
     def num_prompts(self) -> int:
+        """Return how many prompts there are."""
         return int(self.prompt[-1]) + 1 if len(self.prompt) else 0

@@ -1,16 +1,7 @@
-"""Every record that crosses a stage.  numpy only: read this file and you know the data flow.
+"""Define a whole run: one report per model, the notebook's test, the verdict and the spec.
 
-    prompts      -> EncodedPrompts            texts as one model's token ids
-    checkpoints  -> Checkpoint                what was loaded, and how it was checked
-    capturing    -> Capture                   a token's inner products at every block; no vector
-    gain         -> Decomposition             log gains, their split, and token classes
-    unembed/rope -> UnembedReport, RopeReport
-    stats        -> Interval
-    interventions -> Interventions           what ablations and another theta change
-    verdict      -> ModelReport, Verdict      everything that is said
-    store        -> Comparison                one run, whole
-
-Nothing here is changed once made.  Unknown is NaN (or None) with a reason beside it, never 0.
+Nothing here is changed once made.  An unknown number is NaN (or None) with a reason beside it,
+never 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +24,7 @@ from gainlens.records.weights import RopeReport, UnembedReport
 
 @dataclass(frozen=True)
 class NotebookResidual:
-    """The notebook's residual statistics, in its convention and under its names."""
+    """Hold the notebook's residual statistics, in its convention and under its names."""
 
     norms: tuple[float, ...]
     """mean L2 norm over positions of each hidden state; the last entry after the final norm"""
@@ -55,7 +46,7 @@ class NotebookResidual:
 
 @dataclass(frozen=True)
 class ModelReport:
-    """Everything measured on one model."""
+    """Hold everything measured on one model."""
 
     role: Role
     checkpoint: Checkpoint
@@ -68,23 +59,23 @@ class ModelReport:
     """per-prompt log gain of the last block under the primary estimand, nats"""
     behaviour: Behaviour | None
     equivalent: bool | None
-    """whether the interval lies within 1 +- the spec's margin: FLAT alone is not equality"""
+    """whether the interval lies within 1 +- the spec's margin; FLAT alone is not equality"""
     massive: tuple[MassiveToken, ...]
     prompts: EncodedPrompts
     scale_control: float
-    """largest change of a logit, as a share of the largest |logit|, when the last stream is scaled
-    by 2: the final norm forgets scale, so a number after it cannot show the last block's gain"""
+    """largest change of a logit if the last stream is doubled, as a share of the largest |logit|:
+    the final norm forgets scale, so a number after it cannot show the last block's gain"""
     halves_control: Interval
-    """the same model against itself on disjoint halves of the prompts, log gain, nats"""
+    """log gain of the model on one half of the prompts minus the other half, nats"""
     visible_share: tuple[float, float] | None = None
-    """mean of Capture.visible over ordinary tokens, for attention and for the MLP; NaN for one
-    that writes nothing"""
+    """mean of Capture.visible over ordinary tokens, for attention and for the MLP; NaN for a
+    component that writes nothing"""
     interventions: Interventions = field(default_factory=Interventions)
 
 
 @dataclass(frozen=True)
 class HypothesisTest:
-    """The notebook's rule and strings, to the letter."""
+    """Hold what the notebook's rule says, in its own strings."""
 
     short_expands: bool
     long_expands: bool
@@ -96,13 +87,13 @@ class HypothesisTest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One run, whole."""
+    """Hold one whole run."""
 
     spec: ComparisonSpec
     date: str
     """ISO 8601, UTC"""
     seconds: float
-    """of loading, measuring and judging"""
+    """spent on loading, measuring and judging"""
     reports: tuple[ModelReport, ...]
     captures: Mapping[str, Capture]
     """by model key"""

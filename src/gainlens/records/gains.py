@@ -1,4 +1,4 @@
-"""TODO: records.gains."""
+"""Define gains: per token and block, per prompt and block, per block; and massive tokens."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from gainlens.records.capture import Capture
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Log gain of every block on every token, split into components, in nats."""
+    """Hold the log gain of every block on every token and its parts, in nats."""
 
     capture: Capture
     """the inner products that the numbers come from"""
@@ -20,7 +20,7 @@ class Decomposition:
     attention: Float64[np.ndarray, "block token"]
     mlp: Float64[np.ndarray, "block token"]
     remainder: Float64[np.ndarray, "block token"]
-    """log_gain - attention - mlp: rounding of the model's own additions"""
+    """log_gain - attention - mlp, the rounding of the model's own additions"""
     final_norm: Float64[np.ndarray, " token"]
     """ln(|ln_final(y)| / |y|) after the last block"""
     norm_in: Float64[np.ndarray, "block token"]
@@ -34,20 +34,21 @@ class Decomposition:
 
     @property
     def prompt(self) -> Int64[np.ndarray, " token"]:
-        """Index of each token's prompt."""
+        """Return the index of each token's prompt."""
         return self.capture.prompt
 
     @property
     def position(self) -> Int64[np.ndarray, " token"]:
-        """Position of each token in its prompt, from 0."""
+        """Return each token's position in its prompt, from 0."""
         return self.capture.position
 
     @property
     def is_ordinary(self) -> Bool[np.ndarray, " token"]:
+        """Return which tokens are neither at position 0 nor massive."""
         return ~(self.is_bos | self.is_massive)
 
     def tokens_of(self, token_class: TokenClass) -> Bool[np.ndarray, " token"]:
-        """Mask of the tokens of a class; `all` is every token."""
+        """Return the mask of a class's tokens; `all` is every token."""
         if token_class == "all":
             return np.ones_like(self.is_bos)
         return {"bos": self.is_bos, "massive": self.is_massive, "ordinary": self.is_ordinary}[
@@ -57,12 +58,12 @@ class Decomposition:
 
 @dataclass(frozen=True)
 class PromptGains:
-    """One log gain a prompt and block, with its parts, under one class and reduction; nats."""
+    """Hold one log gain per prompt and block with its parts, for one class and reduction; nats."""
 
     token_class: TokenClass
     reduction: Reduction
     log_gain: Float64[np.ndarray, "block prompt"]
-    """NaN where a prompt has no token of the class"""
+    """NaN if a prompt has no token of the class"""
     attention: Float64[np.ndarray, "block prompt"]
     mlp: Float64[np.ndarray, "block prompt"]
     remainder: Float64[np.ndarray, "block prompt"]
@@ -70,7 +71,7 @@ class PromptGains:
 
 @dataclass(frozen=True)
 class BlockGain:
-    """One block under the primary estimand."""
+    """Hold one block's gain under the primary estimand."""
 
     block: int
     log_gain: float
@@ -81,26 +82,26 @@ class BlockGain:
     gain: float
     """exp(log_gain)"""
     low: float
-    """of the simultaneous band over blocks, as a ratio"""
+    """lower end of the simultaneous band over blocks, as a ratio"""
     high: float
 
 
 @dataclass(frozen=True)
 class MassiveToken:
-    """The life of one massive token (or of position 0)."""
+    """Describe the life of one massive token, or of position 0."""
 
     prompt: int
     position: int
     token_id: int
     text: str
     written_by: int | None
-    """block that raises it most above the ordinary tokens, None if it enters massive"""
+    """block that raises it most above the ordinary tokens; None if it enters massive"""
     written_component: str | None
     """attention or mlp, by the larger logmean part of that block"""
     erased_by: int | None
-    """first block after which its norm is below half of its highest, None if there is none"""
+    """first block after which its norm is below half of its highest; None if none is"""
     erased_component: str | None
     plateau: float
-    """median L2 norm between the two"""
+    """median L2 norm between writing and erasing"""
     dims: tuple[int, ...]
     """dimensions of d_model that carry it, largest first"""

@@ -1,4 +1,4 @@
-"""TODO: records.inputs."""
+"""Define what a measurement starts from: encoded prompts and a loaded checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from jaxtyping import Int64
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """Texts as the token ids of one model's tokenizer."""
+    """Hold texts as the token ids of one model's tokenizer."""
 
     source: str
     """name of the prompt set, or the file it came from"""
     sha256: str
-    """of the canonical JSON of ids and texts, before any cutting"""
+    """hash of the canonical JSON of names and texts, before any cutting"""
     ids: tuple[str, ...]
-    """one name a prompt"""
+    """one name per prompt"""
     tokens: tuple[Int64[np.ndarray, " _"], ...]
-    """token ids [position], one array a prompt; the axis is unnamed since lengths differ"""
+    """token ids [position], one array per prompt; the axis is unnamed because lengths differ"""
     bos: bool
     """whether position 0 holds a BOS token (Qwen2 prepends none)"""
     cut: int
@@ -27,12 +27,12 @@ class EncodedPrompts:
     left_out: tuple[str, ...]
     """names of prompts that could not be used, with the reason"""
     note: str = ""
-    """what a reader must know to get the same texts again; empty where `source` is enough"""
+    """what a reader must know to get the same texts again; empty if `source` is enough"""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was loaded, where from, and what the check at load found."""
+    """Describe what was loaded, from where, and what the check at load found."""
 
     name: str
     """key of the model within a comparison"""

@@ -1,22 +1,23 @@
-"""TODO: records.interval."""
+"""Define an estimate with its interval."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its doubt."""
+    """Hold an estimate with its interval."""
 
     estimate: float
     low: float
-    """NaN where no interval can be given; `status` says why"""
+    """NaN if no interval can be given; `status` says why"""
     high: float
     n: int
-    """independent units behind it"""
+    """how many independent units it rests on"""
     confidence: float
     method: str
     status: str = "ok"
 
     @property
     def known(self) -> bool:
+        """Return whether there is an interval."""
         return self.status == "ok"

@@ -1,4 +1,4 @@
-"""TODO: records.interventions."""
+"""Define what an intervention changes in one model."""
 
 from dataclasses import dataclass
 
@@ -12,21 +12,21 @@ from gainlens.records.interval import Interval
 
 @dataclass(frozen=True)
 class LastBlock:
-    """What is said of a model's last block, as it is or under an intervention."""
+    """Describe a model's last block, as it is or under an intervention."""
 
     log_gain: Interval
-    """primary estimand, nats; the token classes are those of the model as it is"""
+    """under the primary estimand, nats; token classes are those without the intervention"""
     notebook_last_gain: float
-    """notebook's convention, on the notebook's sentence; ratio"""
+    """ratio, in the notebook's convention, on the notebook's sentence"""
     loss: Interval
     """mean over prompts of the next-token loss, nats per token"""
     behaviour: Behaviour | None
-    """None where the interval is not known or there are too few prompts"""
+    """None if the interval is unknown or if there are too few prompts"""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A model before and after one intervention; differences are paired over prompts."""
+    """Hold a model before and after one intervention; differences are paired over prompts."""
 
     before: LastBlock
     after: LastBlock
@@ -38,21 +38,21 @@ class Change:
 
 @dataclass(frozen=True)
 class AblationEffect:
-    """One component ablated."""
+    """Describe one ablated component."""
 
     site: str
-    """TransformerLens' hook name with the block counted from the end, so that models of different
-    depth compare: blocks.-1.hook_mlp_out"""
+    """TransformerLens' hook name, blocks counted from the end so that models of different depth
+    compare: blocks.-1.hook_mlp_out"""
     how: str
     """zero or mean"""
     change: Change
     last_block: Float64[np.ndarray, " prompt"]
-    """per-prompt log gain of the last block under it, primary estimand, nats"""
+    """log gain per prompt of the last block under the ablation, primary estimand, nats"""
 
 
 @dataclass(frozen=True)
 class AblatedVerdict:
-    """The outcome with one component ablated in either model, and in both."""
+    """Hold the outcome with one component ablated in either model, and in both."""
 
     site: str
     how: str
@@ -61,71 +61,71 @@ class AblatedVerdict:
     long_ablated: str
     both_ablated: str
     difference: Interval
-    """long minus short, log gain of the last block with the component ablated in both, nats"""
+    """long minus short, log gain of the last block, component ablated in both models, nats"""
 
     @property
     def decides(self) -> bool:
-        """Whether the outcome depends on this component: a decided one becomes another."""
+        """Return whether the outcome changes with this component."""
         after = (self.short_ablated, self.long_ablated, self.both_ablated)
         return any(outcome != self.before for outcome in after)
 
 
 @dataclass(frozen=True)
 class ThetaDose:
-    """The same weights under one RoPE base."""
+    """Describe the same weights under one RoPE base."""
 
     theta: float
-    """RoPE base; scaling stays as it is"""
+    """RoPE base; the scaling does not change"""
     own: bool
     """whether this is the base that the model was trained with"""
     change: Change
-    """from the model's own base"""
+    """change from the model's own base"""
     last_block: Float64[np.ndarray, " prompt"]
-    """per-prompt log gain of the last block under this base, primary estimand, nats"""
+    """log gain per prompt of the last block under this base, primary estimand, nats"""
 
 
 @dataclass(frozen=True)
 class ThetaDifference:
-    """Short and long model under one RoPE base, each with its own weights."""
+    """Compare the short and the long model under one RoPE base, each with its own weights."""
 
     theta: float
-    """RoPE base that both are under"""
+    """RoPE base of both models"""
     difference: Interval
     """long minus short, log gain of the last block, nats"""
 
 
 @dataclass(frozen=True)
 class AblatedModel:
-    """The model measured a second time, under the ablations that were asked for."""
+    """Hold a second measurement of the model, under the ablations that were asked for."""
 
     blocks: tuple[BlockGain, ...]
-    """every block under them; the token classes are those of the model as it is"""
+    """every block under the ablations; token classes are those without them"""
     change: Change
 
 
 @dataclass(frozen=True)
 class ControlEffect:
-    """An intervention on tokens or on massive activations rather than on a component."""
+    """Describe an intervention on tokens or on massive activations."""
 
     name: str
     """massive to mean, massive to zero, BOS dropped or BOS doubled"""
     note: str
     """how many tokens it touches, or why it touches none"""
     change: Change | None
-    """None where there is nothing to intervene on"""
+    """None if there is nothing to intervene on"""
 
 
 @dataclass(frozen=True)
 class Interventions:
-    """What was done to one model, and what it changed."""
+    """Hold all interventions on one model and what they changed."""
 
     sweep: tuple[AblationEffect, ...] = ()
-    """every component of the last blocks in turn, from the last block back"""
+    """each component of the last blocks in turn, the last block first"""
     theta_dose: tuple[ThetaDose, ...] = ()
-    """in rising order of theta, the model's own among them"""
+    """in rising order of theta, the model's own included"""
     notes: tuple[str, ...] = ()
     """what could not be done, and why"""
     ablated: AblatedModel | None = None
-    """under --ablate; None where none was asked for"""
+    """under --ablate; None if it was not asked for"""
     controls: tuple[ControlEffect, ...] = ()
-    """massive activations to their mean and to zero, BOS dropped and doubled; where asked for"""
+    """massive activations to their mean and to zero, BOS dropped and doubled"""

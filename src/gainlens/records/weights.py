@@ -1,4 +1,4 @@
-"""TODO: records.weights."""
+"""Define the reports on W_U and on RoPE."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from jaxtyping import Float64
 
 @dataclass(frozen=True)
 class UnembedReport:
-    """W_U = lm_head [d_vocab, d_model]: the notebook's numbers, and the fair ones."""
+    """Describe W_U = lm_head [d_vocab, d_model], the notebook's numbers first."""
 
     shape: tuple[int, int]
     vocab_size: int
@@ -27,27 +27,27 @@ class UnembedReport:
     spectrum: Float64[np.ndarray, " rank"]
     """singular values, largest first"""
     centred_spectrum: Float64[np.ndarray, " rank"]
-    """of W_U minus its mean row (what softmax can see)"""
+    """singular values of W_U minus its mean row, which softmax cannot see"""
     folded_spectrum: Float64[np.ndarray, " rank"]
-    """of W_U with ln_final's weight folded in, and for a LayerNorm the mean that it takes off"""
+    """singular values of W_U with ln_final's weight folded in, for a LayerNorm without the mean"""
     subspace_rank: int
-    """k of the visible and the null subspace"""
+    """k, the rank of the visible and of the null subspace"""
     tied: bool
     """whether lm_head shares the embedding's weights"""
 
 
 @dataclass(frozen=True)
 class RopeReport:
-    """What the config says about RoPE, and what the model's rotary buffers do."""
+    """Describe RoPE as the config says it and as the model's rotary buffers show it."""
 
     rope_theta: float | None
-    """None where the model has no RoPE"""
+    """None if the model has no RoPE"""
     rope_scaling: Mapping[str, Any] | None
     max_position: int | None
     measured_theta: float | None
     """base recovered from the rotary buffers"""
     wavelengths: Float64[np.ndarray, " rank"]
-    """tokens a turn, one a rotated pair of dimensions, after scaling"""
+    """tokens per turn of each rotated pair of dimensions, after scaling"""
     beyond_context: float
     """fraction of rotated dimensions whose wavelength exceeds max_position"""
     theta_bound: float | None

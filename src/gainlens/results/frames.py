@@ -18,7 +18,7 @@ import pandas as pd
 
 from gainlens.claims.cells import primary_cell
 from gainlens.core.glossary import DEFINITIONS, Term
-from gainlens.core.vocabulary import COMPONENTS, GRAM_COLUMNS, contract_key
+from gainlens.core.vocabulary import contract_key
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison, ModelReport, NotebookResidual
 from gainlens.records.gains import Decomposition, PromptGains
@@ -228,17 +228,13 @@ def _capture(capture: Capture) -> dict[str, Any]:
     }
     if capture.token_text is not None:
         columns["text"] = np.array(capture.token_text, dtype=object)[token]
-    columns |= {name: capture.column(name).ravel() for name in GRAM_COLUMNS}
     last = block == blocks - 1
-    columns["normed"] = np.where(last, capture.normed[token], np.nan)
-    for share in ("visible", "null"):
-        values = getattr(capture, share)
-        if values is not None:
-            for index, component in enumerate(COMPONENTS):
-                columns[f"{share}_{component}"] = np.where(last, values[index][token], np.nan)
-    for rank in range(capture.top_value.shape[2]):
-        columns[f"top_value_{rank}"] = capture.top_value[..., rank].ravel()
-        columns[f"top_index_{rank}"] = capture.top_index[..., rank].ravel()
+    for name, values in capture.columns.items():
+        if np.issubdtype(values.dtype, np.floating):
+            values = values.astype(np.float64)
+        columns[name] = (
+            values.ravel() if values.ndim == 2 else np.where(last, values[token], np.nan)
+        )
     return columns
 
 

@@ -1,4 +1,4 @@
-"""TODO: results.parquet."""
+"""Write tokens.parquet and heads.parquet."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gainlens.core.vocabulary import COMPONENTS, GRAM_COLUMNS, TOP_COMPONENTS
+from gainlens.core.vocabulary import CAPTURE_COLUMNS
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
@@ -16,14 +16,13 @@ HEADS = "heads.parquet"
 
 
 GROUP_ROWS: Final = 1 << 20
-"""Rows that tokens.parquet is written and read by at once, but at least those of one block."""
+"""Rows that are written and read at once, but at least those of one block."""
 
 
 def write_heads(path: Path, sinks: Iterable[tuple[ModelReport, np.ndarray | None]]) -> None:
-    """heads.parquet: one row a model, prompt, layer and head, with its attention on position 0.
+    """Write heads.parquet: one row per model, prompt, block and head, with its sink.
 
-    sinks: of each model Capture.sink; those whose back end shows no attention patterns have no
-    rows.
+    sinks: each model's Capture.sink; a model whose back end has no attention patterns gets no rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -44,9 +43,9 @@ def write_heads(path: Path, sinks: Iterable[tuple[ModelReport, np.ndarray | None
 
 
 class TokenTable:
-    """tokens.parquet while it is written: one row a model, prompt, token and block.
+    """Write tokens.parquet, one row per model, prompt, token and block.
 
-    A context; models are added one by one, and of each some blocks are written at a time.
+    A context manager.  Add the models one by one; some blocks are written at a time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,7 +60,7 @@ class TokenTable:
             self._writer.close()
 
     def add(self, report: ModelReport, decomposition: Decomposition) -> None:
-        """All rows of one model; columns as in `token_columns`."""
+        """Write all rows of one model, with the columns of `token_columns`."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -82,11 +81,11 @@ def token_columns(
     decomposition: Decomposition,
     blocks: range,
 ) -> dict[str, Any]:
-    """Columns of tokens.parquet for some blocks of a model, block by block, tokens within.
+    """Return the columns of tokens.parquet for some blocks of a model, block after block.
 
-    Gram columns are float32, as captured; log_gain, attention and mlp are nats; `normed` is
-    |ln_final(y)| and stands in the rows of the last block, null elsewhere, and so do the shares
-    of each write that W_U sees (`visible_attention`, ...).  `text` is null where it is not known.
+    Gram columns are float32, as captured.  log_gain, attention and mlp are in nats.  What belongs
+    to the last block (`normed`, `visible_attention`, ...) is null in the other rows.  `text` is
+    null if it is unknown.
     """
     import pyarrow as pa
 
@@ -100,14 +99,6 @@ def token_columns(
         indices = pa.array(np.tile(codes, count).astype(np.int32))
         return pa.DictionaryArray.from_arrays(indices, pa.array(names))
 
-    def grid(values: np.ndarray, kind: Any) -> np.ndarray:
-        return values[part].astype(kind).ravel()
-
-    def at_last(values: np.ndarray | None) -> Any:
-        if values is None:
-            return pa.nulls(count * tokens, pa.float32())
-        return pa.array(np.tile(values, count).astype(np.float32), mask=~last)
-
     texts = pa.array(capture.token_text or [None] * tokens, pa.string()).dictionary_encode()
     columns: dict[str, Any] = {
         "model": pa.DictionaryArray.from_arrays(
@@ -120,24 +111,21 @@ def token_columns(
         "layer": np.repeat(np.asarray(blocks), tokens).astype(np.int16),
         "class": words(classes, ["bos", "massive", "ordinary"]),
     }
-    for name, column in zip(GRAM_COLUMNS, capture.gram, strict=True):
-        columns[name] = grid(column, np.float32)
+    measured = capture.columns
+    for name in CAPTURE_COLUMNS:
+        values = measured.get(name)
+        if values is None:  # not asked for, or d_model has fewer components
+            columns[name] = pa.nulls(count * tokens, _arrow_type(name))
+        elif values.ndim == 1:
+            columns[name] = pa.array(np.tile(values, count).astype(np.float32), mask=~last)
+        else:
+            columns[name] = values[part].ravel()
     for name in ("log_gain", "attention", "mlp"):
-        columns[name] = grid(getattr(decomposition, name), np.float32)
-    columns["normed"] = at_last(capture.normed)
-    for share in ("visible", "null"):
-        values = getattr(capture, share)
-        for index, component in enumerate(COMPONENTS):
-            name = f"{share}_{component}"
-            columns[name] = at_last(None if values is None else values[index])
-    known = capture.top_value.shape[2]  # fewer where d_model is smaller
-    for rank in range(TOP_COMPONENTS):
-        value, index = (
-            (grid(each[..., rank], kind) if rank < known else pa.nulls(count * tokens, null))
-            for each, kind, null in (
-                (capture.top_value, np.float32, pa.float32()),
-                (capture.top_index, np.int32, pa.int32()),
-            )
-        )
-        columns[f"top_value_{rank}"], columns[f"top_index_{rank}"] = value, index
+        columns[name] = getattr(decomposition, name)[part].astype(np.float32).ravel()
     return columns
+
+
+def _arrow_type(name: str) -> Any:
+    import pyarrow as pa
+
+    return pa.int32() if name.startswith("top_index") else pa.float32()
