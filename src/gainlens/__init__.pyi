@@ -32,6 +32,8 @@ from .prompts.encoding import encode as encode
 from .prompts.texts import load_prompts as load_prompts
 from .results.frames import to_frame as to_frame
 from .results.reading import read_run as read_run
+from .runs.measure import measure as measure
+from .runs.measurement import Measurement as Measurement
 from .runs.pipeline import compare as compare
 from .weights.of_model import unembed_report as unembed_report
 from .weights.report import weights_report as weights_report

@@ -23,7 +23,7 @@ from gainlens.models.config import parallel_blocks
 from gainlens.models.decoders import AttentionOut
 from gainlens.models.encoding import Prompts, encode_for
 from gainlens.models.hooks import reading
-from gainlens.models.loaded import AnyModel
+from gainlens.models.loaded import AnyModel, module_of
 from gainlens.models.processes import gathered
 from gainlens.models.sites import BLOCK_SITES, ModelSites, Reader, Site, kind_of, sites_of
 from gainlens.records.capture import Capture
@@ -209,7 +209,7 @@ def capture(
     collector.exchange(pieces)
     pieces = gathered(pieces)
     assembled = _assemble(prompts, collector, [pieces[index] for index in range(len(lengths))])
-    return replace(assembled, parallel=_is_parallel(model))
+    return replace(assembled, parallel=_is_parallel(module_of(model)))
 
 
 def _is_parallel(model: Any) -> bool:

@@ -1,6 +1,5 @@
 """Turn the flags of `compare` into a spec."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 from click.core import ParameterSource
 
 from gainlens.cli.options import options_of
+from gainlens.core.names import key_of
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Role
@@ -85,15 +85,6 @@ def models_of(
             key = key_of(source, [model.key for model in models])
             models.append(ModelSpec(key=key, hf_name=source, role=role))
     return tuple(models)
-
-
-def key_of(source: str, taken: Sequence[str]) -> str:
-    """Return the last part of a model's name as a safe file name that is not taken yet."""
-    key = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name).strip(".-") or "model"
-    number = 2
-    while (numbered := key if number == 2 and key not in taken else f"{key}-{number}") in taken:
-        number += 1
-    return numbered
 
 
 def command_line(context: click.Context) -> str:

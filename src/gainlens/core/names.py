@@ -1,6 +1,8 @@
 """Shorten names so that they fit a width and stay apart."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 
 def shortened(name: str, width: int = 30) -> str:
@@ -32,3 +34,12 @@ def _cut(name: str, width: int, head: int) -> str:
     if len(name) <= width:
         return name
     return f"{name[:head]}…{name[len(name) - (width - 1 - head) :]}"
+
+
+def key_of(source: str, taken: Sequence[str]) -> str:
+    """Return the last part of a model's name as a safe file name that is not taken yet."""
+    key = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).name).strip(".-") or "model"
+    number = 2
+    while (numbered := key if number == 2 and key not in taken else f"{key}-{number}") in taken:
+        number += 1
+    return numbered

@@ -82,17 +82,13 @@ class Ablation(Spec):
         return {"site": site, "how": how}
 
 
-class ComparisonSpec(Spec):
-    """Fix a whole run: the models, the prompts, the rule and the interventions."""
+class RunSpec(Spec):
+    """Declare the options that every kind of run has."""
 
     name: str
-    models: tuple[ModelSpec, ...]
     prompts: str = Field(
         default="mixed",
         description="notebook, mixed, long, or a text or JSONL file with one prompt per line.",
-    )
-    tokens: int | None = Field(
-        default=None, ge=2, description="Cut or join prompts to exactly N tokens."
     )
     rule: Rule = Rule()
     backend: Backend = Field(
@@ -133,7 +129,7 @@ class ComparisonSpec(Spec):
     )
 
     @model_validator(mode="after")
-    def _each_site_once(self) -> "ComparisonSpec":
+    def _each_site_once(self) -> "RunSpec":
         sites = [ablation.site for ablation in self.ablate]
         twice = [site for site in sites if sites.count(site) > 1]
         if twice:
@@ -141,11 +137,20 @@ class ComparisonSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _theta_is_a_base(self) -> "ComparisonSpec":
+    def _theta_is_a_base(self) -> "RunSpec":
         wrong = [theta for theta in self.theta or () if not 1 < theta < float("inf")]
         if wrong:
             raise ValueError(f"a RoPE base is a number above 1, such as 500000; got {wrong[0]:g}")
         return self
+
+
+class ComparisonSpec(RunSpec):
+    """Fix a comparison: the models, the prompts, the rule and the interventions."""
+
+    models: tuple[ModelSpec, ...]
+    tokens: int | None = Field(
+        default=None, ge=2, description="Cut or join prompts to exactly N tokens."
+    )
 
     @model_validator(mode="after")
     def _one_short_one_long(self) -> "ComparisonSpec":
@@ -163,3 +168,36 @@ class ComparisonSpec(Spec):
     def model(self, role: Role) -> ModelSpec:
         """Return the first model of a role."""
         return next(model for model in self.models if model.role == role)
+
+
+class MeasureSpec(RunSpec):
+    """Fix a measurement without a claim; it intervenes only if asked to."""
+
+    models: tuple[str, ...]
+    """hub names, directories, or NAME@REVISION"""
+    series: bool = Field(
+        default=False,
+        description="The models are checkpoints along training, in the order of their steps.",
+    )
+    tokens: tuple[int, ...] = ()
+    """prompt lengths; empty: prompts as they are"""
+    metric: tuple[str, ...] = Field(
+        default=(),
+        description="A metric to tabulate as well, by name or as module:function.",
+    )
+    heads: bool = Field(
+        default=False, description="Measure the part of every attention head as well."
+    )
+    sweep: int = Field(
+        default=0, ge=0, description="Ablate every component of the last N blocks in turn."
+    )
+    theta: tuple[float, ...] | None = Field(
+        default=(), description="Measure the same weights again under this RoPE base."
+    )
+
+    @model_validator(mode="after")
+    def _lengths_are_prompts(self) -> "MeasureSpec":
+        short = [length for length in self.tokens if length < 2]
+        if short:
+            raise ValueError(f"--tokens needs lengths of at least 2 tokens; got {short[0]}")
+        return self

@@ -12,7 +12,8 @@ TokenClass = Literal["bos", "massive", "ordinary", "all"]
 Reduction = Literal["geomean", "median", "ratio_of_means", "frobenius", "last_token"]
 Split = Literal["logmean", "shapley", "path"]
 Behaviour = Literal["EXPANDS", "CONTRACTS", "FLAT"]
-Role = Literal["short", "long", "reference", "control"]
+Role = Literal["short", "long", "reference", "control", "model"]
+"""`model` has no part in a claim: `measure` gives it to every model"""
 
 COMPONENTS: Final = ("attention", "mlp")
 TOKEN_CLASSES: Final = ("bos", "massive", "ordinary", "all")

@@ -88,7 +88,7 @@ class Look:
     """matplotlib line style"""
 
 
-_FIRST: Final = {"short": 0, "long": 1, "control": 2, "reference": 6}
+_FIRST: Final = {"model": 0, "short": 0, "long": 1, "control": 2, "reference": 6}
 """Where a role starts in the list of colours, so that it looks the same in most comparisons."""
 
 _COLOURS: Final = (
@@ -132,8 +132,9 @@ def look(number: int) -> Look:
 
 
 def name_of(report: ModelReport, width: int = 30) -> str:
-    """Return a model's name and role, as legends and titles show them."""
-    return f"{shortened(report.checkpoint.name, width)} ({report.role})"
+    """Return a model's name, and its role in a claim, as legends and titles show them."""
+    name = shortened(report.checkpoint.name, width)
+    return name if report.role == "model" else f"{name} ({report.role})"
 
 
 def label(key: str) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from gainlens.activations.capturing import capture
 from gainlens.claims.cells import block_gains
-from gainlens.core.spec import Ablation, ComparisonSpec
+from gainlens.core.spec import Ablation, RunSpec
 from gainlens.interventions.ablation import ablate
 from gainlens.interventions.baseline import Baseline, baseline_of
 from gainlens.interventions.last_block import changes, measure_last
@@ -48,7 +48,7 @@ def ablated_model(
 
 def intervene(
     baseline: Baseline,
-    spec: ComparisonSpec,
+    spec: RunSpec,
     thetas: Sequence[float],
     *,
     progress: Callable[[int], None] | None = None,
@@ -81,7 +81,7 @@ def intervene(
 
 
 def interventions_of(
-    spec: ComparisonSpec,
+    spec: RunSpec,
     thetas: Sequence[float],
     loaded: LoadedModel,
     prompts: EncodedPrompts,
@@ -122,7 +122,7 @@ def interventions_of(
     return done
 
 
-def passes_of(spec: ComparisonSpec, thetas: Sequence[float], own_theta: float | None) -> int:
+def passes_of(spec: RunSpec, thetas: Sequence[float], own_theta: float | None) -> int:
     """Return how often a model's prompts are run in all, the capture included, for progress bars.
 
     own_theta: the model's own base, which is not measured again; None without RoPE.

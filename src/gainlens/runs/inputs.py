@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gainlens.core.spec import ComparisonSpec, ModelSpec
-from gainlens.models.config import rope_from_config
+from gainlens.models.config import context_of, rope_from_config, sizes_of
 from gainlens.models.opening import OpenedModel, open_model
 from gainlens.prompts.encoding import encode
 from gainlens.prompts.texts import PromptSet, load_prompts
@@ -45,16 +45,17 @@ def open_inputs(spec: ComparisonSpec) -> dict[str, ModelInputs]:
         for model in spec.models
     }
     texts, sentence = load_prompts(spec.prompts), load_prompts("notebook")
-    smallest = min(context_of(model) for model in opened.values())
+    contexts = {key: context_of(model.config) for key, model in opened.items()}
+    smallest = min(context for context in contexts.values() if context is not None)
     inputs: dict[str, ModelInputs] = {}
     for model in spec.models:
         one = opened[model.key]
-        context = smallest if texts.built_in else context_of(one)
+        context = smallest if texts.built_in else contexts[model.key]
         prompts = encode_for_opened(
             texts, one, context, tokens=spec.tokens, allow_extrapolation=spec.allow_extrapolation
         )
         inputs[model.key] = ModelInputs(
-            model, one, prompts, encode_for_opened(sentence, one, context_of(one))
+            model, one, prompts, encode_for_opened(sentence, one, contexts[model.key])
         )
     return inputs
 
@@ -62,7 +63,7 @@ def open_inputs(spec: ComparisonSpec) -> dict[str, ModelInputs]:
 def encode_for_opened(
     texts: PromptSet,
     opened: OpenedModel,
-    context: int,
+    context: int | None,
     *,
     tokens: int | None = None,
     allow_extrapolation: bool = False,
@@ -74,13 +75,8 @@ def encode_for_opened(
         context=context,
         tokens=tokens,
         allow_extrapolation=allow_extrapolation,
-        vocab_size=opened.config.vocab_size,
+        vocab_size=sizes_of(opened.config).d_vocab,
     )
-
-
-def context_of(opened: OpenedModel) -> int:
-    """Return the number of tokens that a model was made for."""
-    return opened.config.max_position_embeddings
 
 
 def thetas_to_swap(spec: ComparisonSpec, inputs: Mapping[str, ModelInputs]) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from gainlens.interventions.plan import interventions_of
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import massive_lifecycle
 from gainlens.metrics.reductions import reduce_gains
+from gainlens.models.config import sizes_of
 from gainlens.models.loading import load
 from gainlens.notebook.statistics import notebook_residual
 from gainlens.records.capture import Capture
@@ -53,7 +55,7 @@ def measure_model(
     Raises ValueError if the model cannot be loaded or measured.
     """
     progress = progress or _ignore
-    set_threads(inputs.opened.config.hidden_size, inputs.longest_prompt)
+    set_threads(sizes_of(inputs.opened.config).d_model, inputs.longest_prompt)
     loaded = load(
         inputs.opened,
         name=inputs.model.key,
@@ -110,10 +112,10 @@ def _ignore(prompts: int) -> None:
     """Take a number of finished prompts and do nothing."""
 
 
-def token_texts(tokenizer: object, captured: Capture) -> tuple[str, ...]:
+def token_texts(tokenizer: Any, captured: Capture) -> tuple[str, ...]:
     """Return every captured token's text, decoded alone."""
     ids = captured.token_id.tolist()
-    text = {token: tokenizer.decode([token]) for token in set(ids)}  # type: ignore[attr-defined]
+    text = {token: tokenizer.decode([token]) for token in set(ids)}
     return tuple(text[token] for token in ids)
 
 

@@ -1,0 +1,298 @@
+"""Hold what `measure` returns, and answer questions about it with frames, arrays and figures."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+
+from gainlens import figures
+from gainlens.claims.intervals import mean_intervals
+from gainlens.core.messages import nearest
+from gainlens.core.spec import RunSpec
+from gainlens.core.vocabulary import TokenClass
+from gainlens.metrics.massive import prompt_slices
+from gainlens.metrics.metric import OverTokens
+from gainlens.metrics.prompts import reduce_metric
+from gainlens.metrics.registry import metric_named
+from gainlens.metrics.splits import head_split
+from gainlens.records.comparison import ModelReport
+from gainlens.results.frames import to_frame
+from gainlens.runs.measuring import Measured
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Axis = Literal["tokens", "step"]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured of one model or many, at one prompt length or many, without a claim."""
+
+    measured: tuple[Measured, ...]
+    """one per model, and per prompt length if there are several"""
+    spec: RunSpec
+    axis: Axis | None
+    """what orders the measured models: prompt length or training step; None: nothing does"""
+    positions: tuple[float, ...]
+    """the prompt length or the step of each; empty if nothing orders them"""
+    date: str
+    """ISO 8601, UTC"""
+    seconds: float
+    """of loading and measuring"""
+    environment: Mapping[str, str]
+    command: str | None = None
+    """the command line that asked for it; None if Python code did"""
+
+    @property
+    def reports(self) -> tuple[ModelReport, ...]:
+        """Return one report per model, as the figures take them."""
+        return tuple(one.report for one in self.measured)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Return the models' names."""
+        return tuple(report.checkpoint.name for report in self.reports)
+
+    @cached_property
+    def blocks(self) -> "pd.DataFrame":
+        """Return a row per model and block: log gain and its parts in nats, gain, and its band.
+
+        The tokens and the reduction are those of the spec's rule.  `low` and `high` are ends of the
+        simultaneous band over blocks, as ratios.  A column `tokens` or `step` says the prompt
+        length or the step if there are several.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(
+            {"model": report.checkpoint.name, **self._position(place), **asdict(block)}
+            for place, report in enumerate(self.reports)
+            for block in report.blocks
+        )
+
+    @cached_property
+    def tokens(self) -> "pd.DataFrame":
+        """Return a row per model, token and block, with the token's text and the prompt's name."""
+        import pandas as pd
+
+        frames: list[pd.DataFrame] = []
+        for place, one in enumerate(self.measured):
+            frame = to_frame(one.decomposition).rename(columns={"layer": "block"})
+            ids, texts = one.report.prompts.ids, one.decomposition.capture.token_text or ()
+            frame["prompt"] = [ids[index] for index in frame["prompt"]]
+            frame.insert(2, "text", list(texts) * len(one.report.blocks))
+            for name, value in reversed(self._position(place).items()):
+                frame.insert(0, name, value)
+            frame.insert(0, "model", one.report.checkpoint.name)
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    @cached_property
+    def heads(self) -> "pd.DataFrame":
+        """Return a row per model, block and head: its part of the log gain, nats, with an interval.
+
+        The part is the mean over the prompts of the mean over their ordinary tokens.  Raises
+        ValueError if the heads were not measured.
+        """
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for place, one in enumerate(self.measured):
+            parts = self._head_parts(one)
+            blocks, count, prompts = parts.shape
+            rule = self.spec.rule
+            intervals = mean_intervals(
+                parts.reshape(blocks * count, prompts),
+                confidence=rule.confidence,
+                resamples=rule.resamples,
+                seed=rule.seed,
+            )
+            for index, interval in enumerate(intervals):
+                block, head = divmod(index, count)
+                rows.append(
+                    {
+                        "model": one.report.checkpoint.name,
+                        **self._position(place),
+                        "name": f"L{block}H{head}",
+                        "block": block,
+                        "head": head,
+                        "log_gain": interval.estimate,
+                        "low": interval.low,
+                        "high": interval.high,
+                    }
+                )
+        return pd.DataFrame(rows)
+
+    def top_heads(self, n: int = 10) -> "pd.DataFrame":
+        """Return the n rows of `heads` whose part of the log gain is largest in size."""
+        order = np.argsort(-np.abs(self.heads["log_gain"].to_numpy()), kind="stable")
+        return self.heads.iloc[order[:n]].reset_index(drop=True)
+
+    def metric(
+        self, name: str, tokens: TokenClass = "ordinary", over: OverTokens | None = None
+    ) -> "xr.DataArray":
+        """Return a metric as an array with the axes model, block and prompt.
+
+        Args:
+            name: of a metric, or `module:function`.
+            tokens: the class of tokens that count: bos, massive, ordinary or all.
+            over: how a prompt's tokens become one number; None: the metric's own way.
+
+        A model that has fewer blocks, or lacks a prompt, has NaN there.  `attrs` holds the unit and
+        the definition.  Raises ValueError, with the nearest name, for an unknown metric.
+        """
+        import xarray as xr
+
+        found = metric_named(name)
+        ids = list(dict.fromkeys(id for report in self.reports for id in report.prompts.ids))
+        column = {id: place for place, id in enumerate(ids)}
+        depth = max(len(report.blocks) for report in self.reports)
+        values = np.full((len(self.measured), depth, len(ids)), np.nan)
+        for place, one in enumerate(self.measured):
+            columns = [column[id] for id in one.report.prompts.ids]
+            own = reduce_metric(found, one.decomposition, tokens, over)
+            values[place, : len(own), columns] = own.T
+        coords: dict[str, Any] = {
+            "model": list(self.models), "block": np.arange(depth), "prompt": ids
+        }  # fmt: skip
+        if self.axis is not None:
+            coords[self.axis] = ("model", list(self.positions))
+        return xr.DataArray(
+            values,
+            dims=("model", "block", "prompt"),
+            coords=coords,
+            name=found.name,
+            attrs={"units": found.unit, "definition": found.definition, "tokens": tokens},
+        )
+
+    def difference(self, name: str = "log_gain", tokens: TokenClass = "ordinary") -> "pd.DataFrame":
+        """Return the second model's metric minus the first's per block, paired over prompts.
+
+        The interval is `low` to `high` in the metric's unit, over `n` prompts.  Models of different
+        depth are compared in their last block alone.  Raises ValueError unless there are exactly
+        two models that share at least one prompt.
+        """
+        import pandas as pd
+
+        if len(self.measured) != 2:
+            raise ValueError(
+                f"a difference needs two models; {len(self.measured)} were measured: pass two"
+            )
+        array = self.metric(name, tokens)
+        depths = [len(report.blocks) for report in self.reports]
+        blocks = list(range(depths[0])) if depths[0] == depths[1] else [-1]
+        first, second = (
+            array.values[place][[depth - 1] if blocks == [-1] else blocks]
+            for place, depth in enumerate(depths)
+        )
+        rule = self.spec.rule
+        intervals = mean_intervals(
+            second - first, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+        )
+        if not any(interval.n for interval in intervals):
+            raise ValueError(
+                "the two models have no prompt in common, so their difference cannot be paired"
+            )
+        return pd.DataFrame(
+            {
+                "metric": array.name,
+                "block": block,
+                "difference": interval.estimate,
+                "low": interval.low,
+                "high": interval.high,
+                "n": interval.n,
+            }
+            for block, interval in zip(blocks, intervals, strict=True)
+        )
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Return the names of the figures that can be drawn of this measurement."""
+        return tuple(self.drawings())
+
+    def figure(self, name: str = "gain_curve") -> "Axes | Figure":
+        """Draw a figure by name; raise ValueError, with the nearest name, for an unknown one."""
+        drawings = self.drawings()
+        if name not in drawings:
+            raise ValueError(f"no figure is called {name!r}; {nearest(name, drawings)}")
+        return drawings[name]()
+
+    def drawings(self) -> "dict[str, Callable[[], Axes | Figure]]":
+        """Return every figure of this measurement by name, drawn when called."""
+        reports = self.reports
+        by_name = {one.report.checkpoint.name: one.decomposition for one in self.measured}
+        drawn: dict[str, Callable[[], Any]] = {"gain_curve": partial(figures.gain_curve, reports)}
+        if self.axis is not None:
+            drawn["series"] = self._draw_series
+        drawn |= {
+            "splits": partial(figures.splits, reports),
+            "massive_lifecycle": lambda: figures.massive_lifecycle(
+                reports, {name: figures.class_norms(own) for name, own in by_name.items()}
+            ),
+            "gain_by_position": lambda: figures.gain_by_position(
+                reports, {name: figures.position_quartiles(own) for name, own in by_name.items()}
+            ),
+        }
+        if all(len(report.unembed.spectrum) for report in reports):
+            drawn["unembed_spectrum"] = partial(figures.unembed_spectrum, reports)
+        if all(report.rope.rope_theta is not None for report in reports):
+            drawn["rope_wavelengths"] = partial(figures.rope_wavelengths, reports)
+        if all(one.decomposition.capture.heads is not None for one in self.measured):
+            drawn["heads"] = self._draw_heads
+        sweeps = {r.checkpoint.name: r.interventions.sweep for r in reports}
+        for how in sorted({effect.how for sweep in sweeps.values() for effect in sweep}):
+            drawn[f"ablation_{how}"] = partial(figures.ablation_heatmap, reports, sweeps, how)
+        doses = {r.checkpoint.name: r.interventions.theta_dose for r in reports}
+        if any(doses.values()):
+            drawn["theta_dose"] = partial(figures.theta_dose, reports, doses)
+        return drawn
+
+    def _draw_heads(self) -> "Figure":
+        return figures.head_map(
+            {
+                one.report.checkpoint.name: np.nanmean(self._head_parts(one), axis=2)
+                for one in self.measured
+            }
+        )
+
+    def _draw_series(self) -> "Axes":
+        assert self.axis is not None
+        return figures.series(self.reports, self.positions, self.axis, rule=self.spec.rule)
+
+    def _position(self, place: int) -> dict[str, float]:
+        """Return the column that says the prompt length or the step, if something orders them."""
+        return {} if self.axis is None else {self.axis: self.positions[place]}
+
+    def _head_parts(self, one: Measured) -> Float64[np.ndarray, "block head prompt"]:
+        """Return every head's part of the log gain, mean over a prompt's ordinary tokens."""
+        decomposition = one.decomposition
+        if decomposition.capture.heads is None:
+            raise ValueError(
+                "the heads were not measured: call measure(..., heads=True), or give --heads"
+            )
+        parts, ordinary = head_split(decomposition.capture), decomposition.is_ordinary
+        means = np.full((*parts.shape[:2], decomposition.capture.num_prompts), np.nan)
+        for index, tokens in enumerate(prompt_slices(decomposition.prompt)):
+            if ordinary[tokens].any():
+                means[..., index] = parts[..., tokens][..., ordinary[tokens]].mean(axis=-1)
+        return means
+
+
+def step_of(name: str, training: Mapping[str, Any] | None) -> float | None:
+    """Return a checkpoint's training step; None if neither its record nor its name says one.
+
+    The record's `step`, `steps` or `tokens` comes first, then the last number in the name.
+    """
+    for key in ("step", "steps", "tokens"):
+        value = (training or {}).get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    numbers = re.findall(r"\d+", name)
+    return float(numbers[-1]) if numbers else None
