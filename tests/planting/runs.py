@@ -1,6 +1,7 @@
 """A whole Comparison without a model: random streams of chosen gains, hostile texts, gaps."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,20 @@ def without_interventions(run: Comparison) -> Comparison:
         verdict=judge(reports, run.spec.rule),
         spec=run.spec.model_copy(update=fields),
     )
+
+
+@dataclass(frozen=True)
+class WithoutClaim:
+    """A run that tests no claim, as `gainlens.measure` gives it."""
+
+    reports: tuple[ModelReport, ...]
+    spec: ComparisonSpec
+    date: str = "2026-01-01T00:00:00+00:00"
+    seconds: float = 1.5
+    environment: Mapping[str, str] = field(default_factory=dict)
+    command: str | None = None
+
+
+def without_claim(run: Comparison) -> WithoutClaim:
+    """Return what was measured in a comparison without its verdict."""
+    return WithoutClaim(run.reports, run.spec)

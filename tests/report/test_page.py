@@ -18,6 +18,7 @@ from planting.runs import (
     HOSTILE_TOKEN,
     explored_of,
     planted_run,
+    without_claim,
     without_interventions,
     write_files,
 )
@@ -93,6 +94,18 @@ def test_the_page_leads_with_the_answer(run, page):
     for line in (*doubts(run), *run.verdict.reasons, *run.verdict.dissent):
         assert line in said
     assert run.reports[0].prompts.sha256 in said
+
+
+def test_a_run_without_a_claim_has_its_figure_its_table_and_no_verdict(run):
+    measured = without_claim(run)
+    page = page_html(measured, {"gain_curve": SVG}, explored_of(run))
+    body = page[page.index("<body>") :]
+    assert body.index("figure-gain_curve") < body.index("table-gains") < body.index('id="maps"')
+    for absent in ("The claim", 'id="why"', 'class="answer', "table-notebook", "table-components"):
+        assert absent not in body
+    elements = Elements(page)
+    ids = [found["id"] for _, found in elements.tags if "id" in found]
+    assert {found["href"][1:] for found in elements.of("a")} <= set(ids)
 
 
 def test_every_section_links_to_itself(elements):

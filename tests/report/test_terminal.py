@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from planting.runs import planted_run
+from planting.runs import planted_run, without_claim
 
 from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, doubts
-from gainlens.report.terminal import print_answer, print_comparison
+from gainlens.report.terminal import print_answer, print_comparison, print_measurement
 
 NAMES = [
     "context512-theta10k",
@@ -93,3 +93,12 @@ def test_doubts_name_what_speaks_against_the_answer(run):
     assert run.test.verdict in lines
     failing = replace(run, verdict=replace(run.verdict, premise=False))
     assert "premise" in doubts(failing)[0]
+
+
+def test_a_measurement_is_one_table_and_its_paths(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_measurement(without_claim(run), WRITTEN)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 12
+    assert sum(bool(re.search(r"\d \[[\d.]+, [\d.]+\]  ", line)) for line in lines) == 4
+    assert "last_gain" not in " ".join(lines)

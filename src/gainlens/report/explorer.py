@@ -22,8 +22,9 @@ from gainlens.metrics.reductions import reduce_splits
 from gainlens.metrics.registry import METRICS
 from gainlens.metrics.splits import Parts, split_log_gain
 from gainlens.records.capture import Capture
-from gainlens.records.comparison import Comparison, ModelReport
+from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition, PromptGains
+from gainlens.report.run import Run
 
 
 def of_blocks(decomposition: Decomposition, blocks: slice) -> Decomposition:
@@ -90,16 +91,16 @@ every metric over blocks and tokens of some prompts."""
 
 
 def page_data(
-    comparison: Comparison, colours: Mapping[str, tuple[str, str]], models: Mapping[str, Explored]
+    run: Run, colours: Mapping[str, tuple[str, str]], models: Mapping[str, Explored]
 ) -> dict[str, Any]:
     """Return what the page draws.
 
     Args:
-        comparison: the run.
+        run: a comparison or a measurement.
         colours: each model's colour on white and on dark paper, by model key.
         models: what `explored` returned, by model key.
     """
-    rule = comparison.spec.rule
+    rule = run.spec.rule
     return {
         "rule": {"class": rule.token_class, "reduction": rule.reduction, "split": rule.split},
         "confidence": rule.confidence,
@@ -117,7 +118,7 @@ def page_data(
                 "layers": report.checkpoint.num_blocks,
             }
             | models[report.checkpoint.name]
-            for report in comparison.reports
+            for report in run.reports
         ],
     }
 
@@ -142,11 +143,11 @@ def _metrics(models: Mapping[str, Explored]) -> list[dict[str, Any]]:
     ]
 
 
-def explored(comparison: Comparison, report: ModelReport, decomposition: Decomposition) -> Explored:
+def explored(run: Run, report: ModelReport, decomposition: Decomposition) -> Explored:
     """Return what the page draws of one model; all models' maps together stay within MAP_CELLS."""
-    longest = _shown_tokens(comparison)
+    longest = _shown_tokens(run)
     return {
-        "curves": _curves(decomposition, comparison.spec.rule),
+        "curves": _curves(decomposition, run.spec.rule),
         "maps": _maps(report, decomposition, longest),
     }
 
@@ -209,11 +210,11 @@ def shown_prompts(count: int) -> list[int]:
     ).tolist()
 
 
-def _shown_tokens(comparison: Comparison) -> int:
+def _shown_tokens(run: Run) -> int:
     """Return how many tokens of a prompt a map shows, so that all maps stay below MAP_CELLS."""
     lengths = [
         (report.checkpoint.num_blocks, len(report.prompts.tokens[prompt]))
-        for report in comparison.reports
+        for report in run.reports
         for prompt in shown_prompts(len(report.prompts.ids))
     ]
     longest = LONGEST_MAP

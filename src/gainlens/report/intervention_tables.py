@@ -10,6 +10,7 @@ from typing import Any, Final
 from gainlens.claims.wording import component_label, nats, plain, ratio
 from gainlens.records.comparison import Comparison
 from gainlens.records.interventions import Change
+from gainlens.report.run import Run
 from gainlens.report.table import NAME, Column, Table, fill, number, word
 
 _MODEL: Final = word(NAME, lambda report: report.checkpoint.name)
@@ -37,7 +38,7 @@ def _last_gains(change: Change) -> str:
     return f"{plain(before, '.3f')} → {plain(after, '.3f')}"
 
 
-def sweep(comparison: Comparison) -> Table:
+def sweep(run: Run) -> Table:
     """Return what every ablated component changes."""
     return fill(
         "sweep",
@@ -50,11 +51,11 @@ def sweep(comparison: Comparison) -> Table:
             word("how", lambda pair: pair[1].how),
             *_change_columns(lambda pair: pair[1].change),
         ),
-        [(report, e) for report in comparison.reports for e in report.interventions.sweep],
+        [(report, e) for report in run.reports for e in report.interventions.sweep],
     )
 
 
-def theta(comparison: Comparison) -> Table:
+def theta(run: Run) -> Table:
     """Return the last block of the same weights under other RoPE bases."""
     return fill(
         "theta-dose",
@@ -66,7 +67,7 @@ def theta(comparison: Comparison) -> Table:
             number("theta", lambda pair: f"{pair[1].theta:,.0f}"),
             *_change_columns(lambda pair: pair[1].change),
         ),
-        [(report, d) for report in comparison.reports for d in report.interventions.theta_dose],
+        [(report, d) for report in run.reports for d in report.interventions.theta_dose],
     )
 
 
@@ -99,7 +100,7 @@ def components(comparison: Comparison) -> Table:
     )
 
 
-def token_controls(comparison: Comparison) -> Table:
+def token_controls(run: Run) -> Table:
     """Return what setting massive activations and leaving out BOS changes."""
     return fill(
         "token-controls",
@@ -112,18 +113,20 @@ def token_controls(comparison: Comparison) -> Table:
             word("note", lambda pair: pair[1].note),
             *_change_columns(lambda pair: pair[1].change),
         ),
-        [(report, c) for report in comparison.reports for c in report.interventions.controls],
+        [(report, c) for report in run.reports for c in report.interventions.controls],
     )
 
 
-def intervention_tables(comparison: Comparison) -> list[Table]:
+def intervention_tables(run: Run) -> list[Table]:
     """Return the tables of the interventions that this run carried out."""
-    done = [report.interventions for report in comparison.reports]
-    tables: list[tuple[Callable[[Comparison], Table], Any]] = [
-        (ablated, comparison.spec.ablate),
-        (sweep, any(one.sweep for one in done)),
-        (components, comparison.verdict.components),
-        (theta, any(one.theta_dose for one in done)),
-        (token_controls, comparison.spec.controls),
-    ]
-    return [table(comparison) for table, present in tables if present]
+    done = [report.interventions for report in run.reports]
+    of_claim = run if isinstance(run, Comparison) else None
+    tables: list[Table] = []
+    if of_claim is not None and of_claim.spec.ablate:
+        tables.append(ablated(of_claim))
+    tables += [sweep(run)] if any(one.sweep for one in done) else []
+    if of_claim is not None and of_claim.verdict.components:
+        tables.append(components(of_claim))
+    tables += [theta(run)] if any(one.theta_dose for one in done) else []
+    tables += [token_controls(run)] if any(one.controls for one in done) else []
+    return tables

@@ -1,4 +1,4 @@
-"""Write a comparison as report.html: one page that needs nothing else and requests nothing.
+"""Write a run as report.html: one page that needs nothing else and requests nothing.
 
 The page carries a content security policy that allows its own scripts by their hashes, its own
 styles, and images within it.  No request leaves the browser, and text that got past the escaping
@@ -8,7 +8,7 @@ would still not run.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,15 +17,16 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from gainlens.claims.wording import nats, yes_no
+from gainlens.claims.wording import yes_no
 from gainlens.core.glossary import DEFINITIONS
 from gainlens.figures.dark import PARTNERS, dark_svg
 from gainlens.figures.style import looks
 from gainlens.notebook.published import HYPOTHESIS
-from gainlens.records.comparison import Comparison
+from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.report.answer import answer, difference, doubts, vetoes
 from gainlens.report.captions import FIGURES
 from gainlens.report.explorer import Explored, page_data
+from gainlens.report.run import Run
 from gainlens.report.tables import last_block, long_tables, supporting
 
 PAGE: Final = "report.html"
@@ -38,13 +39,11 @@ _NARROW: Final = "_narrow"
 """Ending of the name of a figure that a phone shows instead of the wide one."""
 
 
-def page_html(
-    comparison: Comparison, figures: Mapping[str, str], models: Mapping[str, Explored]
-) -> str:
+def page_html(run: Run, figures: Mapping[str, str], models: Mapping[str, Explored]) -> str:
     """Return the page of a run; the same input gives the same text.
 
     Args:
-        comparison: the run.
+        run: a comparison, or a measurement that tests no claim.
         figures: SVG text by figure name.  A name that ends in `_narrow` is shown on a phone.
         models: from `explorer.explored`, by model key.
 
@@ -52,39 +51,52 @@ def page_html(
     """
     scripts = _scripts()
     hashes = " ".join(f"'{_hash(script)}'" for script in scripts)
-    shown = _figures(comparison, figures)
+    shown = _figures(run, figures)
+    first = next((figure.name for figure in shown), "")
     return _template().render(
-        run=comparison,
-        verdict=comparison.verdict,
-        short=comparison.report("short"),
-        long=comparison.report("long"),
-        hypothesis=HYPOTHESIS,
-        answer=answer(comparison.verdict),
-        difference=difference(comparison.verdict),
-        doubts=doubts(comparison),
+        run=run,
+        title=" against ".join(report.checkpoint.name for report in _pair(run)),
+        claim=_claim(run) if isinstance(run, Comparison) else None,
         policy="default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         f"form-action 'none'; script-src {hashes}",
         style=Markup(_asset("report.css")),  # our own file
         scripts=[Markup(script) for script in scripts],  # our own files, none holds "</script"
-        data=script_json(page_data(comparison, _colours(comparison), models)),
-        headline=[figure for figure in shown if figure.name == _HEADLINE],
-        figures=[figure for figure in shown if figure.name != _HEADLINE],
-        first_table=last_block(comparison),
-        tables=[*supporting(comparison), *long_tables(comparison)],
+        data=script_json(page_data(run, _colours(run), models)),
+        headline=[figure for figure in shown if figure.name == first],
+        figures=[figure for figure in shown if figure.name != first],
+        first_table=last_block(run),
+        tables=[*supporting(run), *long_tables(run)],
         definitions=DEFINITIONS,
-        vetoes=vetoes(comparison.verdict),
-        command=comparison.command,
-        spec=json.dumps(comparison.spec.model_dump(), indent=2, ensure_ascii=False),
-        nats=nats,
+        command=run.command,
+        spec=json.dumps(run.spec.model_dump(), indent=2, ensure_ascii=False),
         yes_no=yes_no,
     )
 
 
-def _colours(comparison: Comparison) -> dict[str, tuple[str, str]]:
+def _pair(run: Run) -> Sequence[ModelReport]:
+    """Return the models that the page is named for."""
+    if isinstance(run, Comparison):
+        return run.report("short"), run.report("long")
+    return run.reports
+
+
+def _claim(comparison: Comparison) -> dict[str, Any]:
+    """Return what the page says of the claim."""
+    return {
+        "hypothesis": HYPOTHESIS,
+        "verdict": comparison.verdict,
+        "answer": answer(comparison.verdict),
+        "difference": difference(comparison.verdict),
+        "doubts": doubts(comparison),
+        "vetoes": vetoes(comparison.verdict),
+    }
+
+
+def _colours(run: Run) -> dict[str, tuple[str, str]]:
     """Return every model's colour on white and on dark paper, by model key."""
     return {
         report.checkpoint.name: (look.colour, PARTNERS[look.colour.lower()])
-        for report, look in zip(comparison.reports, looks(comparison.reports), strict=True)
+        for report, look in zip(run.reports, looks(run.reports), strict=True)
     }
 
 
@@ -111,7 +123,7 @@ class _Figure:
     """light and dark; and narrow and narrow_dark if there is a drawing for a phone"""
 
 
-def _figures(comparison: Comparison, figures: Mapping[str, str]) -> list[_Figure]:
+def _figures(run: Run, figures: Mapping[str, str]) -> list[_Figure]:
     """Return the figures in the order of reading, then those that have no caption of ours."""
     wide = [name for name in figures if not name.endswith(_NARROW)]
     known = [name for name in FIGURES if name in wide]
@@ -127,8 +139,9 @@ def _figures(comparison: Comparison, figures: Mapping[str, str]) -> list[_Figure
                 "narrow": _image(name, narrow),
                 "narrow_dark": _image(name, dark_svg(narrow)),
             }
-        said = f"{caption} {comparison.verdict.headline}" if name == _HEADLINE else caption
-        shown.append(_Figure(name, title, said, _width(figures[name]), images))
+        if name == _HEADLINE and isinstance(run, Comparison):
+            caption = f"{caption} {run.verdict.headline}"
+        shown.append(_Figure(name, title, caption, _width(figures[name]), images))
     return shown
 
 

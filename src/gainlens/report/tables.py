@@ -9,7 +9,9 @@ from gainlens.core.glossary import GLOSSARY
 from gainlens.notebook.table import TABLE_HEADER, comparison_rows, row_cells
 from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.records.gains import MassiveToken
+from gainlens.records.interval import Interval
 from gainlens.report.intervention_tables import intervention_tables
+from gainlens.report.run import Run
 from gainlens.report.table import NAME, Table, attribute, fill, number, word
 
 MASSIVE_SHOWN: Final = 40
@@ -20,29 +22,34 @@ _MODEL: Final = word(NAME, lambda report: report.checkpoint.name)
 _ROLE: Final = word("role", lambda report: report.role)
 
 
-def last_block(comparison: Comparison) -> Table:
-    """Return every model's last block under the primary estimand, and the notebook's number."""
-    rule = comparison.spec.rule
+def last_block(run: Run) -> Table:
+    """Return every model's last block under the primary estimand.
 
-    def primary(report: ModelReport) -> Any:
+    A comparison adds the roles and the notebook's number.
+    """
+    rule = run.spec.rule
+
+    def primary(report: ModelReport) -> Interval:
         return primary_cell(report.cells, rule).log_gain
 
-    counts = sorted({primary(report).n for report in comparison.reports})
+    counts = sorted({primary(report).n for report in run.reports})
     prompts = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    columns = [
+        _MODEL,
+        number("gain", lambda report: ratio(primary(report)), "gain"),
+        number("attention", lambda report: signed(report.blocks[-1].attention, 3), "attention"),
+        number("mlp", lambda report: signed(report.blocks[-1].mlp, 3), "MLP"),
+    ]
+    if isinstance(run, Comparison):
+        columns.insert(1, _ROLE)
+        columns.append(number("last_gain", attribute("residual.last_gain", ".3f"), "last_gain"))
     return fill(
         "gains",
         "The last block",
         f"{GLOSSARY[rule.reduction].label} over {GLOSSARY[rule.token_class].label}, "
         f"{rule.confidence:.0%} intervals over {prompts} prompts; parts in nats",
-        (
-            _MODEL,
-            _ROLE,
-            number("gain", lambda report: ratio(primary(report)), "gain"),
-            number("attention", lambda report: signed(report.blocks[-1].attention, 3), "attention"),
-            number("mlp", lambda report: signed(report.blocks[-1].mlp, 3), "MLP"),
-            number("last_gain", attribute("residual.last_gain", ".3f"), "last_gain"),
-        ),
-        comparison.reports,
+        columns,
+        run.reports,
     )
 
 
@@ -101,7 +108,7 @@ def attribution(comparison: Comparison) -> Table:
     )
 
 
-def unembedding(comparison: Comparison) -> Table:
+def unembedding(run: Run) -> Table:
     """Return W_U as the notebook measured it, and normalised."""
     forms = {
         "frobenius_norm": ",.4g", "spectral_norm": ",.4g", "mean_row_norm": ".4g",
@@ -116,11 +123,11 @@ def unembedding(comparison: Comparison) -> Table:
             _MODEL,
             *(number(name, attribute(f"unembed.{name}", form)) for name, form in forms.items()),
         ),
-        comparison.reports,
+        run.reports,
     )
 
 
-def rope(comparison: Comparison) -> Table:
+def rope(run: Run) -> Table:
     """Return RoPE as the config states it and as the rotary buffers measure it."""
     forms = {
         "rope_theta": ",.0f", "measured_theta": ",.0f", "theta_bound": ",.0f",
@@ -135,11 +142,11 @@ def rope(comparison: Comparison) -> Table:
             number("context", lambda report: f"{report.checkpoint.context:,}"),
             *(number(name, attribute(f"rope.{name}", form)) for name, form in forms.items()),
         ),
-        comparison.reports,
+        run.reports,
     )
 
 
-def checks(comparison: Comparison) -> Table:
+def checks(run: Run) -> Table:
     """Return what was checked at load, and the two controls that always run."""
 
     def kl(report: ModelReport) -> str:
@@ -159,17 +166,17 @@ def checks(comparison: Comparison) -> Table:
             number("scale_control", attribute("scale_control", ".1e")),
             number("halves_control", lambda report: nats(report.halves_control)),
         ),
-        comparison.reports,
+        run.reports,
     )
 
 
-def cells(comparison: Comparison) -> Table:
+def cells(run: Run) -> Table:
     """Return the last block in every way of measuring it, models side by side."""
 
     def gain(index: int) -> Callable[[Any], str]:
         return lambda row: f"{ratio(row[index].log_gain)} {row[index].behaviour or ''}".rstrip()
 
-    reports = comparison.reports
+    reports = run.reports
     return fill(
         "cells",
         "Every way of measuring the last block",
@@ -243,24 +250,19 @@ def blocks(report: ModelReport) -> Table:
     )
 
 
-def supporting(comparison: Comparison) -> list[Table]:
+def supporting(run: Run) -> list[Table]:
     """Return every table behind the answer that has rows, in the order of reading."""
-    effects = [attribution(comparison)] if comparison.verdict.attribution else []
-    return [
-        notebook_parts(comparison),
-        notebook(comparison),
-        *effects,
-        *intervention_tables(comparison),
-        unembedding(comparison),
-        rope(comparison),
-        checks(comparison),
-    ]
+    of_claim: list[Table] = []
+    if isinstance(run, Comparison):
+        of_claim = [notebook_parts(run), notebook(run)]
+        of_claim += [attribution(run)] if run.verdict.attribution else []
+    return [*of_claim, *intervention_tables(run), unembedding(run), rope(run), checks(run)]
 
 
-def long_tables(comparison: Comparison) -> list[Table]:
+def long_tables(run: Run) -> list[Table]:
     """Return the tables with many rows: every cell, massive tokens, every block."""
     return [
-        cells(comparison),
-        *(massive(report) for report in comparison.reports if report.massive),
-        *(blocks(report) for report in comparison.reports),
+        cells(run),
+        *(massive(report) for report in run.reports if report.massive),
+        *(blocks(report) for report in run.reports),
     ]

@@ -18,6 +18,7 @@ from gainlens.notebook.rescore_tables import tables as rescore_tables
 from gainlens.notebook.rescoring import Rescore
 from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, difference, doubts
+from gainlens.report.run import Run
 from gainlens.report.table import NAME, Table
 from gainlens.report.tables import last_block, supporting
 
@@ -70,6 +71,17 @@ def print_comparison(
     print_answer(comparison, console)
 
 
+def print_measurement(run: Run, written: Sequence[Path], *, verbose: bool = False) -> None:
+    """Print what was measured without a claim; `verbose` adds every table."""
+    console = console_of()
+    _print_table(console, last_block(run))
+    console.print()
+    for table in supporting(run) if verbose else ():
+        _print_table(console, table)
+        console.print()
+    _print_paths(console, run, written)
+
+
 def _line(sentence: str, width: int) -> str:
     """Return the sentence in one line of the console, cut at a word if it is too long."""
     return escape(shorten(sentence, width, placeholder=" …"))
@@ -96,14 +108,12 @@ def _print_sentences(console: Console, title: str, sentences: Iterable[str]) -> 
         console.print()
 
 
-def _print_paths(console: Console, comparison: Comparison, written: Sequence[Path]) -> None:
+def _print_paths(console: Console, run: Run, written: Sequence[Path]) -> None:
     """Print the page and the folders, without wrapping: a path can then be copied whole."""
     page = [path for path in written if path.suffix == ".html"]
     folders = dict.fromkeys(str(path.parent) for path in written)
     console.print()
-    console.print(
-        f"Measured in {comparison.seconds:.1f} s; --verbose shows every number behind it."
-    )
+    console.print(f"Measured in {run.seconds:.1f} s; --verbose shows every number behind it.")
     for title, paths in (("Page", map(str, page)), ("Files", [", ".join(folders)])):
         for path in paths:
             console.print(f"{title:<6}{escape(path)}", soft_wrap=True)
