@@ -1,4 +1,4 @@
-"""TODO: results.files."""
+"""Write a file completely or not at all."""
 
 import json
 import os
@@ -9,16 +9,16 @@ from typing import Any
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Write a JSON file wholly or not at all."""
+    """Write a JSON file completely or not at all."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
     replace_file(path, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` on a temporary file beside `path`, then put it in place at once.
+    """Call `write` on a temporary file beside `path`, then put it in place in one step.
 
-    A crash leaves the old file or the new one.  ValueError with one sentence where the folder
-    cannot be written or the disk is full.
+    A crash leaves the old file or the new one.  Raises ValueError if the folder cannot be written
+    or the disk is full.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

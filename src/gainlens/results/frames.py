@@ -83,9 +83,12 @@ def _models(comparison: Comparison) -> "pd.DataFrame":
 
 
 def columns_of(frame: "pd.DataFrame") -> "pd.DataFrame":
-    """What every column of a table means: column, label, unit, meaning, source.
+    """Return what every column of a table means: column, label, unit, meaning, source.
 
-    Raises ValueError for a column that gainlens does not make.
+    Args:
+        frame: from `to_frame` or `run_tables`.
+
+    Raises ValueError for a column that gainlens does not define.
     """
     import pandas as pd
 
@@ -94,7 +97,7 @@ def columns_of(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def define(column: str) -> Term:
-    """The definition of a column; NAME_low, NAME_high, NAME_n and NAME_status are of NAME."""
+    """Return the definition of a column; NAME_low, NAME_high and the like belong to NAME."""
     if column in DEFINITIONS:
         return DEFINITIONS[column]
     name, _, part = column.rpartition("_")
@@ -106,8 +109,12 @@ def define(column: str) -> Term:
 
 
 def run_tables(comparison: Comparison) -> "dict[str, pd.DataFrame]":
-    """The summary tables of a run by name: models, layers (blocks), cells, and where there were
-    interventions sweep, theta_dose and controls; models one after another in rows."""
+    """Return the summary tables of a run by name, models one after another in rows.
+
+    These are models, layers (blocks) and cells; and sweep, theta_dose and controls if there were
+    such
+    interventions.
+    """
     import pandas as pd
 
     def per_model(records: Callable[[ModelReport], Any]) -> "pd.DataFrame | None":
@@ -132,9 +139,9 @@ def run_tables(comparison: Comparison) -> "dict[str, pd.DataFrame]":
 
 
 def write_tables(folder: Path, comparison: Comparison) -> list[Path]:
-    """A CSV for each of `run_tables`, and columns.csv with what every column means.
+    """Write one CSV per table of `run_tables`, and columns.csv with every column's meaning.
 
-    UTF-8, full precision, empty where not known; the same comparison gives the same bytes.
+    UTF-8, full precision, empty if unknown.  The same comparison gives the same bytes.
     """
     import pandas as pd
 
@@ -151,7 +158,7 @@ def write_tables(folder: Path, comparison: Comparison) -> list[Path]:
 
 
 def _row(record: Any) -> dict[str, Any]:
-    """The scalars of a record, those of records within it among them."""
+    """Return the scalars of a record and of the records within it."""
     row: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)
@@ -183,7 +190,7 @@ def _row(record: Any) -> dict[str, Any]:
 
 
 def _change(change: Change) -> dict[str, Any]:
-    """Before and after side by side, and the differences with their intervals."""
+    """Return before and after side by side, and the differences with their intervals."""
     found: dict[str, Any] = {}
     for side, block in (("before", change.before), ("after", change.after)):
         found |= {
@@ -200,8 +207,7 @@ def _change(change: Change) -> dict[str, Any]:
 
 
 def _is_series(kind: Any) -> bool:
-    """Whether a field of this type is an array, a mapping, a tuple of numbers or records, or holds
-    nothing else."""
+    """Return whether a type is an array, a mapping, or a tuple of numbers or records."""
     if kind is Interventions:
         return True
     if hasattr(kind, "array_type"):  # a jaxtyping annotation
@@ -213,7 +219,7 @@ def _is_series(kind: Any) -> bool:
 
 
 def _grid(blocks: int, others: int) -> tuple[np.ndarray, np.ndarray]:
-    """Block, and index along the other axis, of every row; blocks vary slowest."""
+    """Return each row's block and its index along the other axis; blocks vary slowest."""
     return np.repeat(np.arange(blocks), others), np.tile(np.arange(others), blocks)
 
 

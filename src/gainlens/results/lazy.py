@@ -1,4 +1,4 @@
-"""A mapping of large values that are made when asked for: one run has more of them than memory."""
+"""Keep large values that are computed on first access within a memory budget."""
 
 import dataclasses
 from collections import OrderedDict
@@ -17,7 +17,7 @@ from gainlens.records.gains import Decomposition
 def decompose_each(
     captures: Mapping[str, Capture], *, split: Split, massive_ratio: float
 ) -> Mapping[str, Decomposition]:
-    """`decompose` of several models' captures, each when it is asked for."""
+    """Decompose each capture when it is first asked for."""
     return Held(
         {
             key: lambda key=key: decompose(captures[key], split=split, massive_ratio=massive_ratio)
@@ -32,8 +32,11 @@ BUDGET: Final = 1 << 28
 
 
 class Held(Mapping[str, T], Generic[T]):
-    """Values by key, each made by its function when asked for.  Those asked for last are held, as
-    long as one more, as large as the largest, would still fit into `budget` bytes."""
+    """Compute each value on first access and cache it.
+
+    Evicts the least recently used values, so that the cache and one more value as large as its
+    largest stay within `budget` bytes.
+    """
 
     def __init__(self, makers: Mapping[str, Callable[[], T]], budget: int = BUDGET) -> None:
         self._makers = dict(makers)
@@ -57,7 +60,7 @@ class Held(Mapping[str, T], Generic[T]):
         return len(self._makers)
 
     def _make_room(self) -> None:
-        """For one as large as the largest: before it is made, since both may not fit."""
+        """Evict before the next value is computed, since both may not fit."""
         sizes = [nbytes(value) for value in self._held.values()]
         while sizes and sum(sizes) + max(sizes) > self._budget:
             self._held.popitem(last=False)
@@ -65,6 +68,6 @@ class Held(Mapping[str, T], Generic[T]):
 
 
 def nbytes(record: Any) -> int:
-    """Bytes of a record's arrays."""
+    """Return the bytes of a record's arrays."""
     values = [getattr(record, field.name) for field in dataclasses.fields(record)]
     return sum(value.nbytes for value in values if isinstance(value, np.ndarray))

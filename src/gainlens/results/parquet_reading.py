@@ -1,4 +1,4 @@
-"""tokens.parquet and heads.parquet -> Capture: the inverse of what store writes."""
+"""Read a Capture back from tokens.parquet and heads.parquet."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -17,12 +17,12 @@ _TWO_RUNS: Final = f"it and {RESULT} are not of one run; copy the whole folder, 
 
 
 class BrokenTable(ValueError):
-    """A table that is missing, no Parquet, or of another run than result.json."""
+    """Raised if a table is missing, is not Parquet, or belongs to another run than result.json."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What result.json says of one model's rows."""
+    """Say how many rows of a model result.json announces."""
 
     blocks: int
     lengths: tuple[int, ...]
@@ -32,13 +32,13 @@ class Shape:
 
 
 class TableFile:
-    """An open Parquet file, read by columns of some of its row groups.
+    """Read columns of some row groups of an open Parquet file.
 
-    It stays the file that was opened when another takes its place, or it is removed.
+    It stays the file that was opened, also if another file takes its place or it is removed.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises BrokenTable where it is none."""
+        """Open a file; raise BrokenTable if it cannot be read as Parquet."""
         import pyarrow.parquet as pq
 
         self.name = path.name
@@ -52,12 +52,12 @@ class TableFile:
         self.num_groups: int = self._file.num_row_groups
 
     def read(self, column: str, groups: Sequence[int]) -> Any:
-        """One column as a pyarrow.ChunkedArray."""
+        """Return one column of some row groups as a pyarrow.ChunkedArray."""
         with self._readable():
             return self._file.read_row_groups(groups, columns=[column], use_threads=False)[column]
 
     def rows_where(self, column: str, value: str, group: int) -> np.ndarray:
-        """Mask of a row group's rows that hold a value."""
+        """Return which rows of a row group hold a value."""
         import pyarrow.compute as pc
 
         found = self.read(column, [group])
@@ -77,9 +77,9 @@ class TableFile:
 
 
 def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) -> Capture:
-    """One model's capture, read column by column.
+    """Read one model's capture, column by column.
 
-    Raises BrokenTable where the rows are not those of the result.
+    Raises BrokenTable if the rows do not match result.json.
     """
     length = sum(shape.lengths)
     rows = _Rows(tokens, model, shape.blocks * length)
@@ -122,14 +122,14 @@ def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) 
 
 
 def _give_back() -> None:
-    """What Arrow keeps of columns that were read, to the system: 200 MB of a long run."""
+    """Return Arrow's cached memory to the system: about 200 MB in a long run."""
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()
 
 
 def _sink(heads: TableFile, model: str, shape: Shape) -> np.ndarray | None:
-    """[block, head, prompt]; None where the model has no rows."""
+    """Return [block, head, prompt], or None if the model has no rows."""
     rows = _Rows(heads, model, None)
     if not rows.count:
         return None
@@ -145,7 +145,7 @@ def _sink(heads: TableFile, model: str, shape: Shape) -> np.ndarray | None:
 
 
 class _Rows:
-    """The rows of one model, column by column."""
+    """Read the rows of one model, column by column."""
 
     def __init__(self, file: TableFile, model: str, count: int | None) -> None:
         self._file, self._model = file, model
@@ -170,11 +170,11 @@ class _Rows:
         return column if self._mask.all() else column.filter(self._mask)
 
     def values(self, name: str) -> np.ndarray:
-        """Numbers; NaN where null."""
+        """Return numbers; null becomes NaN."""
         return self._column(name).to_numpy()
 
     def texts(self, name: str, count: int) -> tuple[str, ...]:
-        """The first `count` strings."""
+        """Return the first `count` strings."""
         found: list[str] = []
         for chunk in self._column(name).slice(0, count).dictionary_encode().chunks:
             words = [*chunk.dictionary.to_pylist(), None]  # far fewer than rows; last: null
@@ -182,11 +182,11 @@ class _Rows:
         return tuple(found)
 
     def unknown(self, name: str) -> bool:
-        """Whether the column is null throughout, or the file was written without it."""
+        """Return whether the column is all null or missing in this file."""
         return name not in self._file.columns or self._column(name).null_count == self.count
 
     def check(self, name: str, expected: np.ndarray) -> None:
-        """Raises BrokenTable where the rows are others, or stand in another order."""
+        """Raise BrokenTable if the rows differ from the expected ones, or are in another order."""
         if not np.array_equal(self.values(name), expected):
             raise BrokenTable(
                 f"column '{name}' of {self._file.name} is not as {RESULT} has it for "

@@ -1,4 +1,4 @@
-"""A run folder -> the records of records.py, without torch: to re-plot, re-decompose, re-judge.
+"""Read a run folder without torch, to draw it, decompose it or judge it again.
 
 run = gainlens.read_run("runs/twins")
 gainlens.judge(run.reports, run.spec.rule)
@@ -38,16 +38,17 @@ from gainlens.results.values import from_json
 
 
 def read_run(folder: str | Path) -> Comparison:
-    """The records of a finished run, from its result.json, tokens.parquet and heads.parquet.
+    """Read a finished run from its result.json, tokens.parquet and heads.parquet.
 
-    They are those that were written: gains are decomposed again from the captured float32 columns,
-    which gives the same float64 numbers; only `seconds` is rounded, to milliseconds, and an
-    infinite number comes back as NaN.
+    The records equal those that were written.  Gains are decomposed again from the captured
+    float32 columns, which gives the same float64 numbers.  Only `seconds` is rounded, to
+    milliseconds, and
+    an infinite number comes back as NaN.
 
     Args:
         folder: what compare wrote.
 
-    Raises ValueError, with one sentence, where the folder holds no run or a file is broken.
+    Raises ValueError if the folder holds no run or if a file is broken.
 
     Examples:
         >>> run = gainlens.read_run("runs/twins")
@@ -68,12 +69,12 @@ def read_run(folder: str | Path) -> Comparison:
 
 
 def check_run(folder: Path) -> None:
-    """ValueError, with one sentence, where a folder holds no result.json of a comparison."""
+    """Raise ValueError if a folder holds no result.json of a comparison."""
     _document(folder, current(folder, RESULT))
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Changes at the moment in which a folder's run becomes another (staging.publish)."""
+    """Return what changes at the moment in which a folder's run becomes another (`publish`)."""
     try:
         stat = current(folder, RESULT).stat()
     except OSError:
@@ -166,7 +167,7 @@ def _shape(model: Any, place: str) -> Shape:
 
 
 def _check_same_run(report: ModelReport, capture: Capture, rule: Rule) -> None:
-    """The table's tokens give the per-prompt numbers that the result states."""
+    """Raise BrokenTable if the tokens do not give the numbers per prompt that the result states."""
     decomposition = decompose(capture, split=rule.split, massive_ratio=rule.massive_ratio)
     gains = reduce_gains(decomposition, rule.token_class, rule.reduction).log_gain[-1]
     stated = report.last_block
@@ -181,7 +182,7 @@ def _check_same_run(report: ModelReport, capture: Capture, rule: Rule) -> None:
 
 
 def _at(value: Any, path: str, place: str) -> Any:
-    """What stands at a dotted path."""
+    """Return the value at a dotted path; raise ValueError if it is missing."""
     for key in path.split("."):
         if not isinstance(value, dict) or key not in value:
             raise ValueError(f"{place}.{path} is missing")

@@ -1,4 +1,4 @@
-"""Run folder <-> records: result.json, tokens.parquet, and writing either wholly or not at all."""
+"""Write result.json: a superset of the notebook's JSON."""
 
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +11,7 @@ from gainlens.results.values import to_json
 
 
 def result_json(comparison: Comparison) -> dict[str, Any]:
-    """The contract of DESIGN section 5: a superset of the notebook's JSON, JSON values only."""
+    """Return result.json's document, JSON values only."""
     short, long = comparison.report("short"), comparison.report("long")
     document = notebook_json(
         f"{_label(comparison, short)} vs {_label(comparison, long)} - Long-Context Hypothesis Test",
@@ -50,7 +50,7 @@ def _label(comparison: Comparison, report: ModelReport) -> str:
 
 
 def _add_model(model: dict[str, Any], report: ModelReport) -> None:
-    """Everything beyond the notebook's keys.  An unknown number is null with its status beside."""
+    """Add everything beyond the notebook's keys; an unknown number is null beside its status."""
     checkpoint = report.checkpoint
     model |= {
         "role": report.role,
@@ -80,7 +80,7 @@ def _add_model(model: dict[str, Any], report: ModelReport) -> None:
 
 
 def _asked_for(comparison: Comparison) -> dict[str, Any]:
-    """What --theta and --ablate ask for, all models together; every model has its own as well."""
+    """Return what --theta and --ablate asked for, for all models together."""
     spec, reports = comparison.spec, comparison.reports
     found: dict[str, Any] = {}
     if spec.theta:

@@ -1,4 +1,4 @@
-"""A finished run, compared again from what its result.json says, and every number that differs."""
+"""Run a finished comparison again and list every number that differs."""
 
 import json
 from collections.abc import Callable, Generator, Mapping
@@ -23,7 +23,7 @@ TIMING: Final = ("date", "seconds")
 
 @dataclass(frozen=True)
 class Difference:
-    """One value of result.json that came out otherwise."""
+    """Name one value of result.json that differs."""
 
     place: str
     """as in models["short"].layers[3].gain"""
@@ -35,7 +35,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rerun:
-    """A run and its repetition."""
+    """Hold a run and its repetition."""
 
     before: Comparison
     after: Comparison
@@ -47,12 +47,12 @@ class Rerun:
 
     @property
     def same(self) -> bool:
-        """Whether every number came out to the bit."""
+        """Return whether every number is equal to the bit."""
         return not self.differences
 
     @property
     def largest(self) -> float:
-        """Largest relative difference of a number; 0 where none differs."""
+        """Return the largest relative difference of a number; 0 if none differs."""
         return max((each.relative or 0.0 for each in self.differences), default=0.0)
 
 
@@ -91,7 +91,7 @@ def rerun(
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Difference, ...]:
-    """Where two result.json differ, date and timing aside."""
+    """Return where two result.json differ, apart from date and timing."""
     old, new = ({k: v for k, v in each.items() if k not in TIMING} for each in (before, after))
     return tuple(_differences(old, new, ""))
 
@@ -116,7 +116,7 @@ def _relative(before: Any, after: Any) -> float | None:
 
 
 def _check_prompts(run: Comparison) -> None:
-    """The same texts, or no rerun."""
+    """Raise ValueError if the prompts changed since the run."""
     spec: ComparisonSpec = run.spec
     now = load_prompts(spec.prompts).sha256
     then = run.reports[0].prompts.sha256

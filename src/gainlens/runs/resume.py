@@ -1,9 +1,9 @@
-"""What an interrupted comparison had finished is taken up by the next one into the same folder.
+"""Keep finished models, so that an interrupted comparison continues where it was.
 
 Each finished model is kept in DIR/.partial/<fingerprint>: its report as JSON, its capture as the
-tables of a run folder.  The fingerprint covers everything that the numbers depend on; another
-fingerprint is another measurement, and is not looked at.  Every model of a comparison goes through
-its files, kept long ago or just now, so that an interruption cannot change a number.
+tables of a run folder.  The fingerprint covers everything that the numbers depend on; a model with
+another fingerprint is ignored.  Every model of a comparison goes through these files, so that an
+interruption cannot change a number.
 """
 
 import hashlib
@@ -38,11 +38,11 @@ _INPUTS: Final = {".json", ".safetensors", ".model", ".txt", ".py", ".jinja", ".
 
 
 class Partials:
-    """Finished models of one comparison, in its run folder.  A context that clears up behind it.
+    """Keep the finished models of one comparison in its run folder.
 
-    Left without an error (the result is in place) nothing is kept.  Left by the user's mistake,
-    what this context added goes again: a mistake leaves nothing behind.  Left by an interruption
-    or by a fault of the machine (disk, network), everything stays for the next run.
+    A context manager.  On success it deletes everything it kept.  On a user's mistake it deletes
+    what this run added.  On an interruption or a fault of the disk or the network it keeps
+    everything.
     """
 
     def __init__(self, folder: Path, spec: ComparisonSpec, tell: Callable[[str], None]) -> None:
@@ -75,10 +75,10 @@ class Partials:
             self._tell("finished models are kept: the same command goes on from there")
 
     def fingerprint(self, model: ModelSpec, prompts: EncodedPrompts) -> str:
-        """Of everything that one model's measurement depends on, as hex digits.
+        """Return the hash of everything that one model's measurement depends on.
 
-        The whole spec and every model's files count, not only this one's: what is measured on one
-        model (under another's theta, say) can depend on the others.
+        The whole spec and the files of every model count, because what is measured on one model
+        (under another model's theta, for example) can depend on the others.
         """
         spec = self._spec
         return _sha256(
@@ -98,12 +98,11 @@ class Partials:
 
     @property
     def captures(self) -> Mapping[str, Capture]:
-        """Of the models taken or added, read from their files when asked for; also later, when
-        those are gone from the folder."""
+        """Return the captures by model key, read on first access, even if their files are gone."""
         return Held(self._readers)
 
     def take(self, model: ModelSpec, prompts: EncodedPrompts) -> ModelReport | None:
-        """What was kept of a model, if it is of this very comparison and whole."""
+        """Return a model's report if this very comparison kept it and it is undamaged."""
         fingerprint = self.fingerprint(model, prompts)
         self._expected[model.key] = fingerprint
         place, name = self._folder / fingerprint, model.label or model.key
@@ -119,9 +118,9 @@ class Partials:
         return found
 
     def add(self, model: ModelSpec, prompts: EncodedPrompts, measured: Measured) -> ModelReport:
-        """Keep a model that was measured since `take` had nothing of it; its report as kept.
+        """Keep a model that was measured because `take` had nothing; return its report as kept.
 
-        ValueError where a checkpoint's files changed meanwhile, and where nothing can be written.
+        Raises ValueError if a checkpoint's files changed meanwhile, or if nothing can be written.
         """
         fingerprint = self.fingerprint(model, prompts)
         if fingerprint != self._expected[model.key]:
@@ -156,7 +155,7 @@ class Partials:
         self._added.append(place)
 
     def _read(self, place: Path, key: str) -> ModelReport:
-        """ValueError or OSError where anything is not as it was written."""
+        """Read a kept model; raise ValueError or OSError if anything differs from before."""
         if json.loads((place / _SUMS).read_bytes()) != _sums(place):
             raise ValueError("damaged")
         document = json.loads((place / _REPORT).read_bytes())
@@ -172,9 +171,9 @@ class Partials:
 
 
 def weights_stamp(hf_name: str, spec: ComparisonSpec) -> Any:
-    """What changes when a checkpoint does: a hub model's commit, or every file's size and times.
+    """Return what changes if a checkpoint does: a commit, or all files' sizes and times.
 
-    ctime is the kernel's own, so that a copy with the old times or a touch does not hide a change.
+    ctime is the kernel's own time, so a copy with the old times or a touch does not hide a change.
     """
     source = resolve(hf_name)
     if not Path(source).is_dir():
@@ -191,7 +190,7 @@ def weights_stamp(hf_name: str, spec: ComparisonSpec) -> Any:
 
 
 def _code_stamp() -> str:
-    """Of gainlens itself: the version does not tell two states of a checkout apart."""
+    """Return the hash of gainlens' code: a version does not tell two checkouts apart."""
     package = Path(__file__).parents[1]
     return _sha256(b"".join(path.read_bytes() for path in sorted(package.rglob("*.py"))))
 
@@ -209,7 +208,7 @@ def _sha256(data: bytes) -> str:
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Whether the machine is behind the sentence: its disk or its network."""
+    """Return whether the disk or the network caused the error."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, OSError):

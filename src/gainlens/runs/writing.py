@@ -1,4 +1,4 @@
-"""A comparison -> its run folder: figures, tables, page and result.json, all at once.  No torch."""
+"""Write a run folder: figures, tables, page and result.json, all in one step.  No torch."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ _FORMATS = ("png", "svg")
 
 
 def check_writable(folder: Path) -> None:
-    """ValueError with one sentence where a run folder cannot be made; leaves nothing behind."""
+    """Raise ValueError if a run folder cannot be made; leave nothing behind."""
     nearest = folder.absolute()
     while not nearest.exists():
         nearest = nearest.parent
@@ -40,7 +40,7 @@ def check_writable(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What is drawn of one model's tokens: small, however many there are."""
+    """Hold what is drawn of one model's tokens; it is small, however many tokens there are."""
 
     norms: figures.ClassNorms
     quartiles: np.ndarray
@@ -53,7 +53,7 @@ class Drawn:
 def drawings(
     comparison: Comparison, drawn: Mapping[str, Drawn]
 ) -> dict[str, Callable[[], Axes | Figure]]:
-    """Every figure of a comparison by file name, drawn when called."""
+    """Return functions that draw the figures of a comparison, by file name."""
     reports, verdict = comparison.reports, comparison.verdict
     rule = comparison.spec.rule
     norms = {key: one.norms for key, one in drawn.items()}
@@ -117,7 +117,7 @@ def _write(comparison: Comparison, folder: Path, figure_folder: Path) -> None:
 
 
 def _write_tokens(comparison: Comparison, report: ModelReport, tokens: TokenTable) -> Drawn:
-    """One model's rows, and what is drawn of them: two models' tokens may not fit into memory."""
+    """Write one model's rows and return what is drawn of them; two models may not fit."""
     key = report.checkpoint.name
     capture, decomposition = comparison.captures[key], comparison.decompositions[key]
     tokens.add(report, decomposition)
