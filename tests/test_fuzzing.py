@@ -1,4 +1,4 @@
-"""Readers of foreign bytes under a few thousand made-up inputs; scripts/fuzz.py runs many more."""
+"""Feed readers of foreign bytes a few thousand made-up inputs; tools/fuzz.py runs many more."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What reads foreign bytes, and how inputs are made: for the tests and for scripts/fuzz.py.
+"""Targets and inputs of fuzzing, for the tests and for tools/fuzz.py.
 
 A target takes any bytes and returns, or raises the ValueError of one line that a user would see;
 anything else is a fault.  Inputs are made from good documents: JSON is changed as a tree, so that
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planting.result_files import document
+from planting.result_files import NEIGHBOURS, document
 from planting.runs import planted_run, write_files
 
 import gainlens
@@ -29,14 +29,14 @@ ODD: tuple[Any, ...] = (
 
 @dataclass(frozen=True)
 class Target:
-    """One reader."""
+    """One reader and good inputs of it."""
 
     feed: Callable[[bytes], object]
     seeds: tuple[bytes, ...]
 
 
 def answer(target: Target, data: bytes) -> str | None:
-    """The refusal of an input, None where it was taken.  Fails on all that is not one sentence."""
+    """Return the refusal of an input, None if it was taken; fail on what is not one line."""
     text, ours = None, True
     try:
         target.feed(data)
@@ -50,14 +50,14 @@ def answer(target: Target, data: bytes) -> str | None:
 
 
 def _is_ours(refusal: ValueError) -> bool:
-    """Whether a raise statement of gainlens said it, and not json, pydantic or int()."""
+    """Return True if a raise statement of gainlens made it, and not json, pydantic or int()."""
     trace = traceback.extract_tb(refusal.__traceback__)[-1]
     written_here = Path(trace.filename).is_relative_to(Path(gainlens.__file__).parent)
     return written_here and (trace.line or "").startswith("raise ")
 
 
 def targets(folder: Path) -> dict[str, Target]:
-    """Every reader of foreign files and strings; they write their input into `folder`."""
+    """Return every reader of foreign files and strings; they write their input into `folder`."""
     return {
         "rescore": _rescore(folder),
         "run": _run(folder),
@@ -83,7 +83,8 @@ def _written(path: Path, read: Callable[[], object]) -> Callable[[bytes], object
 
 
 def _rescore(folder: Path) -> Target:
-    from gainlens.notebook.rescore_tables import tables
+    from gainlens.notebook.across_files import origins, side_by_side
+    from gainlens.notebook.rescore_tables import origin_table, side_by_side_table, tables
     from gainlens.notebook.rescoring import rescore, to_json
 
     path = folder / "foreign.json"
@@ -91,9 +92,12 @@ def _rescore(folder: Path) -> Target:
     def read() -> str:
         score = rescore(path)
         tables(score)
+        side_by_side_table(side_by_side([score, score]))
+        origin_table(origins([score]))
         return json.dumps(to_json(score), allow_nan=False)
 
-    return Target(_written(path, read), (json.dumps(document()).encode(),))
+    files = (document(), *NEIGHBOURS.values())
+    return Target(_written(path, read), tuple(json.dumps(file).encode() for file in files))
 
 
 def _run(folder: Path) -> Target:
@@ -108,7 +112,7 @@ def _run(folder: Path) -> Target:
 
 
 def _tokens(folder: Path) -> Target:
-    """A broken table of a run."""
+    """Return the reader of one table of a run."""
     from gainlens.results.parquet import write_heads
     from gainlens.results.parquet_reading import TableFile
 
@@ -136,7 +140,7 @@ def _ablation() -> Target:
 
 
 def _config(folder: Path) -> Target:
-    """config.json: the reader of checkpoints, the one of lm_head, and RoPE's."""
+    """Return the readers of config.json: checkpoints, lm_head and RoPE."""
     from transformers import LlamaConfig
 
     from gainlens.models.hub import read_config
@@ -165,7 +169,7 @@ def _config(folder: Path) -> Target:
 
 
 def _index(folder: Path) -> Target:
-    """The index of shards, which names files."""
+    """Return the reader of the index of shards, which names files."""
     import torch
     from safetensors.torch import save_file
 
@@ -205,7 +209,7 @@ def _flags() -> Target:
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Another input made of one: as a tree where it is JSON, else, and at times, as bytes."""
+    """Return another input: changed as a tree if it is JSON, else, and at times, as bytes."""
     if rng.random() < 0.75:
         try:
             tree = json.loads(data)
@@ -218,7 +222,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 def _mutated_tree(tree: Any, rng: random.Random) -> Any:
-    """One node replaced, taken away, doubled or wrapped, at a depth drawn on the way down."""
+    """Replace, remove, double or wrap one node, at a depth drawn on the way down."""
     if isinstance(tree, dict | list) and tree and rng.random() < 0.8:
         keys = list(tree) if isinstance(tree, dict) else range(len(tree))
         key = rng.choice(keys)
@@ -239,7 +243,7 @@ def _mutated_tree(tree: Any, rng: random.Random) -> Any:
 
 
 def _mutated_bytes(data: bytes, rng: random.Random) -> bytes:
-    """A few bytes turned, cut, put in or moved."""
+    """Flip, cut, insert or move a few bytes."""
     found = bytearray(data or b"\0")
     for _ in range(rng.choice((1, 2, 4, 8))):
         at = rng.randrange(len(found) + 1)

@@ -6,7 +6,7 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
-from gainlens.cli.compare import compare_command, main, rescore_file
+from gainlens.cli.compare import compare_command, main
 from gainlens.cli.options import ExamplesCommand
 
 EXAMPLES = (
@@ -44,14 +44,29 @@ gainlens_command.add_command(compare_command)
 
 
 @gainlens_command.command(
-    cls=ExamplesCommand, examples=[("result.json", "the notebook's JSON, or ours")]
+    cls=ExamplesCommand,
+    examples=[
+        ("result.json", "the notebook's JSON, or ours"),
+        ("results/*.json", "several files: the numbers of one model side by side"),
+    ],
 )
-@click.argument("file", type=_FOLDER)
-@click.option("--out", metavar="DIR", type=_FOLDER, help="[default: runs/rescore-FILE]")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FOLDER)
+@click.option(
+    "--out", metavar="DIR", type=_FOLDER, help="[default: runs/rescore-FILE, runs/rescore]"
+)
 @click.option("--quiet", is_flag=True, help="No tables.")
-def rescore(file: Path, out: Path | None, quiet: bool) -> None:
-    """Say what an old result can and cannot say.  No model is loaded."""
-    rescore_file(file, out, quiet)
+def rescore(files: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
+    """Say what old results can and cannot say.  No model is loaded.
+
+    Reads the notebook's JSON, a result.json, and the result files of the notebook's neighbours that
+    hold gains, norms or spectra.
+    """
+    from gainlens.cli.rescore import rescore_file, rescore_files
+
+    if len(files) == 1:
+        rescore_file(files[0], out, quiet)
+    else:
+        click.get_current_context().exit(rescore_files(files, out, quiet))
 
 
 @gainlens_command.command(cls=ExamplesCommand, examples=[("runs/twins", "where compare wrote")])

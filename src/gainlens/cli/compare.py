@@ -15,7 +15,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from gainlens.cli.flags import COMPARE_OPTIONS, command_line, key_of, spec_of
+from gainlens.cli.flags import COMPARE_OPTIONS, command_line, spec_of
 from gainlens.cli.options import ExamplesCommand, with_options
 from gainlens.models.processes import joined, started
 
@@ -45,7 +45,10 @@ def compare_command(context: click.Context, /, **flags: Any) -> None:
             _run_share(flags)
         return
     if flags["rescore"]:
-        document = rescore_file(flags["rescore"], flags["out"], flags["quiet"] or flags["as_json"])
+        from gainlens.cli.rescore import rescore_file
+
+        quiet = flags["quiet"] or flags["as_json"]
+        document = rescore_file(flags["rescore"], flags["out"], quiet)
     else:
         document = _compare(flags, command_line(context))
     if flags["as_json"]:
@@ -95,24 +98,6 @@ def _compare(flags: dict[str, Any], command: str) -> dict[str, Any]:
     elif not flags["as_json"]:
         print_answer(comparison)
     return result_json(comparison)
-
-
-def rescore_file(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
-    """Write what an old result can say to DIR/result.json, and print it unless quiet."""
-    from gainlens.notebook.rescoring import rescore, to_json
-    from gainlens.report import terminal as report
-    from gainlens.results.files import write_json
-    from gainlens.results.run_folder import RESULT, run_folder
-
-    score = rescore(file)
-    document = {"rescore": to_json(score)}
-    folder = out or Path("runs") / f"rescore-{key_of(file.stem, [])}"
-    path = folder / RESULT
-    with run_folder(folder):
-        write_json(path, document)
-    if not quiet:
-        report.print_rescore(score, path)
-    return document
 
 
 def run(command: click.Command, arguments: Sequence[str] | None = None) -> int:

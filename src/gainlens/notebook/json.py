@@ -1,4 +1,4 @@
-"""TODO: notebook.json."""
+"""Write the notebook's JSON from our reports, key for key."""
 
 import copy
 import dataclasses
@@ -14,10 +14,10 @@ from gainlens.records.comparison import HypothesisTest, ModelReport
 def notebook_json(
     experiment: str, date: str, reports: Sequence[ModelReport], test: HypothesisTest
 ) -> dict[str, Any]:
-    """The notebook's JSON, key for key: plain values only, what is unknown null with a reason.
+    """Return the notebook's JSON as plain values; an unknown number is null with its reason.
 
-    Added to its keys: true_last_gain and final_norm_gain under `residual`; short_expands and
-    long_expands under `hypothesis_test`, beside the names that the notebook gave them.
+    Added to the notebook's keys: true_last_gain and final_norm_gain under `residual`; short_expands
+    and long_expands under `hypothesis_test`, beside the names that the notebook gave them.
     """
     return {
         "experiment": experiment,
@@ -77,7 +77,7 @@ def _test_json(test: HypothesisTest) -> dict[str, Any]:
 
 
 def _known(name: str, value: float | int | None, reason: str) -> dict[str, Any]:
-    """A number under its name; where it is not known, null with the reason beside it."""
+    """Return a number under its name; an unknown one is null with the reason beside it."""
     if value is not None and math.isfinite(value):
         return {name: value}
     return {name: None, f"{name}_reason": reason}

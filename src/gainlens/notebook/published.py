@@ -1,10 +1,10 @@
-"""TODO: notebook.published."""
+"""The numbers that the notebook printed beside its own, and those of its published run."""
 
 from gainlens.core.spec import Spec
 
 
 class ReferenceRow(Spec):
-    """A row of the comparison table that was measured elsewhere."""
+    """One row of the comparison table that was measured elsewhere."""
 
     label: str
     context: int

@@ -1,133 +1,238 @@
-"""A re-scored file as rows for the terminal and the report: label, value, and what it means."""
+"""Show re-scored files as tables, one per question, and say what cannot be concluded."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
-from gainlens.notebook.rescore_model import ERASES_BELOW, BlockChange, ModelRescore
-from gainlens.notebook.rescoring import PairRescore, Rescore
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line.  Labels and explanations may hold text from the file: escape them for markup."""
-
-    label: str
-    value: str
-    explanation: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """One titled table."""
-
-    title: str
-    rows: tuple[Row, ...]
+from gainlens.notebook.definitions import (
+    BASES,
+    REDUCTION_LIMITS,
+    REDUCTIONS,
+    STATE_LIMITS,
+    STATES,
+)
+from gainlens.notebook.notebook_tables import model_rows, test_table
+from gainlens.notebook.rescored import (
+    Limit,
+    Measurement,
+    Origin,
+    PairedDifference,
+    Rescore,
+    SameModel,
+    Spectrum,
+)
+from gainlens.notebook.wording import FACTS, Table, interval, sentence, three
 
 
 def tables(score: Rescore) -> tuple[Table, ...]:
-    """A table for each model, one for the notebook's test, one of what cannot be concluded."""
-    per_model = [Table(model.key, tuple(_model_rows(model))) for model in score.models]
-    if score.pair is None:
-        pair = Table("the notebook's test", (Row("not done", "", score.pair_reason),))
+    """Return the tables of one file; a question that the file does not touch has none."""
+    made = [Table(key, FACTS, tuple(model_rows(model))) for key, model in score.models.items()]
+    if score.models:
+        made.append(test_table(score))
     else:
-        title = f"the notebook's test: {score.pair.short} against {score.pair.long}"
-        pair = Table(title, tuple(_pair_rows(score.pair)))
-    closed = tuple(Row(str(i), "", said) for i, said in enumerate(score.cannot_conclude, 1))
-    return (*per_model, pair, Table("what cannot be concluded from this file", closed))
-
-
-def _model_rows(model: ModelRescore) -> Iterator[Row]:
-    last = model.last_gain
-    yield Row("normed state", f"entry {last.normed_entry}", "; ".join(last.evidence))
-    yield Row("last_gain is", f"{last.value:.4f}", last.what_it_is)
-    block = "" if last.block_gain is None else f"{last.block_gain:.4f}"
-    yield Row("last_gain is not", block, last.what_it_is_not)
-    reasons = dict(model.unknown)
-    if model.writes is None:
-        yield Row("writing block", "none", reasons["writes"])
-    else:
-        yield _change(
-            "writing block",
-            model.writes,
-            "the mean norm jumps here, as where massive tokens are written",
+        made.append(_measurement_table(score.measurements))
+    made.append(_difference_table(score.differences))
+    if not score.models:
+        made.append(_spectrum_table(score.spectra))
+    made.append(
+        Table(
+            "what the file says itself",
+            ("where", "its words"),
+            tuple((statement.place, statement.text) for statement in score.statements),
         )
-    for block in model.erases:
-        yield _change("erasing block", block, "the mean norm falls here")
-    if not model.erases:
-        seen = "no block" if last.block_gain is not None else "no block before the last"
-        yield Row("erasing block", "none", f"{seen} has a gain below {ERASES_BELOW:g}")
-    yield from _telescope_row(model, reasons)
-    yield from _unembed_rows(model, reasons)
-    yield from _rope_row(model, reasons)
-    yield from (Row("contradiction", "", finding) for finding in model.findings)
-
-
-def _change(label: str, block: BlockChange, explanation: str) -> Row:
-    return Row(label, f"block {block.layer}", f"gain {block.gain:.4g}: {explanation}")
-
-
-def _telescope_row(model: ModelRescore, reasons: dict[str, str]) -> Iterator[Row]:
-    found = model.telescope
-    if found is None:
-        yield Row("cumulative_energy", "unknown", reasons["telescope"])
-        return
-    yield Row(
-        "cumulative_energy",
-        f"{found.cumulative_energy:.4g}",
-        f"telescopes to final over embedding norm, {found.final_over_embedding:.4g} "
-        f"(relative difference {found.difference:.0e}): no information",
     )
-
-
-def _unembed_rows(model: ModelRescore, reasons: dict[str, str]) -> Iterator[Row]:
-    found = model.unembed
-    if found is None:
-        yield Row("W_U", "unknown", reasons["unembed"])
-        return
-    yield Row(
-        "σ_max(W_U) over random edge",
-        f"{found.edge_ratio:.1f}x",
-        f"{found.spectral_norm:.2f} against {found.edge:.2f} for a random matrix of this shape "
-        "and Frobenius norm; far above 1 there is a direction that the rows share",
-    )
-    yield Row(
-        "energy of the top direction",
-        f"{found.energy_share:.1%}",
-        "σ_max² over |W_U|²; a part common to all rows would leave softmax as it is",
-    )
-
-
-def _rope_row(model: ModelRescore, reasons: dict[str, str]) -> Iterator[Row]:
-    found = model.rope
-    if found is None:
-        yield Row("RoPE theta", "unknown", reasons["rope"])
-        return
-    side = "below" if found.theta_over_bound < 1 else "at or above"
-    scaled = "; the config scales frequencies as well, so theta alone says less"
-    yield Row(
-        "RoPE theta",
-        f"{found.theta:,.0f}",
-        f"{side} the bound {found.theta_bound:,.0f} for a context of {found.context:,} (Men et al. "
-        f"2024){scaled if found.scaled else ''}",
-    )
-
-
-def _pair_rows(pair: PairRescore) -> Iterator[Row]:
-    reasons = dict(pair.unknown)
-    yield Row("short and long", f"{pair.short}, {pair.long}", f"told apart by {pair.chosen_by}")
-    stated = "the file states none" if pair.stated_verdict is None else pair.stated_verdict
-    yield Row("verdict", pair.verdict, f"by the notebook's rule; stated: {stated}")
-    for name in ("theta_ratio", "gain_ratio"):
-        value: float | None = getattr(pair, name)
-        text = "unknown" if value is None else f"{value:.4g}"
-        yield Row(name, text, reasons.get(name, "long over short"))
-    if pair.wu_ratio is None or pair.wu_vocabulary is None or pair.wu_rest is None:
-        yield Row("wu_ratio", "unknown", reasons["wu_ratio"])
-    else:
-        yield Row(
-            "wu_ratio",
-            f"{pair.wu_ratio:.2f}",
-            f"= {pair.wu_vocabulary:.2f} x {pair.wu_rest:.2f}: the square root of the vocabulary "
-            "ratio, and the rest",
+    made.append(
+        Table(
+            "contradictions within the file",
+            ("where", "finding"),
+            tuple((finding.place, sentence(finding)) for finding in score.findings),
         )
-    yield from (Row("contradiction", "", finding) for finding in pair.findings)
+    )
+    closed = tuple((str(number), text) for number, text in enumerate(limits(score), 1))
+    made.append(Table("what cannot be concluded from this file", ("", "what"), closed))
+    return tuple(table for table in made if table.rows)
+
+
+def side_by_side_table(rows: Sequence[SameModel]) -> Table:
+    """Return the numbers that several files give for one model, by definition."""
+    return Table(
+        "one model, several numbers, by definition",
+        ("model", "number is of", "tokens", "value", "95 %", "prompts", "called", "file"),
+        tuple(
+            (
+                row.model,
+                row.measurement.state,
+                REDUCTIONS[row.measurement.reduction],
+                three(row.measurement.value),
+                interval(row.measurement.low, row.measurement.high),
+                str(row.measurement.prompts or ""),
+                row.measurement.called,
+                row.file,
+            )
+            for row in rows
+        ),
+    )
+
+
+def origin_table(rows: Sequence[Origin]) -> Table:
+    """Return the gains that files copied, beside what those gains are."""
+    return Table(
+        "gains that a file copied, and what they are",
+        ("model", "copied", "in file", "file says", "is the gain of", "of model", "measured in"),
+        tuple(
+            (
+                row.copied.measurement.model,
+                three(row.copied.measurement.value),
+                row.copied.file,
+                row.copied.measurement.says or "",
+                row.source.measurement.state if row.source else "not in these files",
+                row.source.measurement.model if row.source else "",
+                row.source.file if row.source else "",
+            )
+            for row in rows
+        ),
+    )
+
+
+def follows(row: Measurement) -> str:
+    """Return what follows about the last block from one number."""
+    if row.state != "last block":
+        return "nothing of the last block"
+    if row.behaviour is None:
+        return "not sure: no interval"
+    return "not decided" if row.behaviour == "UNDETERMINED" else row.behaviour.lower()
+
+
+def limits(score: Rescore) -> Iterator[str]:
+    """Yield what cannot be concluded, a sentence each."""
+    for limit in score.limits:
+        yield _LIMITS[limit](score) if limit in _LIMITS else _BY_DEFINITION[limit]
+
+
+def _blind(score: Rescore) -> str:
+    keys = [key for key, model in score.models.items() if model.residual.true_last_gain is None]
+    return (
+        f"whether the last block of {' and '.join(keys)} expands or contracts: its gain is not in "
+        "the file, only its product with the final norm's"
+    )
+
+
+def _unsure(score: Rescore) -> str:
+    if not score.models:
+        return "how sure the numbers without prompts are: one number per model has no interval"
+    ours = " (the intervals over prompts are under layers and verdict)" if score.ours else ""
+    return f"how sure any of this is: one sentence, one number per model, n = 1, no interval{ours}"
+
+
+def _tokens(score: Rescore) -> str:
+    ours = " (tokens.parquet of the run has every token)" if score.ours else ""
+    return (
+        "which tokens it is about: a mean over positions mixes BOS and massive tokens with the "
+        f"rest, and their share is not in these norms{ours}"
+    )
+
+
+def _cause(score: Rescore) -> str:
+    pair = score.pair
+    assert pair is not None
+    differ = ", ".join(pair.differing) or "nothing that the file holds"
+    ours = " (verdict.identification in the file says more)" if score.ours else ""
+    return (
+        f"what causes a difference between {pair.short} and {pair.long}: two models that differ in "
+        f"{differ}, and perhaps in what the file does not hold (attention heads, MLP width, "
+        f"training data and steps), identify no cause{ours}"
+    )
+
+
+_BY_DEFINITION: Final[dict[Limit, str]] = {**STATE_LIMITS, **REDUCTION_LIMITS}
+_LIMITS: Final[dict[Limit, Callable[[Rescore], str]]] = {
+    "block_of_last_gain": _blind,
+    "interval": _unsure,
+    "tokens": _tokens,
+    "cause": _cause,
+}
+
+
+def _measurement_table(measurements: Iterable[Measurement]) -> Table:
+    return Table(
+        "what the numbers are",
+        (
+            "model",
+            "called",
+            "is of",
+            "tokens",
+            "value",
+            "95 %",
+            "n",
+            "file says",
+            "follows",
+            "known",
+        ),
+        tuple(
+            (
+                row.model,
+                row.called,
+                row.state if row.block is None else f"{row.state} ({row.block})",
+                REDUCTIONS[row.reduction],
+                three(row.value),
+                interval(row.low, row.high),
+                str(row.prompts or ""),
+                row.says or "",
+                follows(row),
+                BASES[row.basis],
+            )
+            for row in measurements
+        ),
+    )
+
+
+def state_table(scores: Sequence[Rescore]) -> Table:
+    """Return the meaning of every state that the files' numbers are of."""
+    used = {row.state for score in scores for row in score.measurements}
+    rows = tuple((state, meaning) for state, meaning in STATES.items() if state in used)
+    return Table("what the names mean", ("name", "meaning"), rows)
+
+
+def _difference_table(differences: Iterable[PairedDifference]) -> Table:
+    return Table(
+        "paired differences over the same prompts, in nats",
+        ("model", "minus", "of", "nats", "95 %", "n", "p (Holm)", "file says", "follows"),
+        tuple(
+            (
+                row.model,
+                row.minus,
+                row.state,
+                f"{row.nats:+.3f}",
+                f"[{row.low:+.3f}, {row.high:+.3f}]",
+                str(row.prompts),
+                f"{row.p:.2g}",
+                row.says or "",
+                "they differ" if row.low > 0 or row.high < 0 else "no difference shown",
+            )
+            for row in differences
+        ),
+    )
+
+
+def _spectrum_table(spectra: Iterable[Spectrum]) -> Table:
+    return Table(
+        "spectra; of several blocks the last",
+        ("model", "matrix", "blocks", "σ_max", "Frobenius", "stable rank", "over random edge",
+         "effective rank"),
+        tuple(
+            (
+                row.model,
+                row.matrix,
+                str(max(len(row.spectral_norms), len(row.effective_ranks))),
+                _last(row.spectral_norms),
+                _last(row.frobenius_norms),
+                three(row.stable_rank),
+                three(row.edge_ratio),
+                _last(row.effective_ranks),
+            )
+            for row in spectra
+        ),
+    )  # fmt: skip
+
+
+def _last(values: Sequence[float | None]) -> str:
+    return three(values[-1]) if values else ""

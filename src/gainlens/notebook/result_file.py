@@ -1,104 +1,234 @@
-"""Reading result files from elsewhere: the notebook's JSON and our own, which is a superset of it.
+"""The notebook's JSON, and our own result.json, which holds the same keys: read, then recomputed.
 
-Such a file is somebody else's word.  Whatever is in it, reading ends in a ResultFile or in one
-ValueError that names the place in the document.  Numbers that rescoring.py computes with are
-bounded here, so that nothing downstream overflows.
+Each class holds what the file states, and computes from it what follows.
 """
 
-import json
 import math
-from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, cast
+import statistics
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, computed_field
 
-from gainlens.core.messages import shown
+from gainlens.core.formulas import random_edge, theta_bound
+from gainlens.notebook.documents import Count, Label, Norm, Part, Positive, Stated
+from gainlens.notebook.record import Finding, Record
+from gainlens.notebook.statistics import notebook_gains
 
 SCHEMA: Final = 1
 """Newest schema of our own files that this module reads."""
-LARGEST_FILE: Final = 32 * 2**20
-"""Bytes.  The notebook's file has 7 kB; ours, with four models and their spectra, about 1 MB."""
-_SMALLEST, _LARGEST = 1e-30, 1e30
-"""Norms outside are no activations; within, every ratio and product of ratios is finite."""
-_LONGEST_LABEL: Final = 200
-_LONGEST_PLACE: Final = 12
+ERASES_BELOW: Final = 0.8
+"""A block erases if the mean norm falls by more than a fifth.  Blocks in mid-stack gain 1.00 to
+1.06 (Heimersheim & Turner 2023: 1.045 in GPT2-XL; the published runs: 1.002 to 1.062); what takes
+a fifth away takes it from a token that holds at least a fifth of the summed norm."""
+WRITES_ABOVE: Final = 5.0
+"""A block writes massive activations if the mean norm grows more than fivefold: above the 3 to 4
+of a first block, which merely outgrows the embedding."""
+MISMATCH: Final = 1e-6
+"""Relative difference from which a stated number is not the recomputed one: float32's rounding."""
+PLAUSIBLE_WEIGHT: Final = (0.1, 30.0)
+"""Root mean square that a trained final norm's weight has; our choice, wide on purpose."""
+
+_NO_INNER_NORM: Final = "the file has no norm between the last block and the final norm"
 
 
-def _bounded(value: float) -> float:
-    if value != 0 and value < _SMALLEST:
-        raise ValueError(f"should be 0 or at least {_SMALLEST:g}")
-    return value
+class BlockChange(Record):
+    """A block that changes the mean norm more than blocks do."""
+
+    layer: int
+    gain: float
+    """ratio of mean norms"""
 
 
-def _label(value: str) -> str:
-    if not value.isprintable() or not 0 < len(value) <= _LONGEST_LABEL:
-        raise ValueError(f"should be 1 to {_LONGEST_LABEL} printable characters")
-    return value
+class Residual(Part):
+    """The notebook's residual half.  Norms are L2; the last entry is after the final norm."""
 
-
-Norm = Annotated[float, Field(allow_inf_nan=False, ge=0, le=_LARGEST), AfterValidator(_bounded)]
-Positive = Annotated[float, Field(allow_inf_nan=False, ge=_SMALLEST, le=_LARGEST)]
-Stated = Annotated[float, Field(allow_inf_nan=False, ge=0, le=_LARGEST**2)]
-Steps = Annotated[list[Stated], Field(fail_fast=True)]
-Count = Annotated[int, Field(ge=1, le=10**12)]
-Shape = Annotated[list[Count], Field(min_length=2, max_length=2, fail_fast=True)]
-Label = Annotated[str, AfterValidator(_label)]
-
-
-class _Part(BaseModel):
-    """Strict about what it reads ("3" and true are no numbers), open to what it does not."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
-
-
-PartT = TypeVar("PartT", bound=_Part)
-
-
-class FileResidual(_Part):
-    """The notebook's residual half; norms are L2, the last entry after the final norm."""
-
+    WHY_UNKNOWN: ClassVar = {
+        "true_last_gain": _NO_INNER_NORM,
+        "final_norm_gain": _NO_INNER_NORM,
+        "writes": f"no gain before the last entry exceeds {WRITES_ABOVE:g}",
+        "final_over_embedding": "a norm is 0, so the product says nothing",
+    }
     norms: Annotated[list[Norm], Field(min_length=2, fail_fast=True)]
-    gains: Steps | None = None
+    gains: Annotated[list[Stated], Field(fail_fast=True)] | None = None
     last_gain: Stated | None = None
     cumulative_energy: Stated | None = None
     true_last_gain: Stated | None = None
     """of our own files: mean |y| over mean |x| at the last block"""
     final_norm_gain: Stated | None = None
 
+    @cached_property
+    def recomputed(self) -> tuple[float, ...]:
+        """Ratios of neighbouring norms."""
+        return notebook_gains(self.norms)
 
-class FileUnembed(_Part):
-    """W_U as the notebook measures it, L2 norms."""
+    @cached_property
+    def product(self) -> float:
+        """Product of the recomputed gains, the notebook's cumulative_energy."""
+        return math.prod(self.recomputed)
+
+    @computed_field
+    @property
+    def normed_entry(self) -> int:
+        """Index in norms of the state after the final norm."""
+        return len(self.norms) - 1
+
+    @computed_field
+    @property
+    def median_gain(self) -> float | None:
+        """Median of the gains before the last entry."""
+        return statistics.median(self.recomputed[:-1]) if len(self.recomputed) > 1 else None
+
+    @computed_field
+    @property
+    def final_over_embedding(self) -> float | None:
+        """Ratio that cumulative_energy telescopes to."""
+        return self.norms[-1] / self.norms[0] if all(self.norms) else None
+
+    @computed_field
+    @property
+    def writes(self) -> BlockChange | None:
+        """Block before the last entry with the largest gain, if it exceeds WRITES_ABOVE."""
+        before = self.recomputed[:-1]
+        gain = max(before, default=0.0)
+        if gain <= WRITES_ABOVE:
+            return None
+        return BlockChange(layer=before.index(gain), gain=gain)
+
+    @computed_field
+    @property
+    def erases(self) -> tuple[BlockChange, ...]:
+        """Blocks below ERASES_BELOW; the last one counts if the file has its own gain."""
+        last = () if self.true_last_gain is None else (self.true_last_gain,)
+        gains = (*self.recomputed[:-1], *last)
+        return tuple(
+            BlockChange(layer=block, gain=gain)
+            for block, gain in enumerate(gains)
+            if gain < ERASES_BELOW
+        )
+
+
+class Unembedding(Part):
+    """W_U as the notebook measures it; L2 norms."""
 
     vocab_size: Count
     hidden_dim: Count
     frobenius_norm: Positive
     spectral_norm: Positive
     mean_row_norm: Norm | None = None
-    shape: Shape | None = None
+    shape: Annotated[list[Count], Field(min_length=2, max_length=2, fail_fast=True)] | None = None
+
+    @computed_field
+    @property
+    def sigma_per_sqrt_vocab(self) -> float:
+        """Spectral norm over sqrt(vocabulary)."""
+        return self.spectral_norm / math.sqrt(self.vocab_size)
+
+    @computed_field
+    @property
+    def edge(self) -> float:
+        """Spectral norm of a random matrix of this shape and Frobenius norm."""
+        return random_edge(self.frobenius_norm, self.vocab_size, self.hidden_dim)
+
+    @computed_field
+    @property
+    def edge_ratio(self) -> float:
+        """Spectral norm over the edge."""
+        return self.spectral_norm / self.edge
+
+    @computed_field
+    @property
+    def energy_share(self) -> float:
+        """Squared spectral norm over squared Frobenius norm."""
+        return (self.spectral_norm / self.frobenius_norm) ** 2
 
 
-class FileRope(_Part):
+class Rope(Part):
     """RoPE from the config."""
 
+    WHY_UNKNOWN: ClassVar = {
+        "rope_theta": "the file has no rope_theta (transformers 5 moved config.rope_theta, which "
+        "the notebook reads)",
+        "max_position": "the file has no max_position",
+        "theta_bound": "the file has no max_position",
+        "theta_over_bound": "the file lacks rope_theta or max_position (transformers 5 moved "
+        "config.rope_theta, which the notebook reads)",
+    }
     rope_theta: Positive | None = None
-    rope_scaling: dict[str, object] | None = None
+    rope_scaling: dict[str, object] | None = Field(default=None, exclude=True)
     max_position: Count | None = None
 
+    @computed_field
+    @property
+    def scaled(self) -> bool:
+        """Whether the config rescales frequencies besides theta: the bound then says less."""
+        return self.rope_scaling is not None
 
-class FileModel(_Part):
+    @computed_field
+    @property
+    def theta_bound(self) -> float | None:
+        """Lower bound of Men et al. 2024 for the context."""
+        return None if self.max_position is None else theta_bound(self.max_position)
+
+    @computed_field
+    @property
+    def theta_over_bound(self) -> float | None:
+        """Theta over its lower bound."""
+        if self.rope_theta is None or self.theta_bound is None:
+            return None
+        return self.rope_theta / self.theta_bound
+
+
+class FileModel(Part):
     """One model of a file."""
 
-    residual: FileResidual
+    WHY_UNKNOWN: ClassVar = {
+        "w_u": "the file has no w_u for this model",
+        "rope": "the file has no rope for this model",
+        "norm_per_sqrt_width": "the file has no w_u for this model, so no d_model",
+    }
+    residual: Residual
     num_layers: Count | None = None
     role: Label | None = None
     hf_name: Label | None = None
-    w_u: FileUnembed | None = None
-    rope: FileRope | None = None
+    w_u: Unembedding | None = None
+    rope: Rope | None = None
+
+    @computed_field
+    @property
+    def norm_per_sqrt_width(self) -> float | None:
+        """Last norm over sqrt(d_model): a weighted root mean square of the final norm's weight."""
+        if self.w_u is None:
+            return None
+        return self.residual.norms[-1] / math.sqrt(self.w_u.hidden_dim)
+
+    @property
+    def theta(self) -> float | None:
+        """RoPE theta, None if the file does not give it."""
+        return None if self.rope is None else self.rope.rope_theta
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        """What the file holds of the model apart from its gains."""
+        rope, w_u = self.rope, self.w_u
+        return {
+            "RoPE theta": rope and rope.rope_theta,
+            "RoPE scaling": rope and bool(rope.rope_scaling),
+            "context": rope and rope.max_position,
+            "vocabulary": w_u and w_u.vocab_size,
+            "width": w_u and w_u.hidden_dim,
+            "blocks": self.residual.normed_entry,
+        }
+
+    @computed_field
+    @cached_property
+    def findings(self) -> tuple[Finding, ...]:
+        """Stated numbers that are not what the stated norms give, or cannot be."""
+        return tuple(_contradictions(self))
 
 
-class FileTest(_Part):
+class FileTest(Part):
     """The verdict that the file states."""
 
     verdict: Label | None = None
@@ -107,171 +237,59 @@ class FileTest(_Part):
     wu_ratio: Stated | None = None
 
 
-class _Stamp(_Part):
-    schema_number: Annotated[int, Field(ge=1, le=10**6)] = Field(alias="schema")
+class Stamp(Part):
+    """What marks a file as written by gainlens."""
+
+    schema_number: Annotated[int, Field(alias="schema")]
 
 
-class _Document(_Part):
-    models: dict[str, object]
+class Head(Part):
+    """The document around its models."""
+
+    models: dict[str, Any]
     hypothesis_test: FileTest | None = None
-    gainlens: _Stamp | None = None
+    gainlens: Stamp | None = None
 
 
-class ResultFile(BaseModel):
-    """A file that was understood."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    """path as given, or `the mapping`"""
-    ours: bool
-    """written by gainlens (it carries a schema), not by the notebook"""
-    models: dict[str, FileModel]
-    test: FileTest
+def difference(one: float, other: float) -> float:
+    """Return the difference relative to the larger of two numbers that are not negative, 0 to 1."""
+    return abs(one - other) / max(one, other) if one != other else 0.0
 
 
-def read_result(source: Mapping[str, Any] | Path) -> ResultFile:
-    """The notebook's JSON or our own result.json, checked.
+def mismatch(place: str, stated: float | None, recomputed: float | None) -> Iterator[Finding]:
+    """Yield a finding if a number is stated and the recomputed one differs or is unknown."""
+    if stated is None:
+        return
+    if recomputed is None or difference(stated, recomputed) > MISMATCH:
+        yield Finding(place=place, stated=stated, recomputed=recomputed)
 
-    Raises ValueError, with one sentence that names the place in the document, for whatever cannot
-    be read: no file, too large, not UTF-8, not JSON, a repeated key, NaN or infinity anywhere, a
-    missing key, a wrong type, a newer schema.
-    """
-    if isinstance(source, Mapping):
-        name, document = "the mapping", dict(source)
-    else:
-        name = f"'{shown(str(source), 200)}'"
-        document = _parse(name, _read(name, source))
-    _refuse_non_finite(name, document)
-    head = _validated(name, (), _Document, document)
-    if head.gainlens is not None and head.gainlens.schema_number != SCHEMA:
-        raise ValueError(
-            f"{name} has schema {head.gainlens.schema_number}, this gainlens reads schema "
-            f"{SCHEMA}: re-score it with the gainlens that wrote it, or a newer one"
+
+def _contradictions(model: FileModel) -> Iterator[Finding]:
+    residual = model.residual
+    gains = residual.recomputed
+    if model.num_layers is not None and model.num_layers != len(gains):
+        yield Finding(place="num_layers", stated=model.num_layers, recomputed=len(gains))
+    if residual.gains:
+        steps = [difference(*step) for step in zip(residual.gains, gains, strict=True)]
+        worst = steps.index(max(steps))
+        yield from mismatch(f"gains[{worst}]", residual.gains[worst], gains[worst])
+    yield from mismatch("last_gain", residual.last_gain, gains[-1])
+    yield from mismatch("cumulative_energy", residual.cumulative_energy, residual.product)
+    if residual.true_last_gain is not None and residual.final_norm_gain is not None:
+        product = residual.true_last_gain * residual.final_norm_gain
+        yield from mismatch("true_last_gain x final_norm_gain", product, gains[-1])
+    if model.w_u is not None:
+        yield from _impossible_unembedding(model.w_u)
+
+
+def _impossible_unembedding(w_u: Unembedding) -> Iterator[Finding]:
+    shape = [w_u.vocab_size, w_u.hidden_dim]
+    if w_u.shape is not None and w_u.shape != shape:
+        yield Finding(place="w_u.shape", stated=str(w_u.shape), recomputed=str(shape))
+    low, high = w_u.frobenius_norm / math.sqrt(min(shape)), w_u.frobenius_norm
+    if not low * (1 - MISMATCH) <= w_u.spectral_norm <= high * (1 + MISMATCH):
+        yield Finding(
+            place="w_u.spectral_norm",
+            stated=w_u.spectral_norm,
+            recomputed=f"a number from {low:g} to {high:g}, by the shape and the Frobenius norm",
         )
-    if not head.models:
-        raise ValueError(f"{name} cannot be re-scored: models is empty; it needs at least one")
-    models: dict[str, FileModel] = {}
-    for key, value in head.models.items():  # one at a time: the first mistake is enough
-        try:
-            _label(key)
-        except ValueError as problem:
-            raise ValueError(
-                f"{name} cannot be re-scored: the key {_place(('models', key))} {problem}"
-            ) from None
-        models[key] = _validated(name, ("models", key), FileModel, value)
-        _check_lengths(name, key, models[key].residual)
-    return ResultFile(
-        name=name.strip("'"),
-        ours=head.gainlens is not None,
-        models=models,
-        test=head.hypothesis_test or FileTest(),
-    )
-
-
-def _check_lengths(name: str, key: str, residual: FileResidual) -> None:
-    if residual.gains is not None and len(residual.gains) != len(residual.norms) - 1:
-        raise ValueError(
-            f"{name} cannot be re-scored: {_place(('models', key, 'residual', 'gains'))} has "
-            f"{len(residual.gains)} entries for {len(residual.norms)} norms; it needs one fewer "
-            "than there are norms"
-        )
-
-
-def _read(name: str, path: Path) -> bytes:
-    """The file's bytes; only a regular file, at most LARGEST_FILE."""
-    try:
-        if not path.is_file():
-            what = "is a directory" if path.is_dir() else "does not exist or is no regular file"
-            raise ValueError(
-                f"{name} {what}: give the path of a result.json or the notebook's JSON"
-            )
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
-    except OSError as problem:
-        raise ValueError(f"{name} cannot be read: {problem.strerror}") from None
-    if len(raw) > LARGEST_FILE:
-        raise ValueError(
-            f"{name} is larger than {LARGEST_FILE // 2**20} MiB, so it is no result file: "
-            "give a result.json or the notebook's JSON"
-        )
-    return raw
-
-
-def _parse(name: str, raw: bytes) -> object:
-    if not raw.strip():
-        raise ValueError(f"{name} is empty: give a result.json or the notebook's JSON")
-    try:
-        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_object)
-    except UnicodeDecodeError as problem:
-        raise ValueError(f"{name} is not UTF-8 (byte {problem.start}): save it as UTF-8") from None
-    except RecursionError:
-        raise ValueError(f"{name} is nested too deeply to be a result file") from None
-    except ValueError as problem:  # not JSON, a repeated key, a number of thousands of digits
-        raise ValueError(f"{name} is not JSON: {shown(str(problem), 160)}") from None
-
-
-def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; of a repeated key json would silently keep the last."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
-        raise ValueError(f"the key {json.dumps(shown(twice))} stands twice in one object")
-    return found
-
-
-def _refuse_non_finite(name: str, document: object) -> None:
-    """NaN or infinity anywhere (json reads them, and 1e999), without recursion or copies."""
-    seen: set[int] = set()
-    stack: list[tuple[object, Any]] = [(document, None)]  # a value, and its (key, parent) chain
-    while stack:
-        value, chain = stack.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            keys: list[Any] = []
-            while chain is not None:
-                key, chain = chain
-                keys.append(key)
-            raise ValueError(
-                f"{name} cannot be re-scored: {_place(tuple(reversed(keys)))} is {value}, "
-                "which is neither JSON nor a number: write null where a number is not known"
-            )
-        if isinstance(value, dict | list) and id(value) not in seen:  # a mapping may hold itself
-            seen.add(id(value))
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            for key, item in cast("Any", items):
-                if isinstance(item, float | dict | list):
-                    stack.append((item, (key, chain)))
-
-
-_JSON_TYPES: Final = {
-    dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number",
-    float: "a number", type(None): "null",
-}  # fmt: skip
-
-
-def _validated(name: str, place: tuple[Any, ...], kind: type[PartT], value: object) -> PartT:
-    try:
-        return kind.model_validate(value)
-    except ValidationError as problem:
-        error = problem.errors(include_url=False)[0]
-    what = "is missing"
-    if error["type"] != "missing":
-        message = error["msg"].removeprefix("Value error, ").replace(" instance of ", " a ")
-        given = _JSON_TYPES.get(type(error["input"]), "of another type")
-        what = f"is {given}: {message[0].lower()}{message[1:]}"
-    raise ValueError(
-        f"{name} cannot be re-scored: {_place((*place, *error['loc']))} {what}; needed is the "
-        f"notebook's JSON or a result.json of gainlens, schema {SCHEMA}"
-    )
-
-
-def _place(keys: tuple[Any, ...]) -> str:
-    """A place in the document as one would write it: models["llama2-7b"].residual.norms[3]."""
-    text = ""
-    for key in keys[:_LONGEST_PLACE]:
-        if isinstance(key, str) and key.isidentifier() and key.isascii() and len(key) < 60:
-            text += f".{key}"
-        else:
-            text += f"[{key if isinstance(key, int) else json.dumps(shown(str(key)))}]"
-    cut = "…" if len(keys) > _LONGEST_PLACE else ""
-    return (text.lstrip(".") or "the document") + cut

@@ -1,4 +1,4 @@
-"""TODO: notebook.rule."""
+"""The notebook's test: two gains, by which side of 1 they lie, and three ratios."""
 
 import math
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ NOTEBOOK_VERDICTS: Final = ("CONFIRMED", "REJECTED - Family Trait", "UNEXPECTED"
 
 @dataclass(frozen=True)
 class Side:
-    """What the notebook's rule looks at, of one model."""
+    """The numbers of one model that the notebook's rule looks at."""
 
     last_gain: float
     rope_theta: float | None
-    """None where not known, or where the model has no RoPE"""
+    """None if it is not known or the model has no RoPE"""
     spectral_norm: float | None
-    """largest singular value of lm_head, L2 norm; None where not known"""
+    """largest singular value of lm_head; None if it is not known"""
 
 
 def side_of(report: ModelReport) -> Side:
-    """The side of a measured model."""
+    """Return the side of a measured model."""
     return Side(
         last_gain=report.residual.last_gain,
         rope_theta=report.rope.rope_theta,
@@ -30,7 +30,7 @@ def side_of(report: ModelReport) -> Side:
 
 
 def notebook_verdict(short_gain: float, long_gain: float) -> str:
-    """The notebook's four strings, by which side of 1 the two last_gains lie.
+    """Return one of the notebook's four strings, by which side of 1 the two last_gains lie.
 
     A gain of exactly 1 is neither above nor below and falls through to INVERTED, as it did there.
     """
@@ -46,9 +46,9 @@ def notebook_verdict(short_gain: float, long_gain: float) -> str:
 
 
 def hypothesis_test(short: Side, long: Side) -> HypothesisTest:
-    """The notebook's test: long over short for each ratio.
+    """Return the notebook's test, with each ratio as long over short.
 
-    One departure: where a number is missing or the denominator is 0 the ratio is NaN; the notebook
+    One departure: if a number is missing or the denominator is 0, the ratio is NaN.  The notebook
     wrote 0 there, which reads as a measurement.
     """
     return HypothesisTest(
@@ -62,4 +62,5 @@ def hypothesis_test(short: Side, long: Side) -> HypothesisTest:
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float:
+    """Return a ratio, NaN if one of its numbers is unknown or the denominator is 0."""
     return math.nan if numerator is None or not denominator else numerator / denominator

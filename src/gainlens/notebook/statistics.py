@@ -1,8 +1,8 @@
-"""The notebook that gainlens grew out of, to the digit: statistics, rule, table and JSON.
+"""The notebook's statistics of one sentence, to the digit.
 
 Source: buk81/uniformity-asymmetry@e3c7f94 (MIT), paper3/notebooks,
-LLaMA2_vs_LLaMA3_Long_Context_Test.ipynb.  Its numbers stand here as it defined them; what they
-cannot carry is said in DESIGN section 1 and by rescoring.py.
+LLaMA2_vs_LLaMA3_Long_Context_Test.ipynb.  Its numbers stand here as it defined them;
+`rescoring` says what they cannot carry.
 """
 
 import itertools
@@ -17,22 +17,22 @@ from gainlens.records.comparison import NotebookResidual
 
 
 def notebook_gains(norms: Sequence[float]) -> tuple[float, ...]:
-    """Ratios of neighbouring norms, one fewer than norms; 1.0 where the earlier norm is 0."""
+    """Return ratios of neighbouring norms, one fewer than norms; 1.0 if the earlier norm is 0."""
     return tuple(
         after / before if before > 0 else 1.0 for before, after in itertools.pairwise(norms)
     )
 
 
 def notebook_residual(capture: Capture) -> NotebookResidual:
-    """The notebook's statistics, from a capture of its one sentence; L2 norms and their ratios.
+    """Return the notebook's statistics from a capture of its one sentence.
 
     Args:
         capture: of one prompt; the notebook's is `load_prompts("notebook")`.
 
-    Norms are means over positions of Hugging Face's hidden_states: entry l is what enters block l,
-    the last is the stream after the final norm.  The gain of the last block itself, and of the
-    final norm, stand beside: their product is the notebook's last_gain.
-    Raises ValueError where a norm is not finite.
+    Norms are L2 norms, means over positions of Hugging Face's hidden_states: entry l is what enters
+    block l, the last is the stream after the final norm.  The gain of the last block itself and
+    that of the final norm stand beside: their product is the notebook's last_gain.
+    Raises ValueError if a norm is not finite.
 
     Examples:
         >>> sentence = gainlens.encode_for(loaded, gainlens.load_prompts("notebook"))

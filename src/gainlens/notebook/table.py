@@ -1,4 +1,4 @@
-"""TODO: notebook.table."""
+"""The notebook's comparison table: the models of a comparison, then rows from elsewhere."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ TABLE_HEADER: Final = ("Model", "Context", "RoPE Theta", "Last Gain", "W_U σ_ma
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A row of the notebook's comparison table."""
+    """One row of the notebook's comparison table."""
 
     label: str
     context: int
     """tokens"""
     rope_theta: float | None
-    """None where the model has no RoPE"""
+    """None if the model has no RoPE"""
     last_gain: float
     """notebook's convention, ratio"""
     w_u_spectral: float
     """L2 norm"""
     behaviour: str
-    """EXPANDS where last_gain > 1, else CONTRACTS: the notebook has no third word"""
+    """EXPANDS if last_gain > 1, else CONTRACTS: the notebook has no third word"""
     source: str
-    """`measured`, or where a reference row is from"""
+    """`measured`, or the source of a reference row"""
 
 
 def comparison_rows(
     spec: ComparisonSpec, reports: Sequence[ModelReport]
 ) -> tuple[ComparisonRow, ...]:
-    """The notebook's table: short, long, further models as given, then the rows from elsewhere.
+    """Return the notebook's table: short, long, further models, then the rows from elsewhere.
 
-    Labels and contexts come from the spec where it has them, as in the notebook's definitions
-    (which give Llama-3.1 128,000 tokens), else from the checkpoint.
+    Labels and contexts come from the spec if it has them, as in the notebook's definitions (which
+    give Llama-3.1 128,000 tokens), else from the checkpoint.
     """
     order = {"short": 0, "long": 1}
     ranked = sorted(reports, key=lambda report: order.get(report.role, 2))
@@ -63,7 +63,7 @@ def _reference_row(row: ReferenceRow) -> ComparisonRow:
 
 
 def row_cells(row: ComparisonRow) -> tuple[str, ...]:
-    """A row as the notebook printed it, in the order of TABLE_HEADER; a dash where unknown."""
+    """Return a row as the notebook printed it, in the order of TABLE_HEADER; a dash if unknown."""
     return (
         row.label,
         f"{row.context:,}",

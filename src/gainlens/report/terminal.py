@@ -14,8 +14,7 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from gainlens.core.names import shortened_apart
-from gainlens.notebook.rescore_tables import tables as rescore_tables
-from gainlens.notebook.rescoring import Rescore
+from gainlens.notebook.wording import Table as RescoreTable
 from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, difference, doubts
 from gainlens.report.run import Run
@@ -148,10 +147,10 @@ def _print_table(console: Console, table: Table) -> None:
     console.print(rich_table(table, console.width))
 
 
-def print_rescore(score: Rescore, path: Path) -> None:
-    """Print what an old result can and cannot say, as tables."""
+def print_rescore(contents: Sequence[RescoreTable], path: Path) -> None:
+    """Print the tables of re-scored files, and where they are written in full."""
     console = console_of()
-    for content in rescore_tables(score):
+    for content in contents:
         table = RichTable(
             title=escape(content.title),
             title_justify="left",
@@ -159,10 +158,10 @@ def print_rescore(score: Rescore, path: Path) -> None:
             box=None,
             pad_edge=False,
         )
-        for head in ("", "value", "what it means"):
-            table.add_column(head)
+        for head in content.heads:
+            table.add_column(escape(head), overflow="fold")
         for row in content.rows:
-            table.add_row(escape(row.label), escape(row.value), escape(row.explanation))
+            table.add_row(*map(escape, row))
         console.print(table)
         console.print()
     console.print(f"Written to {escape(str(path))}", soft_wrap=True)

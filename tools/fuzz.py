@@ -1,12 +1,13 @@
-"""Coverage-guided fuzzing of all that reads foreign bytes: every input taken, or one sentence.
+"""Fuzz all that reads foreign bytes: every input is taken, or refused in one line.
 
-    pip install atheris==3.0.0                     # Linux, Python 3.11 to 3.13
-    nice -n 15 python scripts/fuzz.py              # 120,000 inputs, about 10 minutes on one core
-    nice -n 15 python scripts/fuzz.py config run   # some readers; the others' counts are kept
+    pip install atheris==3.0.0                        # Linux, Python 3.11 to 3.13
+    nice -n 15 python tools/fuzz.py                   # 120,000 inputs, about 10 minutes on one core
+    nice -n 15 python tools/fuzz.py rescore config    # some readers
+    python tools/fuzz.py --short rescore              # a tenth of the inputs, without atheris
 
-atheris, because it drives libFuzzer by the coverage of the Python code under test.  Readers, first
-inputs and mutations are those of tests/fuzzing.py, which the tests run in short.  The counts go to
-scripts/fuzz.json; an input that breaks a reader is left as crash-* in the current folder.
+atheris drives libFuzzer by the coverage of the Python code under test.  Readers, first inputs and
+mutations are those of tests/planting/fuzzing.py.  An input that breaks a reader is left as crash-*
+in the current folder; the short mode prints it.
 """
 
 import collections
@@ -20,7 +21,6 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-COUNTS = ROOT / "scripts/fuzz.json"
 RUNS = {
     "rescore": 30_000,
     "run": 5_000,
@@ -33,7 +33,7 @@ RUNS = {
     "training": 10_000,
     "flags": 10_000,
 }
-"""Inputs a reader; fewer where one takes milliseconds."""
+"""Inputs per reader; fewer if one takes milliseconds."""
 
 
 def fuzz(name: str, tally: Path) -> None:
@@ -43,7 +43,7 @@ def fuzz(name: str, tally: Path) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     with atheris.instrument_imports(include=["gainlens"]):
-        import fuzzing
+        from planting import fuzzing
 
         target = fuzzing.targets(folder)[name]  # here, because targets import what they need
     corpus = folder / "corpus"
@@ -72,7 +72,7 @@ def fuzz(name: str, tally: Path) -> None:
 
 
 def count(name: str) -> dict[str, int]:
-    """One reader in a process of its own; its inputs as libFuzzer counted them."""
+    """Fuzz one reader in its own process; return its inputs as libFuzzer counted them."""
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         tally = Path(scratch) / "tally.json"
         offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TMPDIR": scratch}
@@ -86,15 +86,35 @@ def count(name: str) -> dict[str, int]:
         return {"inputs": int(runs[0]), **json.loads(tally.read_text())}
 
 
+def count_short(name: str) -> dict[str, int]:
+    """Feed a tenth of a reader's inputs in this process, from mutations alone."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from planting import fuzzing
+
+    said: collections.Counter[bool] = collections.Counter()
+    rng = random.Random(1)
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        target = fuzzing.targets(Path(folder))[name]
+        for _ in range(RUNS[name] // 10):
+            data = rng.choice(target.seeds)
+            for _ in range(rng.choice((1, 1, 2, 5))):
+                data = fuzzing.mutated(data, rng)
+            try:
+                said[fuzzing.answer(target, data) is None] += 1
+            except BaseException:
+                print(f"{name} broke on {data[:2000]!r}", flush=True)
+                raise
+    return {"inputs": sum(said.values()), "taken": said[True], "refused": said[False]}
+
+
 def main(arguments: list[str]) -> None:
+    """Fuzz the readers named, or all, and print how many inputs each took and refused."""
     if arguments[:1] == ["--one"]:
         fuzz(arguments[1], Path(arguments[2]))
         return
-    counts = json.loads(COUNTS.read_text("utf-8")) if COUNTS.is_file() else {}
-    for name in arguments or RUNS:
-        counts[name] = count(name)
-        print(name, counts[name], flush=True)
-        COUNTS.write_text(json.dumps(counts, indent=1) + "\n", "utf-8")
+    short = arguments[:1] == ["--short"]
+    for name in arguments[short:] or RUNS:
+        print(name, count_short(name) if short else count(name), flush=True)
 
 
 if __name__ == "__main__":
