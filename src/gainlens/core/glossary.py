@@ -53,7 +53,7 @@ GLOSSARY: Final[dict[str, Term]] = {
     "rope_theta": Term("RoPE theta", "base", "rope_theta of the config, old or new style"),
     "measured_theta": Term("measured theta", "base", "theta recovered from the rotary buffers that the model uses"),
     "sink": Term("attention on position 0", "fraction", "mean over queries after the first of the attention weight on position 0", "Gu et al. 2024, arXiv 2410.10781"),
-    "layer": Term("layer", "block index", "TransformerLens' index of a block, from 0"),
+    "layer": Term("block", "index", "TransformerLens' index of a block, from 0"),
     "position": Term("position", "token index", "place of a token in its prompt, from 0"),
     "rank": Term("rank", "index", "place in a list sorted by size, from 1"),
     "rotated_pair": Term("rotated pair", "index", "pair of a head's dimensions that RoPE turns together, from 0, fastest first"),
