@@ -15,13 +15,13 @@ import numpy as np
 from jaxtyping import Float64
 from scipy.stats import binomtest
 
+from gainlens.claims.behaviour import behaviour_of
 from gainlens.claims.intervals import (
     difference_interval,
     halves_interval,
     mean_intervals,
     simultaneous_band,
 )
-from gainlens.claims.outcomes import behaviour_of
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
 from gainlens.records.capture import Capture

@@ -1,7 +1,7 @@
 from . import figures as figures
 from .activations.capturing import capture as capture
 from .activations.losses import loss as loss
-from .claims.cells import block_gains as block_gains
+from .claims.blocks import block_gains as block_gains
 from .claims.components import ablated_verdicts as ablated_verdicts
 from .claims.judging import judge as judge
 from .core.spec import ComparisonSpec as ComparisonSpec

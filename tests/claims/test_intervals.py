@@ -67,6 +67,12 @@ def test_more_confidence_is_wider_and_a_seed_fixes_all(skewed):
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
+def same(interval, other) -> None:
+    """rtol 1e-9: products of other shapes round otherwise."""
+    ends = [(one.estimate, one.low, one.high) for one in (interval, other)]
+    np.testing.assert_allclose(ends[0], ends[1], rtol=1e-9, atol=1e-12)
+
+
 def test_cells_together_equal_cells_alone_and_missing_prompts_are_left_out():
     values = np.random.default_rng(1).normal(size=(300, 30))
     values[::3, :4] = np.nan
@@ -74,7 +80,7 @@ def test_cells_together_equal_cells_alone_and_missing_prompts_are_left_out():
     together = mean_intervals(values)
     for cell in (0, 1, 2, 150, 299):
         known = values[cell][~np.isnan(values[cell])]
-        assert together[cell] == mean_interval(known)
+        same(together[cell], mean_interval(known))
         assert together[cell].n == len(known)
     assert together[5].n == 0
     assert np.isnan(together[5].estimate)
@@ -125,18 +131,15 @@ def test_a_handful_of_prompts_gives_students_t():
         assert found.method.startswith("Student's t")
 
 
-def peak_bytes(resamples: int) -> int:
-    values = np.random.default_rng(3).normal(size=(8, 32))
-    mean_intervals(values)  # lazy imports out of the way
+def test_many_cells_are_treated_in_blocks_so_that_memory_stays_small():
+    """|t| of 128 cells and 20,000 resamples are 20 MB; numpy's quantile takes as much again."""
+    values = np.random.default_rng(3).normal(size=(300, 32))
+    mean_intervals(values, resamples=200)  # lazy imports out of the way
     tracemalloc.start()
-    mean_intervals(values, resamples=resamples)
+    mean_intervals(values)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return peak
-
-
-def test_memory_does_not_grow_with_the_number_of_resamples():
-    assert peak_bytes(50_000) <= 1.05 * peak_bytes(1000)
+    assert peak < 100e6
 
 
 def test_pairing_removes_what_prompts_share():
@@ -338,7 +341,7 @@ def test_two_values_are_enough_for_students_t():
 def test_every_interval_answers_to_its_settings(interval, skewed):
     values = skewed[:31]
     default = interval(values)
-    assert default == interval(values, confidence=0.95, resamples=2000, seed=0)
+    assert default == interval(values, confidence=0.95, resamples=20_000, seed=0)
     assert default == interval(values)
     assert default.confidence == 0.95
     assert interval(values, confidence=0.8).confidence == 0.8
@@ -351,7 +354,7 @@ def test_more_cells_of_one_kind_than_two_blocks_hold():
     values = np.random.default_rng(13).normal(size=(300, FEW))
     together = mean_intervals(values, resamples=200)
     for cell in (0, 127, 128, 299):
-        assert together[cell] == mean_interval(values[cell], resamples=200)
+        same(together[cell], mean_interval(values[cell], resamples=200))
 
 
 def test_unpaired_difference_equals_a_plain_bootstrap_of_either_side():
@@ -388,7 +391,7 @@ def test_band_shifts_and_scales_and_answers_to_its_settings(prompts):
     values = np.random.default_rng(16).exponential(size=(3, prompts))
     band = np.array(simultaneous_band(values))
     np.testing.assert_allclose(simultaneous_band(3 * values + 2), 3 * band + 2)
-    named = simultaneous_band(values, confidence=0.95, resamples=2000, seed=0)
+    named = simultaneous_band(values, confidence=0.95, resamples=20_000, seed=0)
     np.testing.assert_array_equal(named, band)
     resampled = prompts >= FEW
     for setting in ({"resamples": 300}, {"seed": 1}):

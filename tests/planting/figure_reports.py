@@ -233,8 +233,8 @@ def verdict_of(attribution: tuple[Effect, ...] = ()) -> Verdict:
     return Verdict(
         outcome="UNEXPECTED",
         robust=False,
-        dissent=(),
-        undecided=(),
+        measured="UNEXPECTED",
+        cells=(),
         premise=True,
         difference=interval_of(-0.03, 0.01),
         paired=True,

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gainlens.claims.behaviour import behaviour_of
 from gainlens.claims.intervals import mean_interval
-from gainlens.claims.outcomes import behaviour_of
 from gainlens.core.spec import Rule
 from gainlens.records.gains import BlockGain
 from gainlens.records.interventions import (
@@ -39,7 +39,7 @@ def change(before: np.ndarray, after: np.ndarray, loss: float = 0.5) -> Change:
 
 def interventions(
     before: np.ndarray,
-    sites: Mapping[str, float],
+    sites: Mapping[str, float | np.ndarray],
     thetas: Mapping[float, float | np.ndarray],
     *,
     own: float = 1e4,

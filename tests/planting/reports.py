@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 from calibration import last_block, planted_capture
 
-from gainlens.claims.cells import block_gains, grade_cells, is_equivalent, primary_cell
+from gainlens.claims.behaviour import is_equivalent
+from gainlens.claims.blocks import block_gains
+from gainlens.claims.cells import grade_cells, primary_cell
 from gainlens.claims.intervals import halves_interval
+from gainlens.claims.resolving import last_block_parts
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import Role
 from gainlens.metrics.decomposition import decompose
@@ -53,6 +56,7 @@ def report(
     rule: Rule = RULE,
     ids: tuple[str, ...] | None = None,
     sha256: str = "same texts",
+    groups: tuple[str, ...] = (),
 ) -> ModelReport:
     """Everything that judge reads, from one planted capture."""
     decomposition = decompose(capture)
@@ -78,10 +82,13 @@ def report(
         equivalent=is_equivalent(primary.log_gain, rule),
         massive=(),
         prompts=EncodedPrompts(
-            "mixed", sha256, names, tuple(np.zeros(3, dtype=np.int64) for _ in names), True, 0, ()
+            "mixed", sha256, names,
+            tuple(np.zeros(n, dtype=np.int64) for n in np.bincount(capture.prompt)), True, 0, (),
+            groups=groups,
         ),
         scale_control=0.0,
         halves_control=halves_interval(last_block(capture)),
+        parts=last_block_parts(decomposition, gains, rule),
     )  # fmt: skip
 
 

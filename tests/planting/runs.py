@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from planting.interventions import ATTENTION, MLP, interventions
 
-from gainlens.claims.cells import block_gains, grade_cells, is_equivalent, primary_cell
+from gainlens.claims.behaviour import is_equivalent
+from gainlens.claims.blocks import block_gains
+from gainlens.claims.cells import grade_cells, primary_cell
 from gainlens.claims.intervals import halves_interval
 from gainlens.claims.judging import judge
+from gainlens.claims.resolving import last_block_parts
 from gainlens.core.spec import Ablation, ComparisonSpec, ModelSpec, Rule
 from gainlens.core.vocabulary import Role
 from gainlens.metrics.decomposition import decompose
@@ -101,7 +104,7 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
         checkpoint=Checkpoint(
             name=key, hf_name=f"some/{key}", revision=None, backend="native", dtype="float32",
             architecture="LlamaForCausalLM", num_blocks=capture.gram.shape[1], num_heads=3,
-            d_model=D_MODEL, d_vocab=300, context=512, config=config,
+            d_model=D_MODEL, d_vocab=300, context=512 if role == "short" else 4096, config=config,
             training=None if role == "long" else {"seed": 0}, additivity=1e-7, logits_kl=None,
         ),
         residual=notebook_residual(sentence),
@@ -115,6 +118,7 @@ def model_report(key: str, role: Role, capture: Capture, prompts: EncodedPrompts
         blocks=block_gains(gains, RULE),
         cells=cells,
         last_block=gains.log_gain[-1],
+        parts=last_block_parts(decomposition, gains, RULE),
         behaviour=primary.behaviour,
         equivalent=is_equivalent(primary.log_gain, RULE),
         massive=massive_lifecycle(

@@ -69,7 +69,7 @@ def test_every_model_is_one_line_with_its_whole_interval(run, capsys, monkeypatc
 
 def test_verbose_shows_every_reason_and_every_dissent(run, capsys, monkeypatch):
     text = " ".join(" ".join(printed(run, capsys, monkeypatch, 300, verbose=True)).split())
-    for line in (*run.verdict.reasons, *run.verdict.dissent):
+    for line in (*run.verdict.reasons, *map(str, run.verdict.dissent)):
         assert " ".join(line.split()) in text
     assert "Spectral" in text or "W_U" in text
 

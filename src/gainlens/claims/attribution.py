@@ -1,24 +1,25 @@
-"""What a difference can be put down to: the effects of a 2 x 2 design of theta and context.
+"""Say what a difference between two models can be put down to: theta, context, or neither.
 
-Two models identify nothing unless they differ in theta and context alone; and when those two change
-together, only further models (controls) at the other two corners of the design separate them.  Over
-prompts an effect speaks of these weights; over seeds (the training table) it speaks of training.
+Two models identify nothing unless they differ in theta and context alone.  If those two change
+together, only control models at the other two corners of the design separate them.  An effect over
+prompts speaks of these weights; over seeds (the training table) it speaks of training.
 """
 
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from gainlens.claims.design import (
-    AT_FIRSTS,
-    AT_LOSS,
-    AT_TOKENS,
+    EQUAL_FIRSTS,
+    EQUAL_TOKENS,
+    NotAttributable,
     corner_of,
-    effects_of,
     find_corners,
+    prompt_effects,
 )
 from gainlens.claims.identification import identify
-from gainlens.claims.intervals import mean_interval
-from gainlens.claims.pairing import paired_prompts
+from gainlens.claims.pairing import mean_over_prompts, paired_prompts
 from gainlens.claims.training_table import TrainingCurves, seed_effects
 from gainlens.core.spec import Rule
 from gainlens.records.comparison import ModelReport
@@ -30,99 +31,87 @@ _NAMES: Final = {"theta:context": "their interaction"}
 def attribute(
     reports: Sequence[ModelReport], rule: Rule, curves: TrainingCurves | None
 ) -> tuple[tuple[Effect, ...], str]:
-    """Effects of theta and of context on the last block's log gain, and one sentence on them."""
+    """Return the effects of theta and context on the last block's log gain, and a note on them."""
     short, long = (next(r for r in reports if r.role == role) for role in ("short", "long"))
-    changed = _changed(short, long)
-    if isinstance(changed, str):
-        return (), f"not attributable: {changed}"
-    if len(changed) == 1:
-        return _one_factor(short, long, changed[0], rule)
-    found = find_corners(reports, short, long)
-    if isinstance(found, str):
-        return (), f"not attributable: {found}"
-    corners, chosen = found
-    values = paired_prompts(chosen, rule)
-    if values is None:
-        return (), "not attributable: the four models share too few prompts to be compared"
-    effects = effects_of(values, "prompts", AT_TOKENS, rule)
+    try:
+        changed = _changed(short, long)
+        if len(changed) == 1:
+            return _one_factor(short, long, changed[0], rule)
+        corners, chosen = find_corners(reports, short, long)
+        values = paired_prompts(chosen, rule)
+        if values is None:
+            raise NotAttributable("the four models share too few prompts to be compared")
+    except NotAttributable as reason:
+        return (), f"not attributable: {reason}"
+    effects = prompt_effects(values, corners, rule)
     if curves is None:
-        return effects, f"{_sentence(effects)} (over prompts: one training run a cell)"
-    over_seeds = seed_effects(curves, corners, rule)
-    if isinstance(over_seeds, str):
-        return effects, f"{_sentence(effects)} (over prompts alone: {over_seeds})"
-    return (*effects, *over_seeds), training_note(over_seeds, effects)
+        return effects, f"{_listed(effects[:3])} over prompts: one training run per cell"
+    try:
+        over_seeds = seed_effects(curves, corners, rule)
+    except NotAttributable as reason:
+        return effects, f"{_listed(effects[:3])} over prompts alone: {reason}"
+    return (*effects, *over_seeds), seeds_note(over_seeds)
 
 
-def _changed(short: ModelReport, long: ModelReport) -> tuple[str, ...] | str:
-    """Which of context and theta differ, where nothing else does; or why that cannot be said."""
+def _changed(short: ModelReport, long: ModelReport) -> tuple[str, ...]:
+    """Return which of context and theta differ; NotAttributable if anything else does."""
     differing = identify(short.checkpoint, long.checkpoint).differing
     if differing:
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        return f"short and long also differ in {', '.join(differing[:3])}{more}"
+        raise NotAttributable(f"short and long also differ in {', '.join(differing[:3])}{more}")
     low, high = corner_of(short), corner_of(long)
     if low is None or high is None:
-        return "a model without RoPE has no theta"
+        raise NotAttributable("a model without RoPE has no theta")
     if low == high:
-        return "short and long have one theta and one context"
+        raise NotAttributable("short and long have one theta and one context")
     return tuple(n for n, a, b in zip(("context", "theta"), low, high, strict=True) if a != b)
 
 
 def _one_factor(
     short: ModelReport, long: ModelReport, factor: str, rule: Rule
 ) -> tuple[tuple[Effect, ...], str]:
-    """Two models that differ in one thing: the difference is its effect."""
+    """Return the difference of two models that differ in one thing: it is that thing's effect."""
     values = paired_prompts((short, long), rule)
     if values is None:
-        return (), "not attributable: the two models share too few prompts to be compared"
-    interval = mean_interval(
-        values[1] - values[0], confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
-    )
-    effects = (Effect(factor, "prompts", AT_TOKENS, interval),)
-    note = f"{_sentence(effects)}: nothing else differs (over prompts: one training run each)"
-    return effects, note
+        raise NotAttributable("the two models share too few prompts to be compared")
+    interval = mean_over_prompts(values[1] - values[0], rule)
+    effects = (Effect(factor, "prompts", EQUAL_TOKENS, interval),)
+    return effects, f"{_listed(effects)} over prompts: nothing else differs, one training run each"
 
 
-def training_note(over_seeds: Sequence[Effect], over_prompts: Sequence[Effect]) -> str:
-    """One sentence on the effects over seeds, on what is left of them at equal loss, and on what
-    prompts alone would have claimed."""
-    tokens, loss, firsts = (
-        [effect for effect in over_seeds if effect.at == at]
-        for at in (AT_TOKENS, AT_LOSS, AT_FIRSTS)
-    )
-    text = f"{_sentence(tokens)} ({tokens[0].log_gain.n} seeds a cell, {AT_TOKENS})"
+def seeds_note(effects: Sequence[Effect]) -> str:
+    """Say in one or two sentences what training shows, and what it could not have shown."""
+    main = [e for e in effects if e.at == EQUAL_TOKENS and e.component is None][:3]
+    seeds = main[0].log_gain.n
+    claimed = [effect for effect in main if effect.log_gain.excludes_zero]
+    note = f"{_listed(main)} over {seeds} seeds per cell"
+    firsts = [effect for effect in effects if effect.at == EQUAL_FIRSTS]
     if firsts:
-        text += f", of context {_shown(firsts[0])} with {AT_FIRSTS.partition(' and ')[2]}"
-    text += f"; at {AT_LOSS} (descriptive) {_sentence(loss)}"
-    claimed = _claimed(tokens)
-    gone = [name for name in claimed if name not in _claimed(loss)]
-    luck = [name for name in _claimed(over_prompts) if name not in claimed]
-    if not claimed:
-        text += "; over seeds none can be told from 0"
-    if gone:
-        text += f"; the effect of {_listed(gone)} cannot be told from training progress"
-    if luck:
-        text += (
-            f"; over prompts alone that of {_listed(luck)} would be claimed, "
-            "which speaks of these weights and not of training"
+        note += f" ({_shown(firsts[0])} of context with equally many first positions)"
+    visible = [e for e in main if e not in claimed and e.smallest_visible is not None]
+    if visible and np.isfinite([e.smallest_visible for e in visible if e.smallest_visible]).all():
+        limits = " and ".join(
+            f"of {_NAMES.get(e.factor, e.factor)} below {e.smallest_visible:.2f}" for e in visible
         )
-    return text
+        note += f"; with {seeds} seeds effects {limits} nats cannot be seen"
+    parts = [e for e in effects if e.component and e.log_gain.excludes_zero]
+    if parts:
+        told = ", ".join(f"of {e.factor} on {_part(e)} {_shown(e)}" for e in parts)
+        note += f"; by component: {told}"
+    return note
 
 
-def _claimed(effects: Sequence[Effect]) -> list[str]:
-    """Factors whose interval leaves out 0."""
-    return [e.factor for e in effects if e.log_gain.low > 0 or e.log_gain.high < 0]
-
-
-def _listed(factors: Sequence[str]) -> str:
-    return " and of ".join(_NAMES.get(factor, factor) for factor in factors)
+def _part(effect: Effect) -> str:
+    return "the MLP" if effect.component == "mlp" else "attention"
 
 
 def _shown(effect: Effect) -> str:
-    found = effect.log_gain
-    doubt = f"[{found.low:+.3f}, {found.high:+.3f}]" if found.known else f"({found.status})"
-    return f"{found.estimate:+.3f} {doubt}"
+    interval = effect.log_gain
+    if not interval.known:
+        return f"{interval.estimate:+.3f} ({interval.status})"
+    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 
-def _sentence(effects: Sequence[Effect]) -> str:
+def _listed(effects: Sequence[Effect]) -> str:
     parts = [f"of {_NAMES.get(e.factor, e.factor)} {_shown(e)}" for e in effects]
-    return "effect in nats " + ", ".join(parts)
+    return f"effect in nats {', '.join(parts)}"

@@ -1,65 +1,86 @@
-"""What the interventions say: which components the outcome depends on, and whether the gain follows
-theta on fixed weights.
-"""
+"""Compare the two models' outcome and difference under each intervention."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from gainlens.claims.outcomes import outcome_of
-from gainlens.claims.pairing import difference_of
-from gainlens.claims.wording import component_label, nats
+from gainlens.claims.behaviour import outcome_of
+from gainlens.claims.pairing import difference_of, mean_over_prompts, shared_prompts
 from gainlens.core.spec import Rule
+from gainlens.core.vocabulary import Outcome
 from gainlens.records.comparison import ModelReport
 from gainlens.records.interval import Interval
-from gainlens.records.interventions import AblatedVerdict, ThetaDifference, ThetaDose
+from gainlens.records.interventions import AblatedVerdict, AblationEffect, ThetaDifference
 
 
 def ablated_verdicts(
     short: ModelReport, long: ModelReport, rule: Rule
 ) -> tuple[AblatedVerdict, ...]:
-    """The outcome with each component ablated in one of two models, and in both.
+    """Return the outcome with each component ablated in one of two models, and in both.
 
     Args:
         short: report of the short-context model, with its sweep.
         long: report of the long-context model, with its sweep.
-        rule: of the difference's interval, nats.
+        rule: margin of the outcome, and settings of the difference's interval (nats).
 
-    The components that both sweeps have, in the order of the short model's.
+    Components that only one sweep has are left out.  The order is that of the short model's sweep.
 
     Examples:
         >>> short, long = run.report("short"), run.report("long")
-        >>> found = gainlens.ablated_verdicts(short, long, run.spec.rule)
-        >>> all(one.before == run.verdict.outcome for one in found)
+        >>> ablated = gainlens.ablated_verdicts(short, long, run.spec.rule)
+        >>> all(verdict.before == run.verdict.measured for verdict in ablated)
         True
     """
     others = {(effect.site, effect.how): effect for effect in long.interventions.sweep}
-    pairs = [
-        (effect, others[effect.site, effect.how])
+    return tuple(
+        _ablated(short, effect, long, others[effect.site, effect.how], rule)
         for effect in short.interventions.sweep
         if (effect.site, effect.how) in others
-    ]
-    return tuple(
-        AblatedVerdict(
-            site=mine.site,
-            how=mine.how,
-            before=outcome_of(mine.change.before.behaviour, other.change.before.behaviour),
-            short_ablated=outcome_of(mine.change.after.behaviour, other.change.before.behaviour),
-            long_ablated=outcome_of(mine.change.before.behaviour, other.change.after.behaviour),
-            both_ablated=outcome_of(mine.change.after.behaviour, other.change.after.behaviour),
-            difference=_difference(short, mine.last_block, long, other.last_block, rule),
-        )
-        for mine, other in pairs
     )
+
+
+def _ablated(
+    short: ModelReport, own: AblationEffect, long: ModelReport, other: AblationEffect, rule: Rule
+) -> AblatedVerdict:
+    before = own.change.before.log_gain, other.change.before.log_gain
+    after = own.change.after.log_gain, other.change.after.log_gain
+    return AblatedVerdict(
+        site=own.site,
+        how=own.how,
+        before=outcome_of(*before, rule),
+        short_ablated=outcome_of(after[0], before[1], rule),
+        long_ablated=outcome_of(before[0], after[1], rule),
+        both_ablated=outcome_of(*after, rule),
+        difference=_difference(short, own.last_block, long, other.last_block, rule),
+        change=_change(short, own.last_block, long, other.last_block, rule),
+    )
+
+
+def _difference(
+    short: ModelReport, own: np.ndarray, long: ModelReport, other: np.ndarray, rule: Rule
+) -> Interval:
+    return difference_of(replace(short, last_block=own), replace(long, last_block=other), rule)[0]
+
+
+def _change(
+    short: ModelReport, own: np.ndarray, long: ModelReport, other: np.ndarray, rule: Rule
+) -> Interval:
+    """Return how much an intervention changes long minus short, per prompt."""
+    changes = own - short.last_block, other - long.last_block
+    shared = shared_prompts((short, long), rule)
+    if shared is None:
+        return _difference(short, changes[0], long, changes[1], rule)
+    return mean_over_prompts(changes[1][shared[1]] - changes[0][shared[0]], rule)
 
 
 def differences_at_theta(
     short: ModelReport, long: ModelReport, rule: Rule
 ) -> tuple[ThetaDifference, ...]:
-    """Long minus short with both under one RoPE base, for every base that both were measured at.
+    """Return long minus short with both under one RoPE base, for every base that both have.
 
-    What is left of a difference when theta is the same cannot be theta's doing at run time.
+    At each base at least one model is off the base that it was trained with, so what remains of a
+    difference is not a property of the weights alone.
     """
     others = {dose.theta: dose for dose in long.interventions.theta_dose}
     return tuple(
@@ -72,113 +93,23 @@ def differences_at_theta(
     )
 
 
-def _difference(
-    short: ModelReport, mine: np.ndarray, long: ModelReport, other: np.ndarray, rule: Rule
-) -> Interval:
-    return difference_of(replace(short, last_block=mine), replace(long, last_block=other), rule)[0]
-
-
-def ablated_outcome(short: ModelReport, long: ModelReport) -> str | None:
-    """The outcome where both models are ablated as was asked for; None where nothing was."""
-    mine, other = short.interventions.ablated, long.interventions.ablated
-    if mine is None or other is None:
+def ablated_outcome(short: ModelReport, long: ModelReport, rule: Rule) -> Outcome | None:
+    """Return the outcome with both models ablated as asked for; None if nothing was asked for."""
+    own, other = short.interventions.ablated, long.interventions.ablated
+    if own is None or other is None:
         return None
-    return outcome_of(mine.change.after.behaviour, other.change.after.behaviour)
+    return outcome_of(own.change.after.log_gain, other.change.after.log_gain, rule)
 
 
-def causal_reasons(
-    short: ModelReport,
-    long: ModelReport,
-    components: Sequence[AblatedVerdict],
-    at_theta: Sequence[ThetaDifference],
-) -> tuple[str, ...]:
-    """Plain sentences with numbers: components, the outcome's dependence on them, and theta."""
-    pair = (short, long)
-    sentences = [line for report in pair if (line := _components(report))]
-    if components:
-        sentences += [_carriers(components), _dependence(components)]
-    sentences += [line for report in pair if (line := _theta(report))]
-    sentences += [f"{r.checkpoint.name}: {note}." for r in pair for note in r.interventions.notes]
-    if at_theta:
-        sentences.append(_same_theta(at_theta))
-    outcome = ablated_outcome(short, long)
-    if outcome is not None:
-        sentences.append(f"Under the ablation that was asked for the outcome is {outcome}.")
-    return tuple(sentences)
-
-
-def _components(report: ModelReport) -> str | None:
-    """The components of the last block, ablated in turn."""
-    last = [e for e in report.interventions.sweep if e.site.startswith("blocks.-1.")]
-    if not last:
-        return None
-    parts = [
-        f"{component_label(effect.site)}, {effect.how}: {nats(effect.change.delta_log_gain)} "
-        f"(loss {effect.change.delta_loss.estimate:+.2f} nats a token)"
-        for effect in last
-    ]
-    return (
-        "Change of the last block's log gain, in nats, with a component ablated in "
-        f"{report.checkpoint.name}: {'; '.join(parts)}."
-    )
-
-
-def _carriers(components: Sequence[AblatedVerdict]) -> str:
-    """The difference between the models with each component of the last block ablated in both."""
-    parts = [
-        f"{nats(found.difference)} nats ({component_label(found.site)}, {found.how})"
-        for found in components
-        if found.site.startswith("blocks.-1.")
-    ]
-    return (
-        "With a component ablated in both models the difference, long minus short, is "
-        f"{' and '.join(parts)}."
-    )
-
-
-def _dependence(components: Sequence[AblatedVerdict]) -> str:
-    deciding = [found for found in components if found.decides]
-    before = components[0].before
-    if not deciding:
-        return (
-            f"The outcome depends on no component of these: with any one of the {len(components)} "
-            f"ablated, in either model or in both, it stays {before}."
-        )
-    listed = "; ".join(
-        f"{component_label(found.site)}, {found.how} (short {found.short_ablated}, "
-        f"long {found.long_ablated}, both {found.both_ablated})"
-        for found in deciding
-    )
-    return (
-        f"The outcome, {before}, depends on {len(deciding)} of {len(components)} ablated "
-        f"components: {listed}."
-    )
-
-
-def _theta(report: ModelReport) -> str | None:
-    """What another theta does to the same weights."""
-    doses = report.interventions.theta_dose
-    others = [dose for dose in doses if not dose.own]
-    if not others:
-        return None
-    own = next(dose.theta for dose in doses if dose.own)
-    parts = [f"{_dose(dose)} under {dose.theta:,.0f}" for dose in others]
-    return (
-        f"Theta on fixed weights: the last block's log gain of {report.checkpoint.name}, trained "
-        f"with {own:,.0f}, changes by {', '.join(parts)}."
-    )
-
-
-def _dose(dose: ThetaDose) -> str:
-    change = dose.change.delta_log_gain
-    may_be_none = change.known and change.low <= 0 <= change.high
-    loss = f"loss {dose.change.delta_loss.estimate:+.2f} nats a token"
-    return f"{nats(change)} nats ({'may be none, ' if may_be_none else ''}{loss})"
-
-
-def _same_theta(at_theta: Sequence[ThetaDifference]) -> str:
-    parts = [f"{nats(found.difference)} nats at {found.theta:,.0f}" for found in at_theta]
-    return (
-        "With both models under one theta the difference, long minus short, is "
-        f"{' and '.join(parts)}: what is left there is in the weights."
+def turning_components(
+    verdicts: Sequence[AblatedVerdict], difference: Interval
+) -> tuple[AblatedVerdict, ...]:
+    """Return the ablations under which the difference has the opposite sign, both beyond 0."""
+    if not difference.excludes_zero:
+        return ()
+    return tuple(
+        verdict
+        for verdict in verdicts
+        if verdict.difference.excludes_zero
+        and verdict.difference.estimate * difference.estimate < 0
     )

@@ -1,4 +1,4 @@
-"""Whether two models differ in nothing but theta and context."""
+"""Tell whether two models differ in nothing but theta and context."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -20,16 +20,35 @@ BOOKKEEPING: Final = frozenset(
         "original_max_position_embeddings",
     }
 )
-"""Config fields that name or store a model and change nothing of what it computes."""
+"""Config fields that name or store a model."""
+INERT: Final = frozenset(
+    {
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "attention_dropout",
+        "attn_dropout",
+        "resid_dropout",
+        "embd_dropout",
+        "attn_pdrop",
+        "resid_pdrop",
+        "embd_pdrop",
+        "hidden_dropout",
+        "initializer_range",
+        "pretraining_tp",
+    }
+)
+"""Config fields that change nothing of what a model that is being measured computes: names of
+tokens, dropout, and how weights were initialised."""
 _ROPE: Final = ("rope_theta", "rope_scaling", "rope_parameters", "max_position_embeddings")
 _VALUE_WIDTH: Final = 60
 
 
 def identify(short: Checkpoint, long: Checkpoint) -> Identification:
-    """CONTROLLED when the two differ in nothing but theta and context.
+    """Return whether the two differ in nothing but theta and context, and what else differs.
 
     Compared are the configs, RoPE scaling included, the dtype that was measured in, and the records
-    of training (data, tokens, steps, seed); `training unknown` is a difference.
+    of training (data, tokens, steps, seed).  Unknown training is a difference.
     """
     fields = _fields(short.config), _fields(long.config)
     differing = _differences(*fields, prefix="")
@@ -43,12 +62,34 @@ def identify(short: Checkpoint, long: Checkpoint) -> Identification:
         )
     else:
         differing += _differences(trainings[0], trainings[1], prefix="training ")
-    return Identification(controlled=not differing, differing=tuple(differing))
+    return Identification(
+        controlled=not differing,
+        differing=tuple(differing),
+        by_design=() if differing else _by_design(short.context, long.context),
+        same_weights=short.weights is not None and short.weights == long.weights,
+    )
+
+
+def _by_design(short: int, long: int) -> tuple[str, ...]:
+    """Name what must change together with the training context at equally many tokens."""
+    if short == long:
+        return ()
+    more, ratio = ("short", long / short) if long > short else ("long", short / long)
+    return (f"the {more} model saw {ratio:.3g} times as many sequences and first positions",)
 
 
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config without bookkeeping, theta and context; RoPE's scaling in one form, old or new."""
-    kept = {name: value for name, value in config.items() if name not in (*BOOKKEEPING, *_ROPE)}
+    """Return a config without bookkeeping, theta and context, with one form for every quantity.
+
+    RoPE's scaling has an old and a new form; the size of a head and the number of key-value heads
+    have defaults that follow from other fields.
+    """
+    left_out = {*BOOKKEEPING, *INERT, *_ROPE}
+    kept = {name: value for name, value in config.items() if name not in left_out}
+    heads, width = kept.get("num_attention_heads"), kept.get("hidden_size")
+    if isinstance(heads, int) and heads > 0 and isinstance(width, int):
+        kept["head_dim"] = kept.get("head_dim") or width // heads
+        kept["num_key_value_heads"] = kept.get("num_key_value_heads") or heads
     scaling = config.get("rope_scaling") or config.get("rope_parameters") or {}
     left = {
         "rope_type" if name == "type" else name: value

@@ -1,47 +1,73 @@
-"""The last block of two models compared, prompt by prompt where the texts are the same."""
+"""Pair the prompts of two models, and take differences over the pairs."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
-from gainlens.claims.intervals import difference_interval
+from gainlens.claims.cells import enough_prompts
+from gainlens.claims.intervals import difference_interval, mean_interval
 from gainlens.core.spec import Rule
 from gainlens.records.comparison import ModelReport
 from gainlens.records.interval import Interval
 
 
-def paired_prompts(
+def shared_prompts(
     reports: Sequence[ModelReport], rule: Rule
-) -> tuple[Float64[np.ndarray, " prompt"], ...] | None:
-    """Each report's last-block log gains on the prompts that all of them hold, in one order.
+) -> tuple[Int64[np.ndarray, " shared"], ...] | None:
+    """Return, per report, the indices of the prompts that all reports hold, in one order.
 
-    Prompts pair by name, which is sound where the texts are the same (equal hash); token ids may
-    differ.  None where texts differ or fewer than the rule's minimum are shared.
+    Prompts pair by name, which is sound if the texts are the same (equal hash); token ids may
+    differ.  None if texts differ, or if prompts were left out and fewer than the rule's minimum
+    are shared.
     """
     if len({report.prompts.sha256 for report in reports}) != 1:
         return None
-    places = [{name: i for i, name in enumerate(report.prompts.ids)} for report in reports]
-    shared = [name for name in reports[0].prompts.ids if all(name in place for place in places)]
-    if len(shared) < rule.min_prompts and any(len(place) != len(shared) for place in places):
+    indices = [{name: i for i, name in enumerate(report.prompts.ids)} for report in reports]
+    shared = [name for name in reports[0].prompts.ids if all(name in index for index in indices)]
+    if len(shared) < rule.min_prompts and any(len(index) != len(shared) for index in indices):
+        return None
+    return tuple(np.array([index[name] for name in shared], dtype=np.int64) for index in indices)
+
+
+def paired_prompts(
+    reports: Sequence[ModelReport], rule: Rule
+) -> tuple[Float64[np.ndarray, " prompt"], ...] | None:
+    """Return each report's last-block log gains on the shared prompts, in one order, or None."""
+    shared = shared_prompts(reports, rule)
+    if shared is None:
         return None
     return tuple(
-        report.last_block[[place[name] for name in shared]]
-        for report, place in zip(reports, places, strict=True)
+        report.last_block[indices] for report, indices in zip(reports, shared, strict=True)
     )
 
 
+def mean_over_prompts(values: Float64[np.ndarray, " prompt"], rule: Rule) -> Interval:
+    """Return the mean under the rule's settings; too few prompts are marked as such."""
+    interval = mean_interval(
+        values, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+    )
+    return enough_prompts(interval, rule)
+
+
 def difference_of(short: ModelReport, long: ModelReport, rule: Rule) -> tuple[Interval, bool]:
-    """Long minus short, log gain of the last block, nats; and whether prompts could be paired."""
+    """Return long minus short, log gain of the last block in nats, and whether prompts pair.
+
+    Either side needs the rule's minimum number of prompts.
+    """
     pairs = paired_prompts((short, long), rule)
-    paired = pairs is not None
-    values = (short.last_block, long.last_block) if pairs is None else pairs
+    if pairs is not None:
+        return mean_over_prompts(pairs[1] - pairs[0], rule), True
     interval = difference_interval(
-        values[1],
-        values[0],
-        paired=paired,
+        long.last_block,
+        short.last_block,
+        paired=False,
         confidence=rule.confidence,
         resamples=rule.resamples,
         seed=rule.seed,
     )
-    return interval, paired
+    fewest = min(np.count_nonzero(~np.isnan(side.last_block)) for side in (short, long))
+    if fewest >= rule.min_prompts:
+        return interval, False
+    return enough_prompts(replace(interval, n=int(fewest)), rule), False

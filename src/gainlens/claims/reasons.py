@@ -1,139 +1,218 @@
-"""Records -> plain sentences with numbers: why the verdict is what it is, how far to trust it."""
+"""Give at most five reasons for a verdict, in plain sentences, those that bear most on it first."""
 
-from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
+from gainlens.claims.behaviour import sign_of
+from gainlens.claims.cells import cell_key
+from gainlens.claims.components import turning_components
+from gainlens.claims.headline import at_group
+from gainlens.claims.wording import component_label, short_nats
+from gainlens.core.spec import Rule
 from gainlens.records.comparison import ModelReport
-from gainlens.records.gains import MassiveToken
-from gainlens.records.interval import Interval
+from gainlens.records.verdict import Verdict
+
+MOST: Final = 5
+CLUSTERED: Final = 0.1
+"""From this intraclass correlation on, groups of prompts are said to matter."""
 
 
 def reasons_for(
-    short: ModelReport,
-    long: ModelReport,
-    premise: bool | None,
-    difference: Interval,
-    paired: bool,
-    causal: Sequence[str],
+    short: ModelReport, long: ModelReport, verdict: Verdict, rule: Rule
 ) -> tuple[str, ...]:
-    """Plain sentences with numbers: premise, difference, what the interventions say (`causal`),
-    notebook, components, W_U and RoPE."""
-    pair = (short, long)
-    sentences = [_premise(short, long, premise), _difference(difference, paired), *causal]
-    for write in (_notebook, _last_block, _massive):
-        sentences += [write(report) for report in pair]
-    sentences.append(_unembedding(short, long))
-    for report in pair:
-        sentences += [line for line in (_visibility(report), _rope(report)) if line]
-    return tuple(sentences)
+    """Return at most five sentences.  A premise that fails or is not known comes first."""
+    candidates = (
+        premise_reason(short, long, verdict.premise),
+        _difference(verdict, rule),
+        _asked(verdict),
+        _component(verdict),
+        _after_norm((short, long)),
+        _position_zero(short, long, verdict, rule),
+        _groups(verdict),
+        _seeds(verdict),
+        _ablation(verdict),
+        *_notes((short, long)),
+        _theta((short, long)),
+        _unembedding(short, long),
+    )
+    return tuple(sentence for sentence in candidates if sentence)[:MOST]
 
 
-def _premise(short: ModelReport, long: ModelReport, premise: bool | None) -> str:
+def premise_reason(short: ModelReport, long: ModelReport, premise: bool | None) -> str | None:
+    """Name what of the premise fails or is not known; None if it holds."""
+    if premise:
+        return None
     if premise is None:
         without = [r.checkpoint.name for r in (short, long) if r.rope.rope_theta is None]
         return f"The premise is not known: {' and '.join(without)} has no RoPE theta."
-    thetas = [f"{report.rope.rope_theta:,.0f}" for report in (short, long)]
-    contexts = [f"{report.checkpoint.context:,}" for report in (short, long)]
-    return (
-        f"The premise {'holds' if premise else 'fails'}: theta {thetas[0]} against {thetas[1]}, "
-        f"context {contexts[0]} against {contexts[1]} tokens."
-    )
-
-
-def _difference(difference: Interval, paired: bool) -> str:
-    how = "paired over prompts" if paired else "unpaired: the prompts differ"
-    if not difference.known:
-        shown = "not known" if np.isnan(difference.estimate) else f"{difference.estimate:+.4f} nats"
-        return f"The difference, long minus short, is {shown} ({how}; {difference.status})."
-    within = difference.low <= 0 <= difference.high
-    return (
-        f"The difference, long minus short, is {difference.estimate:+.4f} nats "
-        f"[{difference.low:+.4f}, {difference.high:+.4f}] ({how}, n = {difference.n}), "
-        f"{'which may be none' if within else 'which is not 0'}."
-    )
-
-
-def _notebook(report: ModelReport) -> str:
-    found = report.residual
-    apart = (found.last_gain > 1) != (found.true_last_gain > 1)
-    return (
-        f"The notebook's last_gain of {report.checkpoint.name}, {found.last_gain:.4g}, is its last "
-        f"block, {found.true_last_gain:.4g}, times the final norm, {found.final_norm_gain:.4g}"
-        f"{', which turns the answer round' if apart else ''}."
-    )
-
-
-def _last_block(report: ModelReport) -> str:
-    last = report.blocks[-1]
-    erasers = {
-        (False, False): "neither erases",
-        (True, False): "attention erases",
-        (False, True): "the MLP erases",
-        (True, True): "both erase",
+    quantities = {
+        "theta": (short.rope.rope_theta, long.rope.rope_theta),
+        "context": (short.checkpoint.context, long.checkpoint.context),
     }
+    failing = [
+        f"{name} is {low:,.0f} in the short model and {high:,.0f} in the long one"
+        for name, (low, high) in quantities.items()
+        if low is not None and high is not None and high <= low
+    ]
+    return f"The premise fails: {', and '.join(failing)}, and it must be larger in the long one."
+
+
+def _difference(verdict: Verdict, rule: Rule) -> str:
+    if verdict.reversal is not None:
+        low, high = verdict.reversal
+        return (
+            f"The difference changes sign: long minus short is {short_nats(low.log_gain)} "
+            f"{at_group(low.by, low.group)} and {short_nats(high.log_gain)} "
+            f"{at_group(high.by, high.group)}, so its mean depends on the prompts."
+        )
+    difference = verdict.difference
+    how = "" if verdict.paired else " (unpaired: the prompts differ)"
+    if not difference.known:
+        return f"The difference, long minus short, is {short_nats(difference)}{how}."
+    ends = np.array([difference.estimate, difference.low, difference.high])
+    shown = "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*(100 * np.expm1(ends)))
+    if np.abs(ends[1:]).max() <= np.log1p(rule.equivalence):
+        return (
+            f"The two gains are equal to within {rule.equivalence:.0%}: long is {shown} off{how}."
+        )
+    if difference.excludes_zero:
+        return (
+            f"On these prompts the long model's gain differs from the short one's by {shown}{how}."
+        )
+    return f"On these prompts the gains may be equal: long minus short is {shown}{how}."
+
+
+def _asked(verdict: Verdict) -> str | None:
+    if verdict.ablated_outcome is None:
+        return None
+    return f"Under the ablation that was asked for the outcome is {verdict.ablated_outcome}."
+
+
+def _component(verdict: Verdict) -> str | None:
+    """Name the component whose part of the difference is the larger one beyond its interval."""
+    parts = [part for part in verdict.parts if part.part.excludes_zero]
+    if not parts:
+        return None
+    largest = max(parts, key=lambda part: abs(part.part.estimate))
+    name = {"attention": "Attention", "mlp": "The MLP"}[largest.component]
+    return f"{name} contributes most of the difference: {short_nats(largest.part)}."
+
+
+def _after_norm(reports: Sequence[ModelReport]) -> str | None:
+    """Say if the notebook's number and the block itself lie on different sides of 1."""
+    apart = [
+        report
+        for report in reports
+        if (report.residual.last_gain > 1) != (report.residual.true_last_gain > 1)
+    ]
+    if not apart:
+        return None
+    names = " and ".join(report.checkpoint.name for report in apart)
+    values = " and ".join(f"{report.residual.last_gain:.2f}" for report in apart)
+    side = "above" if apart[0].residual.true_last_gain > 1 else "below"
     return (
-        f"In the last block of {report.checkpoint.name} attention adds {last.attention:+.4f} and "
-        f"the MLP {last.mlp:+.4f} nats: "
-        f"{erasers[last.attention < 0, last.mlp < 0]}."
+        f"The notebook's last_gain of {names}, {values}, is taken after the final norm; "
+        f"in the same convention the block itself lies {side} 1."
     )
 
 
-def _massive(report: ModelReport) -> str:
-    name = report.checkpoint.name
-    later = [token for token in report.massive if token.position > 0]
-    first = [token for token in report.massive if token.position == 0]
-    parts = [
-        _fate(tokens, what)
-        for tokens, what in ((later, "massive token"), (first, "first position"))
-        if tokens
+def _position_zero(
+    short: ModelReport, long: ModelReport, verdict: Verdict, rule: Rule
+) -> str | None:
+    """Say what position 0 does if it does not do what the other tokens do."""
+    others = {cell_key(cell): cell for cell in long.cells}
+    first = next(
+        cell
+        for cell in short.cells
+        if cell.token_class == "bos" and cell.lengths == "all" and not cell.after_final_norm
+    )
+    pair = first.log_gain, others[cell_key(first)].log_gain
+    dissent = [cell for cell in verdict.dissent if cell.token_class == "bos"]
+    if not any(cell.lengths == "all" and not cell.after_final_norm for cell in dissent):
+        return None
+    words = {"+": "expands", "-": "contracts", "0": "keeps its size", None: "is undecided"}
+    does = [words[sign_of(interval, rule)] for interval in pair]
+    said = f"{does[0]} in both" if does[0] == does[1] else f"{does[0]} in short, {does[1]} in long"
+    gains = " and ".join(f"{np.exp(interval.estimate):.3f}" for interval in pair)
+    return f"Position 0, one token per prompt, {said} ({gains})."
+
+
+def _groups(verdict: Verdict) -> str | None:
+    clustering = verdict.clustering
+    if clustering is None or not clustering.correlation >= CLUSTERED:
+        return None
+    return (
+        "Prompts of one group resemble one another (intraclass correlation "
+        f"{clustering.correlation:.2f}): over {clustering.groups} groups the difference is "
+        f"{short_nats(clustering.over_groups)}."
+    )
+
+
+def _seeds(verdict: Verdict) -> str | None:
+    """Say what training does to theta's effect, or what the seeds could not have shown."""
+    effects = [e for e in verdict.attribution if e.unit == "seeds" and e.component is None]
+    claimed = [effect for effect in effects if effect.log_gain.excludes_zero]
+    if claimed:
+        return f"Over training seeds the effect of {claimed[0].factor} is " + (
+            f"{short_nats(claimed[0].log_gain)}."
+        )
+    visible = [
+        e.smallest_visible
+        for e in effects
+        if e.factor == "theta" and e.smallest_visible is not None
     ]
-    return f"{name}: {'; '.join(parts)}." if parts else f"{name} has no massive token here."
+    if not visible or not np.isfinite(visible[0]):
+        return None
+    seeds = effects[0].log_gain.n
+    return (
+        f"With {seeds} seeds per cell an effect of theta below {visible[0]:.2f} nats is not seen."
+    )
 
 
-def _fate(tokens: Sequence[MassiveToken], what: str) -> str:
-    erased = Counter((t.erased_by, t.erased_component) for t in tokens if t.erased_by is not None)
-    text = f"{sum(erased.values())} of {len(tokens)} {what}{'s' * (len(tokens) > 1)} erased"
-    if not erased:
-        return text
-    (block, component), count = erased.most_common(1)[0]
-    return f"{text}, {count} of them by block {block} ({component})"
+def _ablation(verdict: Verdict) -> str | None:
+    """Name a component whose ablation turns the outcome or the sign of the difference."""
+    deciding = [one for one in verdict.components if one.decides]
+    if deciding:
+        return (
+            f"The outcome turns under {len(deciding)} of {len(verdict.components)} ablations, "
+            f"first of all {component_label(deciding[0].site)}, {deciding[0].how}."
+        )
+    turning = turning_components(verdict.components, verdict.difference)
+    if not turning:
+        return None
+    return (
+        f"With {component_label(turning[0].site)} set to {turning[0].how} in both models the "
+        f"difference turns: {short_nats(turning[0].difference)}."
+    )
+
+
+def _notes(reports: Sequence[ModelReport]) -> list[str]:
+    return [f"{r.checkpoint.name}: {note}." for r in reports for note in r.interventions.notes]
+
+
+def _theta(reports: Sequence[ModelReport]) -> str | None:
+    """Say what another theta does at most: it moves a model away from its own training."""
+    changes = [
+        (report, dose)
+        for report in reports
+        for dose in report.interventions.theta_dose
+        if not dose.own and dose.change.delta_log_gain.known
+    ]
+    if not changes:
+        return None
+    report, dose = max(changes, key=lambda one: abs(one[1].change.delta_log_gain.estimate))
+    return (
+        f"Off the base that it was trained with {report.checkpoint.name}'s log gain changes by at "
+        f"most {short_nats(dose.change.delta_log_gain)}: this measures distance from training."
+    )
 
 
 def _unembedding(short: ModelReport, long: ModelReport) -> str:
-    ratio = long.unembed.spectral_norm / short.unembed.spectral_norm
-    vocabulary = np.sqrt(long.unembed.vocab_size / short.unembed.vocab_size)
+    """Compare what the logits can see of W_U: softmax is blind to its mean row."""
+    largest = [report.unembed.centred_spectrum[0] for report in (short, long)]
     return (
-        f"The largest singular value of W_U is {ratio:.2f} times as large in the long model: "
-        f"{vocabulary:.2f} of it is the square root of the vocabularies' ratio, the rest is "
-        f"{ratio / vocabulary:.2f}; the final norm forgets the scale that the last block leaves, "
-        "so W_U has nothing to compensate."
+        "Without its mean row, to which softmax is blind, W_U's largest singular value is "
+        f"{largest[1] / largest[0]:.2f} times as large in the long model."
     )
-
-
-def _visibility(report: ModelReport) -> str | None:
-    if report.visible_share is None or not np.isfinite(report.visible_share).all():
-        return None  # not measured, or a component writes nothing
-    attention, mlp = report.visible_share
-    chance = report.unembed.subspace_rank / report.unembed.hidden_dim
-    return (
-        f"W_U's top {report.unembed.subspace_rank} directions see {attention:.1%} of what "
-        f"attention and {mlp:.1%} of what the MLP writes in the last block of "
-        f"{report.checkpoint.name} (chance {chance:.1%})."
-    )
-
-
-def _rope(report: ModelReport) -> str | None:
-    rope = report.rope
-    if rope.rope_theta is None or rope.measured_theta is None:
-        return None
-    text = (
-        f"{report.checkpoint.name}'s rotary buffers measure theta {rope.measured_theta:,.0f} where "
-        f"its config says {rope.rope_theta:,.0f}; {rope.beyond_context:.0%} of the rotated pairs "
-        "turn less than once within its context"
-    )
-    if rope.theta_bound is None:
-        return f"{text}."
-    side = "above" if rope.rope_theta >= rope.theta_bound else "below"
-    return f"{text}, and theta is {side} the bound of Men et al. for it, {rope.theta_bound:,.0f}."

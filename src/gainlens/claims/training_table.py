@@ -1,47 +1,55 @@
-"""TODO: claims.training_table."""
+"""Read the table along training, and reduce its runs to one number per cell and seed."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from gainlens.claims.design import (
-    AT_FIRSTS,
-    AT_LOSS,
-    AT_TOKENS,
+    EQUAL_FIRSTS,
+    EQUAL_LOSS,
+    EQUAL_TOKENS,
+    FACTORS,
     Corner,
     Corners,
+    NotAttributable,
     contrasts,
-    effects_of,
+    simple_contrasts,
 )
-from gainlens.claims.intervals import seed_interval
+from gainlens.claims.seeds import Cells, contrast_intervals
 from gainlens.core.presets import TWIN_PREFIX
 from gainlens.core.spec import ComparisonSpec, Rule
+from gainlens.core.vocabulary import COMPONENTS, Basis, Component
 from gainlens.records.verdict import Effect
 
 TrainingCurves = Mapping[str, np.ndarray]
-"""Equally long columns, one entry a run and checkpoint: context (tokens), theta, bos_every (k:
-every k-th sequence begins with a BOS), seed, tokens (seen so far), loss_<context> (held-out, nats a
-token) and log_gain_last_ordinary (nats, the primary estimand)."""
+"""Equally long columns, one entry per run and checkpoint: context (tokens), theta, bos_every (k:
+every k-th sequence begins with a BOS), seed, tokens (seen so far), learning_rate, loss_<context>
+(held-out, nats per token), log_gain_last_ordinary (nats, the primary estimand) and its parts
+attention_last_ordinary and mlp_last_ordinary"""
 
 GAIN_COLUMN: Final = "log_gain_last_ordinary"
-
-
+_PART_COLUMNS: Final = tuple(f"{component}_last_ordinary" for component in COMPONENTS)
 SHIPPED_CURVES: Final = Path(__file__).parents[1] / "data" / "twins_training.csv"
+_DECAYED: Final = 0.99
+"""The learning rate decays from where it falls below this share of the run's highest."""
+
+Run = Mapping[str, np.ndarray]
+"""one entry per checkpoint, in the order of tokens"""
 
 
 def shipped_curves(spec: ComparisonSpec) -> TrainingCurves | None:
-    """The twins' table along training, all seeds and cells, where only twins are compared."""
+    """Return the twins' table along training if only twins are compared, else None."""
     shipped = all(model.hf_name.startswith(TWIN_PREFIX) for model in spec.models)
     return read_curves(SHIPPED_CURVES) if shipped else None
 
 
 def read_curves(path: Path) -> dict[str, np.ndarray]:
-    """The training table's columns as float64 arrays.  Lines that begin with # are comments.
+    """Read the training table's columns as float64 arrays.  Lines that begin with # are comments.
 
-    Raises ValueError where the file has no rows or a value is not a number.
+    Raises ValueError if the file has no rows or a value is not a number.
     """
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
@@ -55,66 +63,132 @@ def read_curves(path: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def seed_effects(curves: TrainingCurves, corners: Corners, rule: Rule) -> tuple[Effect, ...] | str:
-    """Effects with the seed as the unit, at equal tokens and at equal loss; or why there are none.
+def seed_effects(curves: TrainingCurves, corners: Corners, rule: Rule) -> tuple[Effect, ...]:
+    """Return effects with the seed as the unit, at equal tokens and, if possible, at equal loss.
 
-    Equal tokens: the largest number of tokens that every run has seen.  Equal loss: each run's gain
-    where its held-out loss, at the smaller context for all, first reaches the lowest loss of the
-    run that ends worst; interpolated between checkpoints.  That is descriptive: runs reach it at
-    different steps.  At equal tokens a small context has seen more first positions; where the table
-    has a control that begins as few sequences with a BOS, context's effect against it comes third.
+    Equal tokens: the largest number of tokens that every run has seen.  There the components'
+    effects follow, and simple effects if the interaction leaves out 0.  Equal loss: each run's gain
+    when its held-out loss, at the smaller context for all, first reaches the lowest loss that every
+    run reaches before its learning rate decays.  Context's effect comes once more against a control
+    that begins as few sequences with a BOS, if the table has one: at equal tokens a small context
+    has seen more first positions.
+
+    Raises NotAttributable if the table lacks columns or seeds.
     """
     loss = f"loss_{corners[0][0]:.0f}"
-    wanted = ("context", "theta", "bos_every", "seed", "tokens", loss, GAIN_COLUMN)
+    wanted = ("context", "theta", "bos_every", "seed", "tokens", GAIN_COLUMN)
     missing = [name for name in wanted if name not in curves]
     if missing:
-        return f"the training table lacks {', '.join(missing)}"
-    cells = [_runs(curves, corner, 1, loss) for corner in corners]
+        raise NotAttributable(f"the training table lacks {', '.join(missing)}")
+    cells = [_runs(curves, corner, 1) for corner in corners]
     seeds = sorted(set.intersection(*(set(cell) for cell in cells)))
     if len(seeds) < 2:
-        return f"all four cells share {len(seeds)} seeds in the training table, 2 are needed"
-    every = [cell[seed] for cell in cells for seed in seeds]
-    tokens = min(run["tokens"][-1] for run in every)
-    worst = max(run["loss"].min() for run in every)
-    at_tokens = [np.array([_at_tokens(cell[seed], tokens) for seed in seeds]) for cell in cells]
-    at_loss = [np.array([_at_loss(cell[seed], worst) for seed in seeds]) for cell in cells]
-    effects = (
-        *effects_of(at_tokens, "seeds", AT_TOKENS, rule),
-        *effects_of(at_loss, "seeds", AT_LOSS, rule),
-    )
+        raise NotAttributable(
+            f"all four cells share {len(seeds)} seeds in the training table, 2 are needed"
+        )
+    runs = [[cell[seed] for seed in seeds] for cell in cells]
+    tokens = min(run["tokens"][-1] for cell in runs for run in cell)
+    at_tokens = _at_tokens(runs, tokens, GAIN_COLUMN)
+    effects = _effects(at_tokens, EQUAL_TOKENS, rule)
+    if effects[-1].log_gain.excludes_zero:
+        effects += _simple(at_tokens, corners, rule)
+    if all(name in curves for name in _PART_COLUMNS):
+        effects += _component_effects(runs, tokens, rule)
+    if loss in curves and "learning_rate" in curves:
+        at_loss = _at_equal_loss(runs, loss)
+        if not np.isnan(at_loss).any():
+            effects += _effects(at_loss, EQUAL_LOSS, rule)
     fewer = round(corners[2][0] / corners[0][0])
-    controls = [_runs(curves, corner, fewer, loss) for corner in corners[:2]]
-    if any(seed not in cell for cell in controls for seed in seeds):
-        return effects
-    at_firsts = [np.array([_at_tokens(cell[s], tokens) for s in seeds]) for cell in controls]
-    _, context, _ = contrasts([*at_firsts, *at_tokens[2:]])
-    interval = seed_interval(context, confidence=rule.confidence)
-    return (*effects, Effect("context", "seeds", AT_FIRSTS, interval))
+    controls = [_runs(curves, corner, fewer) for corner in corners[:2]]
+    if all(seed in cell for cell in controls for seed in seeds):
+        at_firsts = _at_tokens([[c[s] for s in seeds] for c in controls], tokens, GAIN_COLUMN)
+        values = np.concatenate([at_firsts, at_tokens[2:]])
+        effects += (_effects(values, EQUAL_FIRSTS, rule)[1],)
+    return effects
 
 
-def _runs(
-    curves: TrainingCurves, corner: Corner, bos_every: int, loss: str
-) -> dict[float, dict[str, np.ndarray]]:
-    """By seed: tokens, loss and gain of a cell's runs along training."""
+def _weights() -> dict[str, Sequence[float]]:
+    columns = contrasts(list(np.eye(4)))
+    return dict(zip(FACTORS, (column.tolist() for column in columns), strict=True))
+
+
+def _effects(values: Cells, at: Basis, rule: Rule) -> tuple[Effect, ...]:
+    found = contrast_intervals(values, _weights(), rule.confidence)
+    return tuple(
+        Effect(factor, "seeds", at, interval, smallest_visible=visible)
+        for factor, (interval, visible) in found.items()
+    )
+
+
+def _simple(values: Cells, corners: Corners, rule: Rule) -> tuple[Effect, ...]:
+    weights = {
+        name: column.tolist() for name, column in simple_contrasts(list(np.eye(4)), corners).items()
+    }
+    found = contrast_intervals(values, weights, rule.confidence)
+    return tuple(
+        Effect(factor, "seeds", EQUAL_TOKENS, interval, smallest_visible=visible)
+        for factor, (interval, visible) in found.items()
+    )
+
+
+def _component_effects(
+    runs: Sequence[Sequence[Run]], tokens: float, rule: Rule
+) -> tuple[Effect, ...]:
+    """Return the effects on both components' parts, simultaneous over all six contrasts."""
+    family = len(COMPONENTS) * len(FACTORS)
+    effects: list[Effect] = []
+    components: tuple[Component, ...] = COMPONENTS
+    for component, column in zip(components, _PART_COLUMNS, strict=True):
+        found = contrast_intervals(
+            _at_tokens(runs, tokens, column), _weights(), rule.confidence, family
+        )
+        effects += [
+            Effect(factor, "seeds", EQUAL_TOKENS, interval, component, visible)
+            for factor, (interval, visible) in found.items()
+        ]
+    return tuple(effects)
+
+
+def _runs(curves: TrainingCurves, corner: Corner, bos_every: int) -> dict[float, Run]:
+    """Return a cell's runs by seed, each with its columns in the order of tokens."""
     in_cell = (curves["context"] == corner[0]) & (curves["theta"] == corner[1])
     in_cell &= curves["bos_every"] == bos_every
-    columns = {"tokens": "tokens", "loss": loss, "gain": GAIN_COLUMN}
-    runs: dict[float, dict[str, np.ndarray]] = {}
+    runs: dict[float, Run] = {}
     for seed in np.unique(curves["seed"][in_cell]):
         rows = np.flatnonzero(in_cell & (curves["seed"] == seed))
         rows = rows[np.argsort(curves["tokens"][rows], kind="stable")]
         runs[float(seed)] = {
-            short: curves[name][rows].astype(np.float64) for short, name in columns.items()
+            name: values[rows].astype(np.float64) for name, values in curves.items()
         }
     return runs
 
 
-def _at_tokens(run: Mapping[str, np.ndarray], tokens: float) -> float:
-    return float(np.interp(tokens, run["tokens"], run["gain"]))
+def _at_tokens(runs: Sequence[Sequence[Run]], tokens: float, column: str) -> Cells:
+    return np.array(
+        [[np.interp(tokens, run["tokens"], run[column]) for run in cell] for cell in runs]
+    )
 
 
-def _at_loss(run: Mapping[str, np.ndarray], target: float) -> float:
-    """The gain where the loss first falls to the target; NaN where it began below it."""
-    best = np.minimum.accumulate(run["loss"])
-    fresh = np.concatenate([[True], best[1:] < best[:-1]])
-    return float(np.interp(target, best[fresh][::-1], run["gain"][fresh][::-1], right=np.nan))
+def _at_equal_loss(runs: Sequence[Sequence[Run]], loss: str) -> Cells:
+    """Return each run's gain at the lowest loss that all reach before their rate decays.
+
+    NaN for a run that begins below that loss.
+    """
+    before = [[_before_decay(run) for run in cell] for cell in runs]
+    target = max(run[loss].min() for cell in before for run in cell)
+    return np.array([[_at_loss(run, loss, target) for run in cell] for cell in before])
+
+
+def _before_decay(run: Run) -> Run:
+    """Return the checkpoints up to the last at which the learning rate stands at its highest."""
+    rate = run["learning_rate"]
+    stop = int(np.flatnonzero(rate >= _DECAYED * rate.max())[-1]) + 1
+    return {name: values[:stop] for name, values in run.items()}
+
+
+def _at_loss(run: Run, loss: str, target: float) -> float:
+    """Return the gain when the lowest loss so far first falls to the target."""
+    lowest = np.minimum.accumulate(run[loss])
+    falls = np.concatenate([[True], lowest[1:] < lowest[:-1]])
+    gain = run[GAIN_COLUMN]
+    return float(np.interp(target, lowest[falls][::-1], gain[falls][::-1], right=np.nan))

@@ -1,4 +1,4 @@
-"""Numbers as the terminal, the page and the reasons write them: each with its doubt."""
+"""Write numbers as the terminal, the page and the reasons show them: each with its doubt."""
 
 from math import exp, isfinite
 from typing import Final
@@ -9,7 +9,7 @@ _COMPONENTS: Final = {"hook_attn_out": "attention", "hook_mlp_out": "MLP", "attn
 
 
 def ratio(interval: Interval) -> str:
-    """An interval on log gain as a gain: 1.080 [1.071, 1.089], or why it is not known."""
+    """Write an interval on log gain as a gain: 1.080 [1.071, 1.089], or why it is not known."""
     if not isfinite(interval.estimate):
         return f"unknown: {interval.status}"
     if not isfinite(interval.low):
@@ -18,31 +18,40 @@ def ratio(interval: Interval) -> str:
 
 
 def nats(interval: Interval) -> str:
-    """An interval in nats, signed."""
+    """Write an interval in nats with its sign, or why it is not known."""
     if not isfinite(interval.low):
         return f"{signed(interval.estimate)} ({interval.status})"
     return f"{interval.estimate:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
+def short_nats(interval: Interval) -> str:
+    """Write an interval in nats with three digits, for sentences."""
+    if not interval.known:
+        return f"{signed(interval.estimate, 3)} nats ({interval.status})"
+    return f"{interval.estimate:+.3f} nats [{interval.low:+.3f}, {interval.high:+.3f}]"
+
+
 def signed(value: float | None, digits: int = 4) -> str:
-    """A number with its sign; `unknown` for NaN."""
-    return f"{value:+.{digits}f}" if value is not None and isfinite(value) else "unknown"
+    """Write a number with its sign; `unknown` for NaN; no sign for what rounds to 0."""
+    if value is None or not isfinite(value):
+        return "unknown"
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def plain(value: float | None, form: str = ",.6g") -> str:
-    """A number; `unknown` for NaN and None."""
+    """Write a number; `unknown` for NaN and None."""
     return format(value, form) if value is not None and isfinite(value) else "unknown"
 
 
 def yes_no(value: bool | None) -> str:
-    """A truth value in words."""
+    """Write a truth value in words."""
     return "unknown" if value is None else "yes" if value else "no"
 
 
 def component_label(site: str) -> str:
-    """blocks.-1.attn.hook_z[2] -> last block, head 2; blocks.-3.hook_mlp_out -> 3rd last, MLP."""
+    """Write a site in words: blocks.-1.attn.hook_z[2] -> last block, head 2."""
     _, block, *rest = site.split(".")
     name, _, head = ".".join(rest).partition("[")
     back = -int(block)
-    place = "last" if back == 1 else f"{back}{ {2: 'nd', 3: 'rd'}.get(back, 'th') } last"
-    return f"{place}, {_COMPONENTS.get(name, name)}{f' {head[:-1]}' if head else ''}"
+    where = "last" if back == 1 else f"{back}{ {2: 'nd', 3: 'rd'}.get(back, 'th') } last"
+    return f"{where}, {_COMPONENTS.get(name, name)}{f' {head[:-1]}' if head else ''}"

@@ -52,7 +52,7 @@ class Rule(Spec):
     min_prompts: int = Field(
         default=16, ge=3, description="With fewer prompts the verdict is UNDETERMINED."
     )
-    resamples: int = Field(default=2000, ge=200, description="Resamples of the bootstrap.")
+    resamples: int = Field(default=20_000, ge=200, description="Resamples of the bootstrap.")
     seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
     massive_ratio: float = Field(default=10.0, gt=1.0)
     """a token is massive from this many times the median norm at some block's input"""

@@ -12,8 +12,15 @@ TokenClass = Literal["bos", "massive", "ordinary", "all"]
 Reduction = Literal["geomean", "median", "ratio_of_means", "frobenius", "last_token"]
 Split = Literal["logmean", "shapley", "path"]
 Behaviour = Literal["EXPANDS", "CONTRACTS", "FLAT"]
+Component = Literal["attention", "mlp"]
 Role = Literal["short", "long", "reference", "control", "model"]
 """`model` has no part in a claim: `measure` gives it to every model"""
+Outcome = Literal["CONFIRMED", "REJECTED", "UNEXPECTED", "INVERTED", "UNDETERMINED", "NOT TESTED"]
+Lengths = Literal["all", "short", "long"]
+"""all prompts, or the shorter or longer half by number of tokens"""
+Unit = Literal["prompts", "seeds"]
+Basis = Literal["equal tokens", "equal loss", "equal tokens and equally many first positions"]
+"""at what point of training the runs of a design are compared"""
 
 COMPONENTS: Final = ("attention", "mlp")
 TOKEN_CLASSES: Final = ("bos", "massive", "ordinary", "all")

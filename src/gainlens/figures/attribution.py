@@ -52,7 +52,8 @@ def attribution(verdict: Verdict, ax: Axes | None = None) -> Axes:
         for effect in (effect for effect in effects if effect.factor == factor):
             height += 1
             _draw_effect(ax, effect, height)
-            ticks.append((height, f"over {effect.unit}, at {effect.at}"))
+            part = f" on {effect.component}" if effect.component else ""
+            ticks.append((height, f"over {effect.unit}, at {effect.at}{part}"))
         height += 1.4
     ax.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
     ax.tick_params(axis="y", length=0)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from gainlens.activations.batches import Batch, batches
 from gainlens.activations.losses import Readout
+from gainlens.claims.behaviour import behaviour_of
+from gainlens.claims.cells import enough_prompts
 from gainlens.claims.intervals import mean_intervals
-from gainlens.claims.outcomes import behaviour_of
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import UNIT_ROUNDOFF
 from gainlens.interventions.baseline import Baseline
@@ -186,21 +187,21 @@ def changes(
     for after in afters:
         rows += [after.log_gain, after.loss]
         rows += [after.log_gain - before.log_gain, after.loss - before.loss]
-    intervals = mean_intervals(
-        np.stack(rows), confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
-    )
-    first = _last_block(intervals[0], intervals[1], before.notebook_last_gain, rule, dtype)
+    intervals = [
+        enough_prompts(interval, rule)
+        for interval in mean_intervals(
+            np.stack(rows), confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+        )
+    ]
+    first = _last_block(intervals[0], intervals[1], before.notebook_last_gain, dtype)
     paired: list[Change] = []
     for index, after in enumerate(afters):
         log_gain, loss, delta_log_gain, delta_loss = intervals[2 + 4 * index : 6 + 4 * index]
-        then = _last_block(log_gain, loss, after.notebook_last_gain, rule, dtype)
+        then = _last_block(log_gain, loss, after.notebook_last_gain, dtype)
         paired.append(Change(first, then, delta_log_gain, delta_loss))
     return tuple(paired)
 
 
-def _last_block(
-    log_gain: Interval, loss: Interval, notebook: float, rule: Rule, dtype: str
-) -> LastBlock:
-    enough = log_gain.known and log_gain.n >= rule.min_prompts
-    behaviour = behaviour_of(log_gain, UNIT_ROUNDOFF[dtype]) if enough else None
+def _last_block(log_gain: Interval, loss: Interval, notebook: float, dtype: str) -> LastBlock:
+    behaviour = behaviour_of(log_gain, UNIT_ROUNDOFF[dtype]) if log_gain.known else None
     return LastBlock(log_gain, notebook, loss, behaviour)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from gainlens.activations.capturing import capture
-from gainlens.claims.cells import block_gains
+from gainlens.claims.blocks import block_gains
 from gainlens.core.spec import Ablation, RunSpec
 from gainlens.interventions.ablation import ablate
 from gainlens.interventions.baseline import Baseline, baseline_of

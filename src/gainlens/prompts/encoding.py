@@ -67,7 +67,7 @@ def encode(
         rows, short = _pack(encoded, tokens, tokenise)
         left_out += short
     elif prompts.built_in or allow_extrapolation:
-        rows = [(prompt.id, ids) for prompt, ids in encoded]
+        rows = encoded
     else:
         rows = _within_context(encoded, context)
     if not rows:
@@ -76,13 +76,20 @@ def encode(
     return EncodedPrompts(
         source=prompts.name,
         sha256=prompts.sha256,
-        ids=tuple(name for name, _ in rows),
+        ids=tuple(prompt.id for prompt, _ in rows),
         tokens=tuple(ids[:limit] for _, ids in rows),
         bos=adds_bos,
         cut=sum(limit is not None and len(ids) > limit for _, ids in rows),
         left_out=tuple(left_out),
         note=prompts.note,
+        groups=_groups([prompt for prompt, _ in rows]),
     )
+
+
+def _groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
+    """Return each prompt's group, or nothing if no prompt has one."""
+    groups = tuple(prompt.group for prompt in prompts)
+    return groups if any(groups) else ()
 
 
 def _check_tokens(tokens: int | None, context: int | None, allow_extrapolation: bool) -> None:
@@ -147,7 +154,7 @@ def _usable(
 
 def _within_context(
     encoded: Sequence[tuple[Prompt, TokenIds]], context: int | None
-) -> list[tuple[str, TokenIds]]:
+) -> list[tuple[Prompt, TokenIds]]:
     """A user's own text is never cut unasked."""
     for prompt, ids in encoded:
         if context is not None and len(ids) > context:
@@ -155,14 +162,14 @@ def _within_context(
                 f"prompt {prompt.id!r} has {len(ids)} tokens and the model was made for {context}: "
                 f"cut every prompt with --tokens {context}, or allow it with --allow-extrapolation"
             )
-    return [(prompt.id, ids) for prompt, ids in encoded]
+    return list(encoded)
 
 
 def _pack(
     encoded: Sequence[tuple[Prompt, TokenIds]], tokens: int, tokenise: Callable[[Prompt], TokenIds]
-) -> tuple[list[tuple[str, TokenIds]], list[str]]:
+) -> tuple[list[tuple[Prompt, TokenIds]], list[str]]:
     """Rows of at least `tokens` ids, each text used once and in order; and what did not suffice."""
-    rows: list[tuple[str, TokenIds]] = []
+    rows: list[tuple[Prompt, TokenIds]] = []
     group: list[Prompt] = []
     length = 0
     for prompt, ids in encoded:
@@ -174,7 +181,7 @@ def _pack(
             ids = tokenise(_joined(group))
             length = len(ids)
         if length >= tokens:
-            rows.append((_joined(group).id, ids))
+            rows.append((_joined(group), ids))
             group, length = [], 0
     if not group:
         return rows, []
@@ -186,7 +193,9 @@ def _joined(group: Sequence[Prompt]) -> Prompt:
     if len(group) == 1:
         return group[0]
     name = f"{group[0].id}..{group[-1].id}"
-    return Prompt(name, "\n\n".join(prompt.text for prompt in group))
+    kinds = {prompt.group for prompt in group}
+    text = "\n\n".join(prompt.text for prompt in group)
+    return Prompt(name, text, kinds.pop() if len(kinds) == 1 else "")
 
 
 def _nothing_left(prompts: PromptSet, tokens: int | None, left_out: Sequence[str]) -> str:

@@ -28,6 +28,8 @@ class Prompt:
 
     id: str
     text: str
+    group: str = ""
+    """kind or file: prompts of one group may resemble one another; "" for none"""
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,10 @@ def _json_prompt(line: str, number: int, where: str) -> Prompt:
         f"{name}{text}".encode()
     except UnicodeEncodeError:  # JSON can spell half a surrogate pair, which is not text
         raise ValueError(f"{where} holds half of a surrogate pair: write the whole pair") from None
-    return Prompt(str(name), text)
+    group = record.get("kind", record.get("group", ""))
+    if not isinstance(group, str):
+        raise ValueError(f'{where} has a "kind" or "group" that is not a string')
+    return Prompt(str(name), text, group)
 
 
 def _long_prompts() -> tuple[Prompt, ...]:
@@ -185,7 +190,7 @@ def _long_prompts() -> tuple[Prompt, ...]:
             if path.is_file():
                 text = path.read_text(encoding="utf-8")
                 if len(text) >= LONG_CHARACTERS:
-                    prompts.append(Prompt(f"long-{module}", text))
+                    prompts.append(Prompt(f"long-{module}", text, module))
     prompts += _help_topics()
     if len(prompts) < LONG_MINIMUM:
         raise ValueError(
@@ -206,5 +211,7 @@ def _help_topics() -> Iterator[Prompt]:
     for name in sorted(topics):
         part.append(topics[name])
         if sum(map(len, part)) >= LONG_CHARACTERS:
-            yield Prompt(f"long-pydoc_data.topics-{next(number):02}", "\n\n".join(part))
+            yield Prompt(
+                f"long-pydoc_data.topics-{next(number):02}", "\n\n".join(part), "pydoc_data.topics"
+            )
             part = []

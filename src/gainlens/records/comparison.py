@@ -14,7 +14,7 @@ from gainlens.core.messages import check_one_of
 from gainlens.core.spec import ComparisonSpec
 from gainlens.core.vocabulary import Behaviour, Role
 from gainlens.records.capture import Capture
-from gainlens.records.gains import BlockGain, Decomposition, MassiveToken
+from gainlens.records.gains import BlockGain, Decomposition, LastBlockParts, MassiveToken
 from gainlens.records.inputs import Checkpoint, EncodedPrompts
 from gainlens.records.interval import Interval
 from gainlens.records.interventions import Interventions
@@ -71,6 +71,8 @@ class ModelReport:
     """mean of Capture.visible over ordinary tokens, for attention and for the MLP; NaN for a
     component that writes nothing"""
     interventions: Interventions = field(default_factory=Interventions)
+    parts: LastBlockParts | None = None
+    """None in results from before it was measured"""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,33 @@ class PromptGains:
 
 
 @dataclass(frozen=True)
+class PositionGains:
+    """The last block's log gain on tokens at some positions of each prompt."""
+
+    first: int
+    last: int | None
+    """last position of the range; None: to the prompt's end"""
+    log_gain: Float64[np.ndarray, " prompt"]
+    """nats; NaN if a prompt has no such token of the class"""
+
+    @property
+    def label(self) -> str:
+        """Return the range in words: 0, 1-3 or 128 on."""
+        if self.last is None:
+            return f"{self.first} on"
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True)
+class LastBlockParts:
+    """The last block's log gain per prompt, split by component and by position; nats."""
+
+    attention: Float64[np.ndarray, " prompt"]
+    mlp: Float64[np.ndarray, " prompt"]
+    positions: tuple[PositionGains, ...]
+
+
+@dataclass(frozen=True)
 class BlockGain:
     """Hold one block's gain under the primary estimand."""
 

@@ -28,6 +28,8 @@ class EncodedPrompts:
     """names of prompts that could not be used, with the reason"""
     note: str = ""
     """what a reader must know to get the same texts again; empty if `source` is enough"""
+    groups: tuple[str, ...] = ()
+    """the kind or file of each prompt, "" for none; empty if the set names no groups"""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,16 @@
-"""Define an estimate with its interval."""
+"""Define an estimate with its interval, or with the reason why there is none."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Problem = Literal["too few", "constant", "unstable", "one value", "no tokens"]
+"""Why an interval is not to be used: too few units, units without spread, units that a resample
+cannot stand for, position 0 (the same number in every prompt), or no token of the class."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Hold an estimate with its interval."""
+    """Hold an estimate with its interval, in the unit of what was averaged."""
 
     estimate: float
     low: float
@@ -16,8 +21,15 @@ class Interval:
     confidence: float
     method: str
     status: str = "ok"
+    """`ok`, or one sentence for the reader on what is wrong; nothing parses it"""
+    problem: Problem | None = None
 
     @property
     def known(self) -> bool:
-        """Return whether there is an interval."""
+        """Return whether the interval may be used."""
         return self.status == "ok"
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Return whether the interval is known and leaves out 0."""
+        return self.known and bool(self.low > 0 or self.high < 0)

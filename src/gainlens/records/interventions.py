@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from gainlens.core.vocabulary import Behaviour
+from gainlens.core.vocabulary import Behaviour, Outcome
 from gainlens.records.gains import BlockGain
 from gainlens.records.interval import Interval
 
@@ -56,18 +56,28 @@ class AblatedVerdict:
 
     site: str
     how: str
-    before: str
-    short_ablated: str
-    long_ablated: str
-    both_ablated: str
+    before: Outcome
+    short_ablated: Outcome
+    long_ablated: Outcome
+    both_ablated: Outcome
     difference: Interval
-    """long minus short, log gain of the last block, component ablated in both models, nats"""
+    """long minus short, log gain of the last block with the component ablated in both, nats"""
+    change: Interval
+    """that difference minus the one without ablation, nats, paired over prompts where possible"""
 
     @property
     def decides(self) -> bool:
-        """Return whether the outcome changes with this component."""
-        after = (self.short_ablated, self.long_ablated, self.both_ablated)
-        return any(outcome != self.before for outcome in after)
+        """Return whether ablating it turns one decided outcome into another.
+
+        An outcome that becomes UNDETERMINED has lost its power and has not turned.
+        """
+        after = {self.short_ablated, self.long_ablated, self.both_ablated} - {"UNDETERMINED"}
+        return self.before != "UNDETERMINED" and bool(after - {self.before})
+
+    @property
+    def matters(self) -> bool:
+        """Return whether ablating it turns the outcome or, beyond its interval, the difference."""
+        return self.decides or self.change.excludes_zero
 
 
 @dataclass(frozen=True)

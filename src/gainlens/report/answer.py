@@ -2,8 +2,7 @@
 
 from typing import Final
 
-from gainlens.claims.cells import BLIND
-from gainlens.claims.headline import OUTCOME_WORDS
+from gainlens.claims.headline import OUTCOME_WORDS, difference_words
 from gainlens.claims.wording import nats
 from gainlens.records.comparison import Comparison
 from gainlens.records.verdict import Identification, Verdict
@@ -14,6 +13,7 @@ _ANSWERS: Final = {
     "UNEXPECTED": "NO",
     "INVERTED": "NO",
     "UNDETERMINED": "NOT KNOWN",
+    "NOT TESTED": "NOT TESTED",
 }
 _NAMED: Final = 2
 """Dissenting ways of measuring that a doubt names; the rest is a count."""
@@ -21,14 +21,16 @@ _NAMED: Final = 2
 
 def answer(verdict: Verdict) -> str:
     """Return the answer in one line: yes, no or not known, why, and the outcome's name."""
-    trust = "robust" if verdict.robust else "not robust"
     words = OUTCOME_WORDS[verdict.outcome]
+    if verdict.outcome == "NOT TESTED":
+        return f"NOT TESTED: {words}."
+    trust = "robust" if verdict.robust else "not robust"
     return f"{_ANSWERS[verdict.outcome]}: {words} ({verdict.outcome}, {trust})."
 
 
 def vetoes(verdict: Verdict) -> list[str]:
     """Return the ways of measuring before the final norm that say otherwise."""
-    return [line for line in verdict.dissent if not line.endswith(BLIND)]
+    return [str(cell) for cell in verdict.vetoes]
 
 
 def doubts(comparison: Comparison) -> list[str]:
@@ -38,6 +40,8 @@ def doubts(comparison: Comparison) -> list[str]:
     lines: list[str] = []
     if verdict.premise is False:
         lines.append("The premise fails: the long model lacks the larger theta or context.")
+    elif verdict.premise is None:
+        lines.append("The premise is not known: a model has no RoPE theta.")
     if other:
         more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
         verb = "says" if len(other) == 1 else "say"
@@ -69,5 +73,7 @@ def confounded(identification: Identification) -> str | None:
 
 def difference(verdict: Verdict) -> str:
     """Return the difference between the long and the short model in one line."""
+    if verdict.reversal is not None:
+        return difference_words(verdict).capitalize()
     kind = "paired over prompts" if verdict.paired else "unpaired"
     return f"Long minus short: {nats(verdict.difference)} nats ({kind}, n = {verdict.difference.n})"

@@ -10,6 +10,7 @@ from gainlens.notebook.table import TABLE_HEADER, comparison_rows, row_cells
 from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.records.gains import MassiveToken
 from gainlens.records.interval import Interval
+from gainlens.records.verdict import Effect
 from gainlens.report.intervention_tables import intervention_tables
 from gainlens.report.run import Run
 from gainlens.report.table import NAME, Table, attribute, fill, number, word
@@ -91,6 +92,10 @@ def notebook(comparison: Comparison) -> Table:
     )
 
 
+def _factor(effect: Effect) -> str:
+    return f"{effect.factor} on {effect.component}" if effect.component else effect.factor
+
+
 def attribution(comparison: Comparison) -> Table:
     """Return the effects of theta and of context on the last block's log gain."""
     return fill(
@@ -98,7 +103,7 @@ def attribution(comparison: Comparison) -> Table:
         "Effects on the last block's log gain",
         comparison.verdict.attribution_note,
         (
-            word("factor", lambda effect: effect.factor),
+            word("factor", _factor),
             number("effect", lambda effect: nats(effect.log_gain), "effect, nats"),
             number("n", lambda effect: str(effect.log_gain.n)),
             word("unit", lambda effect: effect.unit, "over"),

@@ -90,8 +90,8 @@ def _print_everything(console: Console, comparison: Comparison) -> None:
     verdict = comparison.verdict
     _print_sentences(console, "Doubts", doubts(comparison))
     _print_sentences(console, "Why", verdict.reasons)
-    _print_sentences(console, "Other ways of measuring", verdict.dissent)
-    _print_sentences(console, "Undecided", verdict.undecided)
+    _print_sentences(console, "Other ways of measuring", map(str, verdict.dissent))
+    _print_sentences(console, "Undecided", (cell.name for cell in verdict.undecided))
     _print_sentences(console, "Attribution", [verdict.attribution_note])
     for table in supporting(comparison):
         _print_table(console, table)

@@ -24,7 +24,7 @@ from gainlens.models.config import parallel_blocks
 from gainlens.notebook.result_file import SCHEMA
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison, HypothesisTest, ModelReport, NotebookResidual
-from gainlens.records.gains import BlockGain, MassiveToken
+from gainlens.records.gains import BlockGain, LastBlockParts, MassiveToken
 from gainlens.records.inputs import Checkpoint, EncodedPrompts
 from gainlens.records.interval import Interval
 from gainlens.records.interventions import Interventions
@@ -194,6 +194,14 @@ def _report(model: Any, capture: Capture, place: str) -> ModelReport:
     def part(kind: Any, path: str) -> Any:
         return from_json(kind, _at(model, path, place), f"{place}.{path}")
 
+    def optional(kind: Any, path: str, default: Any) -> Any:
+        """Read what runs from before it was measured lack."""
+        try:
+            value = _at(model, path, place)
+        except ValueError:
+            return default
+        return from_json(kind, value, f"{place}.{path}")
+
     return ModelReport(
         role=part(Role, "role"),
         checkpoint=part(Checkpoint, "checkpoint"),
@@ -215,9 +223,11 @@ def _report(model: Any, capture: Capture, place: str) -> ModelReport:
             cut=part(int, "prompts.cut"),
             left_out=part(tuple[str, ...], "prompts.left_out"),
             note=part(str, "prompts.note"),
+            groups=optional(tuple[str, ...], "prompts.groups", ()),
         ),
         scale_control=part(float, "controls.scale"),
         halves_control=part(Interval, "controls.halves"),
         visible_share=part(tuple[float, float] | None, "visible_share"),
         interventions=part(Interventions, "interventions"),
+        parts=optional(LastBlockParts | None, "parts", None),
     )

@@ -28,7 +28,11 @@ def result_json(comparison: Comparison) -> dict[str, Any]:
         document
         | {
             "verdict": asdict(comparison.verdict)
-            | {"identification": {"status": status} | asdict(identification)},
+            | {
+                "dissent": [str(cell) for cell in comparison.verdict.dissent],
+                "undecided": [cell.name for cell in comparison.verdict.undecided],
+                "identification": {"status": status} | asdict(identification),
+            },
             "gainlens": {"version": _version(), "schema": SCHEMA},
             "environment": comparison.environment,
             "command": comparison.command,
@@ -70,6 +74,7 @@ def _add_model(model: dict[str, Any], report: ModelReport) -> None:
         },
         "visible_share": report.visible_share,
         "interventions": report.interventions,
+        "parts": report.parts,
     }
     model["w_u"] |= {
         key: value for key, value in asdict(report.unembed).items() if key not in model["w_u"]
@@ -116,4 +121,5 @@ def _prompts(prompts: EncodedPrompts) -> dict[str, Any]:
         "bos": prompts.bos,
         "cut": prompts.cut,
         "left_out": prompts.left_out,
+        "groups": prompts.groups,
     }

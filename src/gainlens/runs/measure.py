@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gainlens.activations.capturing import capture
 from gainlens.activations.scale_control import scale_control
-from gainlens.claims.cells import block_gains
+from gainlens.claims.blocks import block_gains
 from gainlens.claims.intervals import halves_interval
 from gainlens.core.names import key_of
 from gainlens.core.presets import TWIN_PREFIX

@@ -9,8 +9,11 @@ import torch
 
 from gainlens.activations.capturing import capture
 from gainlens.activations.scale_control import scale_control
-from gainlens.claims.cells import block_gains, grade_cells, is_equivalent, primary_cell
+from gainlens.claims.behaviour import is_equivalent
+from gainlens.claims.blocks import block_gains
+from gainlens.claims.cells import grade_cells, primary_cell
 from gainlens.claims.intervals import halves_interval
+from gainlens.claims.resolving import last_block_parts
 from gainlens.core.spec import ComparisonSpec
 from gainlens.interventions.addresses import check_sites
 from gainlens.interventions.plan import interventions_of
@@ -89,6 +92,7 @@ def measure_model(
         blocks=block_gains(gains, rule),
         cells=cells,
         last_block=gains.log_gain[-1],
+        parts=last_block_parts(decomposition, gains, rule),
         behaviour=primary.behaviour,
         equivalent=is_equivalent(primary.log_gain, rule),
         visible_share=_visible_share(decomposition),
