@@ -1,14 +1,14 @@
-"""Records -> matplotlib axes: one function a question, each usable alone.
+"""Draw records with matplotlib: one function per question, each usable alone.
 
     from gainlens.figures import gain_curve, save
 
     axes = gain_curve(comparison.reports)
     save(axes, "figures", "gain_curve")
 
-Functions that draw one panel take `ax=` and return the Axes; those of several panels return the
-Figure.  `reports` are a comparison's, one a model: in every figure a model has the same colour,
-line and marker.  None touches pyplot, so nothing stays open and no backend is chosen for the user.
-Importing this package imports no matplotlib: that happens with the first function asked for.
+The reports of one model or of many go in.  Functions that draw one panel take `ax=` and return the
+Axes; those of several panels return the Figure.  A model has the same colour, line and marker in
+every figure.  No function touches pyplot, so nothing stays open and no back end is chosen for the
+user.  matplotlib is imported when the first function is asked for.
 """
 
 import lazy_loader
