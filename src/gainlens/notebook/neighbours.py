@@ -23,16 +23,18 @@ def rescore_neighbour(name: str, document: dict[str, Any]) -> Rescore:
         )
     measurements = _merged(name, [row for row in records if isinstance(row, Measurement)])
     statements = tuple(itertools.islice(_statements(document, (), False), 40))
+    spectra = tuple(row for row in records if isinstance(row, Spectrum))
+    spectral: tuple[Limit, ...] = ("spectra",) if spectra else ()
     return Rescore(
         source=name.strip("'"),
         ours=False,
         shapes=tuple(shapes),
         measurements=measurements,
         differences=paired_differences(measurements, statements),
-        spectra=tuple(row for row in records if isinstance(row, Spectrum)),
+        spectra=spectra,
         statements=statements,
         findings=tuple(row for row in records if isinstance(row, Finding)),
-        limits=tuple(_limits_of(measurements)),
+        limits=(*_limits_of(measurements), *spectral),
     )
 
 

@@ -11,6 +11,7 @@ from gainlens.notebook.definitions import (
     STATES,
 )
 from gainlens.notebook.notebook_tables import model_rows, test_table
+from gainlens.notebook.record import Finding
 from gainlens.notebook.rescored import (
     Limit,
     Measurement,
@@ -29,10 +30,10 @@ def tables(score: Rescore) -> tuple[Table, ...]:
     if score.models:
         made.append(test_table(score))
     else:
-        made.append(_measurement_table(score.measurements))
-    made.append(_difference_table(score.differences))
+        made.append(measurement_table(score.measurements))
+    made.append(difference_table(score.differences))
     if not score.models:
-        made.append(_spectrum_table(score.spectra))
+        made.append(spectrum_table(score.spectra))
     made.append(
         Table(
             "what the file says itself",
@@ -40,13 +41,7 @@ def tables(score: Rescore) -> tuple[Table, ...]:
             tuple((statement.place, statement.text) for statement in score.statements),
         )
     )
-    made.append(
-        Table(
-            "contradictions within the file",
-            ("where", "finding"),
-            tuple((finding.place, sentence(finding)) for finding in score.findings),
-        )
-    )
+    made.append(finding_table(score.findings))
     closed = tuple((str(number), text) for number, text in enumerate(limits(score), 1))
     made.append(Table("what cannot be concluded from this file", ("", "what"), closed))
     return tuple(table for table in made if table.rows)
@@ -90,6 +85,15 @@ def origin_table(rows: Sequence[Origin]) -> Table:
             )
             for row in rows
         ),
+    )
+
+
+def finding_table(findings: Sequence[Finding]) -> Table:
+    """Return stated numbers that are not what the rest of their file gives."""
+    return Table(
+        "contradictions within a file",
+        ("where", "finding"),
+        tuple((finding.place, sentence(finding)) for finding in findings),
     )
 
 
@@ -143,18 +147,26 @@ def _cause(score: Rescore) -> str:
     )
 
 
+_SPECTRA: Final = (
+    "what a matrix does to the states of the model: a spectral norm is the largest stretch of any "
+    "direction, and the states may lie in others"
+)
 _BY_DEFINITION: Final[dict[Limit, str]] = {**STATE_LIMITS, **REDUCTION_LIMITS}
 _LIMITS: Final[dict[Limit, Callable[[Rescore], str]]] = {
     "block_of_last_gain": _blind,
     "interval": _unsure,
     "tokens": _tokens,
     "cause": _cause,
+    "spectra": lambda score: _SPECTRA,
 }
 
 
-def _measurement_table(measurements: Iterable[Measurement]) -> Table:
+def measurement_table(
+    measurements: Iterable[Measurement], title: str = "what the numbers are"
+) -> Table:
+    """Return each number with its definition, interval and what follows."""
     return Table(
-        "what the numbers are",
+        title,
         (
             "model",
             "called",
@@ -192,9 +204,13 @@ def state_table(scores: Sequence[Rescore]) -> Table:
     return Table("what the names mean", ("name", "meaning"), rows)
 
 
-def _difference_table(differences: Iterable[PairedDifference]) -> Table:
+def difference_table(
+    differences: Iterable[PairedDifference],
+    title: str = "paired differences over the same prompts, in nats",
+) -> Table:
+    """Return the paired tests, the file's own word beside each."""
     return Table(
-        "paired differences over the same prompts, in nats",
+        title,
         ("model", "minus", "of", "nats", "95 %", "n", "p (Holm)", "file says", "follows"),
         tuple(
             (
@@ -213,7 +229,8 @@ def _difference_table(differences: Iterable[PairedDifference]) -> Table:
     )
 
 
-def _spectrum_table(spectra: Iterable[Spectrum]) -> Table:
+def spectrum_table(spectra: Iterable[Spectrum]) -> Table:
+    """Return each matrix's norms, beside those of a random matrix if its shape is known."""
     return Table(
         "spectra; of several blocks the last",
         ("model", "matrix", "blocks", "σ_max", "Frobenius", "stable rank", "over random edge",

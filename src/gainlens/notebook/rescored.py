@@ -157,7 +157,7 @@ def _last(values: tuple[float | None, ...]) -> float | None:
     return values[-1] if values else None
 
 
-Limit = Literal["block_of_last_gain", "interval", "tokens", "cause"] | State | Reduction
+Limit = Literal["block_of_last_gain", "interval", "tokens", "cause", "spectra"] | State | Reduction
 """What cannot be concluded; rescore_tables.LIMITS and definitions hold the sentences."""
 PairReason = Literal["roles", "two_models", "no_last_gains"]
 
