@@ -3,9 +3,9 @@
     python tools/docs.py            # rewrite every marked region
     python tools/docs.py --check    # exit with status 1 if a region is not up to date
 
-A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between the
-two lines is generated.  KIND is terms (names of the glossary, or none for all of them), commands,
-presets or calibration (one kind of check).
+A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
+them is generated.  KIND is terms (names of the glossary, or none for all of them), commands, presets
+or calibration (one kind of check).
 """
 
 import csv
@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from gainlens.cli.commands import gainlens_command
-from gainlens.core.glossary import DEFINITIONS
+from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
@@ -42,8 +42,8 @@ def written(markdown: str) -> str:
 def terms(names: str) -> str:
     """Return a table of definitions with their units and sources."""
     rows = ["| name | meaning | unit |", "| --- | --- | --- |"]
-    for name in names.split() or sorted(DEFINITIONS):
-        term = DEFINITIONS[name]
+    for name in names.split() or sorted(GLOSSARY):
+        term = GLOSSARY[name]
         source = "" if term.source == "gainlens" else f" *({term.source})*"
         meaning = f"{term.label}: {term.meaning}{source}".replace("|", r"\|")
         rows.append(f"| `{name}` | {meaning} | {term.unit} |")

@@ -5,9 +5,9 @@
 
 Each argument is a module of src/gainlens without its ending.  The tests of its room
 (tests/<room>/) must notice the mutants.  mutmut forks every mutant from a process that has torch
-imported already, which takes 0.2 s per mutant instead of 4 s.  Run-time type checks are off, so that
-only numbers can tell.  Prints the counts and every mutant that survived; read each of them and
-either write the test that notices it or be sure that it changes nothing.
+imported already, which takes 0.2 s per mutant instead of 4 s.  Run-time type checks are off, so
+that only numbers can tell.  Prints the counts and every mutant that survived.  Read each of them:
+either write the test that notices it, or be sure that it changes nothing.
 """
 
 import os

@@ -1,16 +1,12 @@
-"""Where does a transformer's residual stream grow or shrink, which component does it, and on which
-tokens?
+"""Measure what each transformer block does to the residual stream.
 
     import gainlens
 
-    loaded = gainlens.load("path/or/hub-name")
-    texts = gainlens.load_prompts("mixed")
-    prompts = gainlens.encode_for(loaded, texts)
-    captured = gainlens.capture(loaded.model, prompts)
-    tokens = gainlens.decompose(captured)                       # every block and token, nats
-    gains = gainlens.reduce_gains(tokens, "ordinary", "geomean")
+    loaded = gainlens.load("path/or/hub-name")  # or gainlens.wrap(model)
+    measured = gainlens.measure(loaded, ["Hello, world."])
+    measured.blocks  # a DataFrame: each block's gain, split into attention and MLP
 
-Importing gainlens imports none of torch, transformers and transformer_lens; a name brings what it
+Importing gainlens does not import torch, transformers or transformer_lens.  A name imports what it
 needs when it is first used.
 """
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from planting.runs import planted_run, without_interventions
 
-from gainlens.core.glossary import DEFINITIONS
+from gainlens.core.glossary import GLOSSARY
 from gainlens.metrics.reductions import reduce_gains
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison
@@ -119,5 +119,5 @@ def test_the_token_tables_columns_are_defined_too(run, tmp_path):
     report = run.reports[0]
     name = report.checkpoint.name
     columns = token_columns(name, report.prompts, run.decompositions[name], range(1))
-    assert set(columns) <= set(DEFINITIONS)
+    assert set(columns) <= set(GLOSSARY)
     assert isinstance(run.captures[name], Capture)

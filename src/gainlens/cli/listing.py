@@ -9,7 +9,7 @@ from rich.table import Table
 
 from gainlens.claims.training_table import GAIN_COLUMN, SHIPPED_CURVES, read_curves
 from gainlens.claims.wording import plain
-from gainlens.core.glossary import DEFINITIONS
+from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS, TWIN_PREFIX
 from gainlens.core.spec import ModelSpec
 from gainlens.notebook.published import REFERENCE_ROWS
@@ -77,11 +77,11 @@ def print_weights(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> None
     )
     for name, form in _WEIGHTS:
         values = (plain(getattr(unembed, name), form) for unembed, _ in found.values())
-        table.add_row(DEFINITIONS[name].label, *values)
+        table.add_row(GLOSSARY[name].label, *values)
     for name, form in _ROPE:
         known = (getattr(rope, name) for _, rope in found.values())
         values = (plain(None if value is None else float(value), form) for value in known)
-        table.add_row(DEFINITIONS[name].label, *values)
+        table.add_row(GLOSSARY[name].label, *values)
     console_of().print(table)
 
 

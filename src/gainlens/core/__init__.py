@@ -1,1 +1,4 @@
-"""TODO."""
+"""Hold what every other folder uses: vocabulary, glossary, spec, presets, messages, formulas.
+
+Takes nothing and computes nothing of a model.  No torch.
+"""

@@ -1,4 +1,4 @@
-"""What every column of the tables and every number of the page means: GLOSSARY and the rest."""
+"""Define every number that the output names, each once, with its unit and source."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,7 +8,7 @@ from gainlens.core.vocabulary import TOP_COMPONENTS
 
 @dataclass(frozen=True)
 class Term:
-    """One entry of the glossary: what a number is, its unit, and where the definition is from."""
+    """Define one number: its label, its unit, its meaning, and the source of the definition."""
 
     label: str
     unit: str
@@ -22,7 +22,6 @@ GLOSSARY: Final[dict[str, Term]] = {
     "log_gain": Term("log gain", "nats", "natural logarithm of the gain"),
     "attention": Term("attention's part", "nats", "what attention's write contributes to the log gain; attention + mlp + remainder = log gain"),
     "mlp": Term("MLP's part", "nats", "what the MLP's write contributes to the log gain"),
-    "head": Term("a head's part", "nats", "<h, x+y> / 2L of one head's write h: the heads and b_O's part sum to attention's part under the logarithmic-mean split"),
     "remainder": Term("remainder", "nats", "log gain minus attention's and the MLP's part: rounding of the model's own additions"),
     "logmean": Term("logarithmic-mean split", "nats", "attention = <a, x+y> / 2L, mlp = <m, x+y> / 2L, L = (|y|^2 - |x|^2) / ln(|y|^2/|x|^2)", "additive logarithmic-mean Divisia index, Ang 2004"),
     "shapley": Term("Shapley split", "nats", "mean over both orders of adding attention's and the MLP's write", "Shapley 1953"),
@@ -66,12 +65,6 @@ GLOSSARY: Final[dict[str, Term]] = {
     "delta_loss": Term("change of the loss", "nats a token", "next-token loss on the prompts, under an intervention minus without, paired over prompts"),
     "delta_last_gain": Term("change of the notebook's last_gain", "ratio", "under an intervention minus without, on the notebook's sentence"),
     "trained_tokens": Term("training", "tokens", "tokens seen so far"),
-}
-# fmt: on
-"""Every number that the output names.  Figures and tables take labels and units from here."""
-
-# fmt: off
-_FURTHER: Final[dict[str, Term]] = {
     "model": Term("model", "name", "key of the model within the comparison"),
     "role": Term("role", "short, long, reference or control", "part of the model in the comparison"),
     "prompt": Term("prompt", "name", "name of the prompt in its set"),
@@ -126,9 +119,6 @@ _FURTHER: Final[dict[str, Term]] = {
     "dtype": Term("dtype", "name", "type of the model's numbers while it was measured; statistics are accumulated in float32"),
     "additivity": Term("additivity", "share", "largest |x+a+m-y| / (|x|+|a|+|m|+|y|) on the check prompt at load"),
     "logits_kl": Term("logits KL", "nats", "largest KL divergence over tokens from the Hugging Face model's logits; none where that model itself is measured"),
-}
-
-_RECORDS: Final[dict[str, Term]] = {
     "xx": Term("|x|^2", "squared L2 norm", "x is what enters the block (hook_resid_pre)"),
     "aa": Term("|a|^2", "squared L2 norm", "a is what attention adds (hook_attn_out)"),
     "mm": Term("|m|^2", "squared L2 norm", "m is what the MLP adds (hook_mlp_out)"),
@@ -217,6 +207,4 @@ _RECORDS: Final[dict[str, Term]] = {
     "method": Term("method", "text", "how an interval was made"),
 }
 # fmt: on
-
-DEFINITIONS: Final[dict[str, Term]] = GLOSSARY | _FURTHER | _RECORDS
-"""GLOSSARY's terms, those that only tables use, and those of the records' other fields."""
+"""Every number that the output names: figures, tables, the page and the docs read it."""

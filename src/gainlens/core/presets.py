@@ -1,10 +1,10 @@
-"""TODO: core.presets."""
+"""List the models that the presets compare."""
 
 from gainlens.core.spec import ModelSpec
 from gainlens.core.vocabulary import Role
 
 TWIN_PREFIX = "gainlens:"
-"""Marks a checkpoint that ships with the package, as in gainlens:context512-theta10k."""
+"""Prefix of a checkpoint that ships with the package, as in gainlens:context512-theta10k."""
 
 
 def _twin(context: int, theta: float, role: Role) -> ModelSpec:

@@ -1,9 +1,9 @@
-"""The vocabulary: axis names, the captured columns, and one glossary of every number.
+"""Name the axes, the captured columns and the choices that options take.
 
-The axis names are the same words in jaxtyping strings, einops patterns, table columns and axis
-labels: ``prompt token layer component column rank head d_model d_vocab``.  ``token`` always runs
-over the tokens of all prompts, one prompt after the other; ``layer`` is TransformerLens' block
-index, from 0.
+The axis names are the same words in jaxtyping strings, einops patterns and axis labels:
+``prompt token block component column rank head d_model d_vocab``.  ``token`` runs over the tokens
+of all prompts, one prompt after the other.  ``block`` is TransformerLens' index, from 0.  Tables
+and result.json keep the notebook's word `layer` for it.
 """
 
 from typing import Final, Literal
@@ -28,12 +28,12 @@ REDUCTIONS: Final = ("geomean", "median", "ratio_of_means", "frobenius", "last_t
 SPLITS: Final = ("logmean", "shapley", "path")
 
 GRAM_COLUMNS: Final = ("xx", "aa", "mm", "xa", "xm", "am", "yy", "xa_sq", "xm_sq")
-"""What a token leaves behind at one block, with x = resid_pre, a = attn_out, m = mlp_out and
-y = resid_post: the six inner products of (x, a, m), then |y|^2, |x+a|^2 and |x+m|^2 measured
-directly, because from the Gram matrix alone they cancel where a block erases."""
+"""Numbers kept per token and block, with x = resid_pre, a = attn_out, m = mlp_out, y = resid_post:
+the six inner products of (x, a, m), then |y|^2, |x+a|^2 and |x+m|^2.  The last three are measured
+directly, because computing them from the others loses precision if a block erases."""
 
 HEAD_COLUMNS: Final = ("hx", "hy", "hh")
-"""What a token leaves behind of one head's write h: its inner products with x = resid_pre and with
+"""Numbers kept per token of one head's write h: its inner products with x = resid_pre and with
 y = resid_post, and its squared norm."""
 
 UNIT_ROUNDOFF: Final = {"float32": 2.0**-24, "bfloat16": 2.0**-8, "float16": 2.0**-11}

@@ -10,7 +10,7 @@ from matplotlib.colors import FuncNorm, Normalize, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gainlens.core.glossary import DEFINITIONS, GLOSSARY
+from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened
 from gainlens.figures.scales import tick
 from gainlens.figures.style import (
@@ -191,5 +191,5 @@ def _norm(arrays: Sequence[np.ndarray], neutral: float | None, *, root: bool) ->
 
 
 def _label(metric: str) -> str:
-    term = GLOSSARY.get(metric) or DEFINITIONS.get(metric)
+    term = GLOSSARY.get(metric) or GLOSSARY.get(metric)
     return metric if term is None else f"{term.label} ({term.unit})"

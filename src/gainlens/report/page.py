@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gainlens.claims.wording import yes_no
-from gainlens.core.glossary import DEFINITIONS
+from gainlens.core.glossary import GLOSSARY
 from gainlens.figures.dark import PARTNERS, dark_svg
 from gainlens.figures.style import looks
 from gainlens.notebook.published import HYPOTHESIS
@@ -66,7 +66,7 @@ def page_html(run: Run, figures: Mapping[str, str], models: Mapping[str, Explore
         figures=[figure for figure in shown if figure.name != first],
         first_table=last_block(run),
         tables=[*supporting(run), *long_tables(run)],
-        definitions=DEFINITIONS,
+        definitions=GLOSSARY,
         command=run.command,
         spec=json.dumps(run.spec.model_dump(), indent=2, ensure_ascii=False),
         yes_no=yes_no,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gainlens.claims.wording import plain
-from gainlens.core.glossary import DEFINITIONS
+from gainlens.core.glossary import GLOSSARY
 
 NAME: Final = "model"
 """Key of the column that holds a model's name; the terminal shortens its cells."""
@@ -20,7 +20,7 @@ class Column:
     """One column: the key of its definition, its head, and the text of its cell in a row."""
 
     key: str
-    """key of core.glossary.DEFINITIONS"""
+    """key of core.glossary.GLOSSARY"""
     head: str
     text: Callable[[Any], str]
     numeric: bool
@@ -39,12 +39,12 @@ class Table:
 
 def word(key: str, text: Callable[[Any], str], head: str | None = None) -> Column:
     """Return a left-aligned column under its term's label, or under `head`."""
-    return Column(key, head or DEFINITIONS[key].label, text, numeric=False)
+    return Column(key, head or GLOSSARY[key].label, text, numeric=False)
 
 
 def number(key: str, text: Callable[[Any], str], head: str | None = None) -> Column:
     """Return a right-aligned column under its term's label, or under `head`."""
-    return Column(key, head or DEFINITIONS[key].label, text, numeric=True)
+    return Column(key, head or GLOSSARY[key].label, text, numeric=True)
 
 
 def fill(

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from gainlens.claims.cells import primary_cell
-from gainlens.core.glossary import DEFINITIONS, Term
+from gainlens.core.glossary import GLOSSARY, Term
 from gainlens.core.vocabulary import contract_key
 from gainlens.records.capture import Capture
 from gainlens.records.comparison import Comparison, ModelReport, NotebookResidual
@@ -98,11 +98,11 @@ def columns_of(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def define(column: str) -> Term:
     """Return the definition of a column; NAME_low, NAME_high and the like belong to NAME."""
-    if column in DEFINITIONS:
-        return DEFINITIONS[column]
+    if column in GLOSSARY:
+        return GLOSSARY[column]
     name, _, part = column.rpartition("_")
-    if name in DEFINITIONS and part in _INTERVAL:
-        whole, end = DEFINITIONS[name], DEFINITIONS[part]
+    if name in GLOSSARY and part in _INTERVAL:
+        whole, end = GLOSSARY[name], GLOSSARY[part]
         unit = whole.unit if part in ("low", "high") else end.unit
         return Term(f"{whole.label}, {end.label}", unit, f"{end.meaning}; of: {whole.meaning}")
     raise ValueError(f"{column!r} is no column of gainlens' tables")
