@@ -10,7 +10,7 @@ Run in a checkout with gainlens installed. Everything lies in training/, which g
 goes on where it was stopped.
 """
 
-from twins.cli import main
+from training.cli import main
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from twins import ensemble, export, measure, prepare, ship
+from training import ensemble, export, measure, prepare, ship
 
 NAMES = [cell.name for cell in ship.SHIPPED]
 TWINS, DATA = ship.PACKAGE / "twins", ship.PACKAGE / "data"

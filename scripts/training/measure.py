@@ -10,8 +10,8 @@ from gainlens.axes import GRAM_COLUMNS
 from gainlens.gain import decompose, reduce_gains
 from gainlens.gram import gram_columns, top_components
 from gainlens.records import Capture
-from twins import ensemble, tokens
-from twins.ensemble import Shape, Weights
+from training import ensemble, tokens
+from training.ensemble import Shape, Weights
 
 
 @dataclass(frozen=True)

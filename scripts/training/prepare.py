@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from twins import corpus, tokens
+from training import corpus, tokens
 
 NOTEBOOK_SENTENCE = "The quick brown fox jumps over the lazy dog."
 PROMPTS = Path(__file__).parents[2] / "src/gainlens/data/prompts_mixed.jsonl"

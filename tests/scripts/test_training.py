@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from transformers import LlamaForCausalLM
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from twins import ensemble, export, measure, optimize, tokens, train
-from twins.ensemble import Shape, Weights
-from twins.train import Cell, Plan, Replica, Trainer
+from training import ensemble, export, measure, optimize, tokens, train
+from training.ensemble import Shape, Weights
+from training.train import Cell, Plan, Replica, Trainer
 
 TINY = Shape(blocks=2, d_model=32, heads=2, d_ff=48, vocabulary=64)
 THETAS = torch.tensor([1e4, 5e5])

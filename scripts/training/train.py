@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twins import ensemble, measure, optimize, tokens
-from twins.ensemble import Shape, Weights
-from twins.optimize import Moments
+from training import ensemble, measure, optimize, tokens
+from training.ensemble import Shape, Weights
+from training.optimize import Moments
 
 Row = dict[str, int | float]
 

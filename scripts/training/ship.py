@@ -9,9 +9,9 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from twins import card, export, optimize, tokens
-from twins.ensemble import INITIAL_STD, Shape
-from twins.train import Cell
+from training import card, export, optimize, tokens
+from training.ensemble import INITIAL_STD, Shape
+from training.train import Cell
 
 PACKAGE = Path(__file__).parents[2] / "src/gainlens"
 TABLE, BLOCKS, RECORD = "twins_training.csv", "twins_blocks.csv", "twins_training.json"

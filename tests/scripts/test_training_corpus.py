@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from twins import corpus, tokens
+from training import corpus, tokens
 
 
 def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twins.tokens import VOCABULARY
+from training.tokens import VOCABULARY
 
 INITIAL_STD = 0.02  # Hugging Face's initializer_range, for every matrix
 

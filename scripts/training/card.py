@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from twins.tokens import LENGTHS
-from twins.train import Cell
+from training.tokens import LENGTHS
+from training.train import Cell
 
 
 def text(cell: Cell, training: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from twins.ensemble import Weights
+from training.ensemble import Weights
 
 BETAS = (0.9, 0.95)
 EPS = 1e-8

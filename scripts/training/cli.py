@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from twins import corpus, export, prepare, train
-from twins.train import Cell, Plan, Replica, Row, Trainer
+from training import corpus, export, prepare, train
+from training.train import Cell, Plan, Replica, Row, Trainer
 
 REQUIREMENTS = Path(__file__).parents[1] / "corpus.txt"
 THETAS = (1e4, 5e5)
@@ -166,7 +166,7 @@ def synchronize(device: str) -> None:
 
 
 def run_ship(arguments: argparse.Namespace) -> None:
-    from twins import ship  # reads pandas; the training machine need not have it
+    from training import ship  # reads pandas; the training machine need not have it
 
     ship.ship(Path(arguments.folder))
 
