@@ -1,11 +1,15 @@
 """Many small Llamas trained at once: every weight carries a leading replica axis.
 
-One replica of d_model 128 cannot fill a GPU; twelve side by side, their linear layers as batched
+One replica of d_model 128 cannot fill a GPU; eight side by side, their linear layers as batched
 matrix products, do. The shape and the arithmetic are those of Hugging Face's LlamaForCausalLM, so
 that a replica's weights are a checkpoint (export.py; tested to 1e-5 in float32).
+
+Tokens lie flat, [replica, token, d_model], whatever the context is: only attention cuts them into
+sequences, by a `Layout`. So the compiled pieces serve every context, and a step may mix sequences
+of several lengths.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +37,18 @@ class Shape:
     def d_head(self) -> int:
         return self.d_model // self.heads
 
+    @property
+    def matrix_weights(self) -> int:
+        """Weights that a token is multiplied by: all but the embedding and the norms."""
+        per_block = 4 * self.d_model**2 + 3 * self.d_model * self.d_ff
+        return self.blocks * per_block + self.vocabulary * self.d_model
+
+    @property
+    def weights(self) -> int:
+        """All weights."""
+        norms = (2 * self.blocks + 1) * self.d_model
+        return self.matrix_weights + self.vocabulary * self.d_model + norms
+
 
 class Weights(NamedTuple):
     """All weights, [replica, (block,) in, out], for `x @ w`; fused where inputs agree."""
@@ -59,15 +75,55 @@ class Block(NamedTuple):
     down: Tensor
 
 
+class Segment(NamedTuple):
+    """A run of tokens that is cut into sequences of one length."""
+
+    first: int
+    tokens: int
+    context: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a row of tokens is cut into sequences."""
+
+    segments: tuple[Segment, ...]
+
+    @classmethod
+    def of(cls, contexts: tuple[int, ...], tokens: int) -> "Layout":
+        """Pieces of `tokens` tokens, each cut into sequences of its context; equal neighbours are
+        joined. ValueError if a context does not divide its piece."""
+        segments: list[Segment] = []
+        for number, context in enumerate(contexts):
+            if tokens % context:
+                raise ValueError(f"sequences of {context} tokens do not fill {tokens} tokens.")
+            if segments and segments[-1].context == context:
+                last = segments.pop()
+                segments.append(Segment(last.first, last.tokens + tokens, context))
+            else:
+                segments.append(Segment(number * tokens, tokens, context))
+        return cls(tuple(segments))
+
+    @property
+    def positions(self) -> Tensor:
+        """Every token's position in its sequence, [token]."""
+        parts = [torch.arange(part.tokens) % part.context for part in self.segments]
+        return torch.cat(parts)
+
+    @property
+    def sequences(self) -> int:
+        return sum(part.tokens // part.context for part in self.segments)
+
+
 class Rope(NamedTuple):
-    """cos and sin, [replica, 1, token, 1, d_head]."""
+    """cos and sin of every position's rotations, [replica, position, rotated pair], float32."""
 
     cos: Tensor
     sin: Tensor
 
 
 def initial(shape: Shape, seed: int) -> Weights:
-    """One replica's weights before training, no replica axis; a seed's cells share them."""
+    """Draw one replica's weights before training, no replica axis; a seed's cells share them."""
     generator = torch.Generator().manual_seed(seed)
     n, d, f, v = shape.blocks, shape.d_model, shape.d_ff, shape.vocabulary
 
@@ -88,11 +144,12 @@ def initial(shape: Shape, seed: int) -> Weights:
 
 
 def stack(replicas: list[Weights]) -> Weights:
+    """Put replicas side by side on a new leading axis."""
     return Weights(*(torch.stack(tensors) for tensors in zip(*replicas, strict=True)))
 
 
 def blocks(weights: Weights, compute: torch.dtype) -> list[Block]:
-    """The blocks' weights, matrices cast to the dtype of the computation."""
+    """Return the blocks' weights, matrices cast to the dtype of the computation."""
     norms = (weights.norm_attention.unbind(1), weights.norm_mlp.unbind(1))
     matrices = (weights.qkv, weights.out, weights.gate_up, weights.down)
     cast = tuple(matrix.to(compute).unbind(1) for matrix in matrices)
@@ -100,91 +157,206 @@ def blocks(weights: Weights, compute: torch.dtype) -> list[Block]:
 
 
 def rope(thetas: Tensor, length: int, d_head: int) -> Rope:
-    """Rotations of the first `length` positions, a base per replica, in Hugging Face's layout."""
+    """Tabulate the rotations of the first `length` positions, a base per replica."""
     exponent = torch.arange(0, d_head, 2, device=thetas.device) / d_head
     frequency = 1.0 / thetas.float()[:, None] ** exponent
     angle = torch.arange(length, device=thetas.device)[None, :, None] * frequency[:, None, :]
-    angle = torch.cat((angle, angle), dim=-1)[:, None, :, None, :]
     return Rope(angle.cos(), angle.sin())
 
 
 def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """x [replica, sequence, token, d_model], scale [replica, d_model]."""
+    """Divide x [replica, token, d_model] by its root mean square, times scale [replica, d_model]."""
     normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    return normed * scale[:, None, None, :]
+    return normed * scale[:, None, :]
 
 
-def linear(x: Tensor, matrix: Tensor) -> Tensor:
-    """[replica, sequence, token, in] by [replica, in, out]."""
-    return torch.bmm(x.flatten(1, 2), matrix).unflatten(1, x.shape[1:3])
+def linear(x: Tensor, matrix: Tensor, slices: int = 1) -> Tensor:
+    """Multiply [replica, token, in] by [replica, in, out].
+
+    With `slices` the tokens are cut into as many matrix products. The gradient of a small matrix is
+    a product over all tokens with few outputs, too few to occupy a GPU; slices occupy it.
+    """
+    if slices == 1:
+        return torch.bmm(x, matrix)
+    repeated = matrix[:, None].expand(-1, slices, -1, -1).flatten(0, 1)
+    return torch.bmm(x.view(len(x) * slices, -1, x.shape[-1]), repeated).view(
+        len(x), x.shape[1], -1
+    )
 
 
-def rotate(x: Tensor, rotation: Rope) -> Tensor:
-    """x [replica, sequence, token, head, d_head], float32 inside."""
-    wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
-    turned = torch.cat((-second, first), dim=-1)
-    return (wide * rotation.cos + turned * rotation.sin).to(x.dtype)
+def rotate(x: Tensor, rotation: Rope, positions: Tensor) -> Tensor:
+    """Turn x [replica, token, head, d_head] by its positions, float32 inside."""
+    cos, sin = (table[:, positions][:, :, None] for table in rotation)
+    first, second = x.float().chunk(2, dim=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
-def attention_write(x: Tensor, block: Block, rotation: Rope, shape: Shape) -> Tensor:
-    """What attention adds to the stream, float32."""
-    replicas, count, length, _ = x.shape
+def enter_attention(
+    x: Tensor, block: Block, rotation: Rope, positions: Tensor, shape: Shape, slices: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute queries, keys and values [replica, token, head, d_head] of a stream."""
     normed = rms_norm(x, block.norm_attention, shape.eps).to(block.qkv.dtype)
-    parts = linear(normed, block.qkv).unflatten(-1, (3, shape.heads, shape.d_head))
-    query, key, value = parts.unbind(3)
-    query, key = rotate(query, rotation), rotate(key, rotation)
-    folded = [part.flatten(0, 1).transpose(1, 2) for part in (query, key, value)]
-    mixed = F.scaled_dot_product_attention(*folded, is_causal=True).transpose(1, 2)
-    mixed = mixed.reshape(replicas, count, length, shape.d_model)
-    return linear(mixed, block.out).float()
+    parts = linear(normed, block.qkv, slices).unflatten(-1, (3, shape.heads, shape.d_head))
+    query, key, value = parts.unbind(2)
+    query, key = rotate(query, rotation, positions), rotate(key, rotation, positions)
+    return query, key, value.contiguous()  # a view's gradient would be a tensor of all three
 
 
-def mlp_write(x: Tensor, block: Block, shape: Shape) -> Tensor:
-    """What the MLP adds to the stream, float32."""
+def attend(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+    """Mix values within each sequence, causally: [replica, token, d_model]."""
+    mixed = [_attend_segment(query, key, value, part) for part in layout.segments]
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed, dim=1)
+
+
+def _attend_segment(query: Tensor, key: Tensor, value: Tensor, part: Segment) -> Tensor:
+    def folded(tensor: Tensor) -> Tensor:
+        own = tensor[:, part.first : part.first + part.tokens]
+        return own.reshape(-1, part.context, *tensor.shape[2:]).transpose(1, 2)
+
+    mixed = F.scaled_dot_product_attention(
+        folded(query), folded(key), folded(value), is_causal=True
+    )
+    return mixed.transpose(1, 2).reshape(len(query), part.tokens, -1)
+
+
+def mlp_write(x: Tensor, block: Block, shape: Shape, slices: int = 1) -> Tensor:
+    """Compute what the MLP adds to the stream, float32."""
     normed = rms_norm(x, block.norm_mlp, shape.eps).to(block.gate_up.dtype)
-    gate, up = linear(normed, block.gate_up).chunk(2, dim=-1)
-    return linear(F.silu(gate) * up, block.down).float()
+    gate, up = linear(normed, block.gate_up, slices).chunk(2, dim=-1)
+    return linear(F.silu(gate) * up, block.down, slices).float()
 
 
-def block_forward(x: Tensor, block: Block, rotation: Rope, shape: Shape) -> Tensor:
-    """The stream stays float32 under bfloat16 matrix products: beside a massive activation bfloat16
-    would round the small writes away, and gains are what these models are for."""
-    x = x + attention_write(x, block, rotation, shape)
-    return x + mlp_write(x, block, shape)
+def leave_attention(
+    x: Tensor, mixed: Tensor, block: Block, shape: Shape, slices: int = 1
+) -> Tensor:
+    """Add attention's and the MLP's write to the stream.
+
+    The stream stays float32 under bfloat16 matrix products: beside a massive activation bfloat16
+    would round the small writes away, and gains are what these models are for.
+    """
+    x = x + linear(mixed, block.out, slices).float()
+    return x + mlp_write(x, block, shape, slices)
+
+
+def between(
+    x: Tensor,
+    mixed: Tensor,
+    block: Block,
+    following: Block,
+    rotation: Rope,
+    positions: Tensor,
+    shape: Shape,
+    slices: int = 1,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Leave one block's attention and enter the next one's: one piece, so that it is fused."""
+    x = leave_attention(x, mixed, block, shape, slices)
+    return x, *enter_attention(x, following, rotation, positions, shape, slices)
+
+
+def last_losses(
+    x: Tensor,
+    mixed: Tensor,
+    block: Block,
+    norm_final: Tensor,
+    unembed: Tensor,
+    targets: Tensor,
+    shape: Shape,
+    slices: int = 1,
+) -> Tensor:
+    """Leave the last block; cross-entropy of its stream, nats, [replica, token]."""
+    return cross_entropy(
+        leave_attention(x, mixed, block, shape, slices), norm_final, unembed, targets, shape
+    )
+
+
+def cross_entropy(
+    x: Tensor, norm_final: Tensor, unembed: Tensor, targets: Tensor, shape: Shape
+) -> Tensor:
+    """Cross-entropy in float32 of logits in unembed's dtype, nats, [replica, token]."""
+    normed = rms_norm(x, norm_final, shape.eps).to(unembed.dtype)
+    scores = linear(normed, unembed).float()
+    # a sum under a mask, not a gather: its gradient needs no second tensor of the logits' size
+    wanted = torch.arange(scores.shape[-1], device=x.device) == targets[..., None]
+    return scores.logsumexp(-1) - torch.where(wanted, scores, 0.0).sum(-1)
 
 
 def embed(weights: Weights, tokens: Tensor) -> Tensor:
-    """tokens [replica, sequence, token] -> stream [replica, sequence, token, d_model]."""
+    """Look tokens [replica, token] up: stream [replica, token, d_model]."""
     replicas, vocabulary, _ = weights.embed.shape
-    offset = torch.arange(replicas, device=tokens.device)[:, None, None] * vocabulary
+    offset = torch.arange(replicas, device=tokens.device)[:, None] * vocabulary
     return F.embedding(tokens + offset, weights.embed.flatten(0, 1))
 
 
-def logits(x: Tensor, weights: Weights, shape: Shape, compute: torch.dtype) -> Tensor:
-    """[replica, sequence, token, vocabulary] in `compute`."""
-    normed = rms_norm(x, weights.norm_final, shape.eps).to(compute)
-    return linear(normed, weights.unembed.to(compute))
+class Pieces(NamedTuple):
+    """The functions that a forward pass is made of, compiled or not."""
+
+    enter: Callable[..., tuple[Tensor, Tensor, Tensor]] = enter_attention
+    between: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] = between
+    last: Callable[..., Tensor] = last_losses
+
+    @classmethod
+    def compiled(cls) -> "Pieces":
+        """Return pieces that torch.compile fuses; one set of kernels per shape of the tokens."""
+        return cls(*(torch.compile(piece, dynamic=False) for piece in cls()))
 
 
-def token_losses(
-    x: Tensor, weights: Weights, targets: Tensor, shape: Shape, compute: torch.dtype
+def losses(
+    weights: Weights,
+    tokens: Tensor,
+    targets: Tensor,
+    layout: Layout,
+    positions: Tensor,
+    rotation: Rope,
+    shape: Shape,
+    compute: torch.dtype,
+    pieces: Pieces | None = None,
+    slices: int = 1,
 ) -> Tensor:
-    """Cross-entropy of the last stream, nats, shaped as `targets`."""
-    scores = logits(x, weights, shape, compute).float()
-    losses = F.cross_entropy(scores.flatten(0, 2), targets.flatten(), reduction="none")
-    return losses.view_as(targets)
-
-
-def streams(
-    weights: Weights, tokens: Tensor, thetas: Tensor, shape: Shape
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Per block: what enters, what attention adds, what the MLP adds, what leaves; float32."""
-    rotation = rope(thetas, tokens.shape[-1], shape.d_head)
+    """Compute the loss of every token [replica, token], nats."""
+    run = pieces or Pieces()
+    parts = blocks(weights, compute)
     x = embed(weights, tokens)
+    heads = run.enter(x, parts[0], rotation, positions, shape, slices)
+    for block, following in zip(parts[:-1], parts[1:], strict=True):
+        mixed = attend(*heads, layout)
+        x, *heads = run.between(x, mixed, block, following, rotation, positions, shape, slices)
+    mixed = attend(*heads, layout)
+    unembed = weights.unembed.to(compute)
+    return run.last(x, mixed, parts[-1], weights.norm_final, unembed, targets, shape, slices)
+
+
+class Stream(NamedTuple):
+    """One block on tokens [replica, sequence, token], float32."""
+
+    x: Tensor
+    """what enters, [replica, sequence, token, d_model]"""
+    a: Tensor
+    """what attention adds"""
+    m: Tensor
+    """what the MLP adds"""
+    y: Tensor
+    """what leaves"""
+    query: Tensor
+    """[replica, sequence, token, head, d_head], rotated"""
+    key: Tensor
+
+
+def streams(weights: Weights, tokens: Tensor, thetas: Tensor, shape: Shape) -> Iterator[Stream]:
+    """Yield every block's stream on tokens [replica, sequence, token], float32 arithmetic."""
+    sequences, length = tokens.shape[1:]
+    layout = Layout((Segment(0, sequences * length, length),))
+    positions = layout.positions.to(tokens.device)
+    rotation = rope(thetas, length, shape.d_head)
+
+    def apart(tensor: Tensor) -> Tensor:
+        return tensor.unflatten(1, (sequences, length))
+
+    x = embed(weights, tokens.flatten(1))
     for block in blocks(weights, torch.float32):
-        a = attention_write(x, block, rotation, shape)
+        query, key, value = enter_attention(x, block, rotation, positions, shape)
+        a = linear(attend(query, key, value, layout), block.out)
         m = mlp_write(x + a, block, shape)
         y = x + a + m
-        yield x, a, m, y
+        yield Stream(*(apart(tensor) for tensor in (x, a, m, y, query, key)))
         x = y

@@ -1,17 +1,42 @@
-"""Held-out loss at several lengths, and the residual measurements by gainlens' own functions."""
+"""What is measured of a replica along training, by gainlens' own functions.
 
+The only module of the trainer that imports gainlens.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gainlens.axes import GRAM_COLUMNS
-from gainlens.gain import decompose, reduce_gains
+from gainlens.gain import cosines, decompose, reduce_gains
 from gainlens.gram import gram_columns, top_components
-from gainlens.records import Capture
-from training import ensemble, tokens
-from training.ensemble import Shape, Weights
+from gainlens.lifecycle import massive_lifecycle
+from gainlens.records import Capture, Decomposition
+from training import ensemble
+from training.ensemble import Shape, Stream, Weights
+
+BINS = {"0": (0, 1), "1-3": (1, 4), "4-15": (4, 16), "16-63": (16, 64), "64-127": (64, 128)}
+"""Positions, last one left out. Prompts end with the open bin, windows have more of them."""
+PROMPT_BINS = BINS | {"128-": (128, 1 << 30)}
+SINK_THRESHOLD = 0.3
+"""A head sinks from this mean weight on position 0: Gu et al. 2024, arXiv 2410.10781."""
+
+
+class Value(NamedTuple):
+    """One number of one replica at one step."""
+
+    measure: str
+    value: float
+    block: int = -1
+    """from 0; -1 if the number is not of one block"""
+    positions: str = ""
+    """a bin of positions; empty if the number is of all"""
+    length: int = 0
+    """tokens per sequence of a held-out loss; 0 otherwise"""
 
 
 @dataclass(frozen=True)
@@ -33,42 +58,13 @@ class Residual:
 
 
 def rounded(weights: Weights) -> Weights:
-    """float32 weights with bfloat16's values: what is measured is what a checkpoint holds."""
+    """Round float32 weights to bfloat16's values: what is measured is what a checkpoint holds."""
     return Weights(*(tensor.bfloat16().float() for tensor in weights))
 
 
-@torch.no_grad()
-def held_out_loss(
-    weights: Weights,
-    windows: Tensor,
-    length: int,
-    thetas: Tensor,
-    shape: Shape,
-    compute: torch.dtype,
-    step_tokens: int = 1 << 15,
-) -> Tensor:
-    """Mean cross-entropy [replica], nats per token, of windows [window, WINDOW + 1] cut into pieces
-    of `length`, BOS first in each: the same targets at every length."""
-    inputs, targets = tokens.sequences(windows, length)
-    rotation = ensemble.rope(thetas, length, shape.d_head)
-    parts = ensemble.blocks(weights, compute)
-    replicas = len(thetas)
-    total = torch.zeros(replicas, device=thetas.device)
-    step = max(1, step_tokens // length)
-    for start in range(0, len(inputs), step):
-        piece = inputs[start : start + step].expand(replicas, -1, -1)
-        wanted = targets[start : start + step].expand(replicas, -1, -1)
-        x = ensemble.embed(weights, piece)
-        for block in parts:
-            x = ensemble.block_forward(x, block, rotation, shape)
-        losses = ensemble.token_losses(x, weights, wanted, shape, compute)
-        total += losses.flatten(1).sum(1)
-    return total / inputs.numel()
-
-
 def padded(prompts: tuple[list[int], ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids [prompt, token] filled up at the end, which causal attention does not see, and the
-    mask of real tokens."""
+    """Fill prompts up at the end, which causal attention does not see: token ids [prompt, token],
+    and the mask of real tokens."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
@@ -78,45 +74,67 @@ def padded(prompts: tuple[list[int], ...], device: torch.device) -> tuple[Tensor
     return ids.to(device), mask.to(device)
 
 
-@torch.no_grad()
 def captures(
     weights: Weights, prompts: tuple[list[int], ...], thetas: Tensor, shape: Shape
-) -> list[Capture]:
-    """One gainlens Capture per replica, float32 arithmetic."""
+) -> Iterator[Capture]:
+    """Yield one gainlens Capture per replica, float32 arithmetic, with attention on position 0."""
     ids, mask = padded(prompts, thetas.device)
-    batch = ids.expand(len(thetas), -1, -1)
-    grams, values, indices = [], [], []
-    for padded_streams in ensemble.streams(weights, batch, thetas, shape):
-        x, a, m, y = (stream[:, mask] for stream in padded_streams)
-        grams.append(gram_columns(x, a, m, y))
+    for number in range(len(thetas)):
+        own = slice(number, number + 1)
+        yield capture(Weights(*(w[own] for w in weights)), ids, mask, thetas[own], shape)
+
+
+@torch.no_grad()
+def capture(
+    weights: Weights, ids: Tensor, mask: Tensor, theta: Tensor, shape: Shape, sinks: bool = True
+) -> Capture:
+    """Measure one replica, [1, ...], on ids [prompt, token] of which `mask` marks the real ones."""
+    gram, values, indices, sink = [], [], [], []
+    last = None
+    for stream in ensemble.streams(weights, ids[None], theta, shape):
+        x, a, m, y = (part[0][mask] for part in (stream.x, stream.a, stream.m, stream.y))
+        gram.append(gram_columns(x, a, m, y))
         value, index = top_components(y)
         values.append(value)
         indices.append(index)
+        if sinks:
+            sink.append(first_weight(stream, mask))
         last = y
-    normed = ensemble.rms_norm(last[:, None], weights.norm_final, shape.eps)[:, 0].norm(dim=-1)
+    assert last is not None
+    normed = ensemble.rms_norm(last[None], weights.norm_final, shape.eps)[0].norm(dim=-1)
     prompt, position = torch.nonzero(mask.cpu(), as_tuple=True)
-    stacked = [torch.stack(parts, 1).cpu().numpy() for parts in (grams, values, indices)]
-    return [
-        Capture(
-            prompt=prompt.numpy(),
-            position=position.numpy(),
-            token_id=ids[mask].cpu().numpy(),
-            gram=np.moveaxis(stacked[0][replica].astype(np.float64), -1, 0),
-            top_value=stacked[1][replica].astype(np.float64),
-            top_index=stacked[2][replica],
-            normed=normed[replica].double().cpu().numpy(),
-        )
-        for replica in range(len(thetas))
-    ]
+    return Capture(
+        prompt=prompt.numpy(),
+        position=position.numpy(),
+        token_id=ids[mask].cpu().numpy(),
+        gram=np.moveaxis(torch.stack(gram).double().cpu().numpy(), -1, 0),
+        top_value=torch.stack(values).double().cpu().numpy(),
+        top_index=torch.stack(indices).cpu().numpy(),
+        normed=normed.double().cpu().numpy(),
+        sink=torch.stack(sink).double().cpu().numpy() if sinks else None,
+    )
 
 
-def residual(capture: Capture) -> Residual:
-    """The last prompt is the notebook's sentence: it gives `notebook_last_gain` and no more."""
-    assert capture.gram.shape[0] == len(GRAM_COLUMNS)
-    parts = decompose(capture)
-    sentence = capture.prompt == capture.num_prompts - 1
-    gains = reduce_gains(capture, parts)
-    others = slice(0, capture.num_prompts - 1)
+def first_weight(stream: Stream, mask: Tensor) -> Tensor:
+    """Average the attention weight on position 0 over later queries: [head, prompt]; NaN if none."""
+    query, key = (part[0].transpose(1, 2) for part in (stream.query, stream.key))
+    scores = query @ key.mT / query.shape[-1] ** 0.5
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+    on_first = scores.masked_fill(later, float("-inf")).softmax(-1)[..., 0]
+    counted = mask.clone()
+    counted[:, 0] = False
+    total = (on_first * counted[:, None]).sum(-1)
+    return (total / counted.sum(-1)[:, None]).T
+
+
+def residual(captured: Capture) -> Residual:
+    """Average over the prompts; the last one is the notebook's sentence: it gives
+    `notebook_last_gain` and no more."""
+    assert captured.gram.shape[0] == len(GRAM_COLUMNS)
+    parts = decompose(captured)
+    sentence = captured.prompt == captured.num_prompts - 1
+    gains = reduce_gains(captured, parts)
+    others = slice(0, captured.num_prompts - 1)
     first = np.flatnonzero(parts.is_bos)[0]
     return Residual(
         log_gain=np.nanmean(gains.log_gain[:, others], axis=1),
@@ -126,11 +144,114 @@ def residual(capture: Capture) -> Residual:
         log_norm_out=np.log(parts.norm_out[:, parts.is_ordinary & ~sentence]).mean(axis=1),
         massive_tokens=int(parts.is_massive[~sentence].sum()),
         notebook_last_gain=float(
-            capture.normed[sentence].mean() / parts.norm_in[-1, sentence].mean()
+            captured.normed[sentence].mean() / parts.norm_in[-1, sentence].mean()
         ),
     )
 
 
+def values(captured: Capture) -> Iterator[Value]:
+    """Yield every number of one replica on the mixed prompts, the notebook's sentence last."""
+    found = residual(captured)
+    yield Value("notebook_last_gain", found.notebook_last_gain)
+    yield Value("massive_tokens", found.massive_tokens)
+    parts = decompose(captured)
+    sentence = captured.prompt == captured.num_prompts - 1
+    ordinary = parts.is_ordinary & ~sentence
+    first = int(np.flatnonzero(parts.is_bos)[0])
+    with np.errstate(invalid="ignore"):
+        angle = np.arccos(np.clip(cosines(captured)["block"], -1, 1)) / np.pi
+    per_block = {
+        "log_gain": found.log_gain,
+        "attention": found.attention,
+        "mlp": found.mlp,
+        "log_norm_out": found.log_norm_out,
+        "angle": prompt_means(angle, captured.prompt, ordinary),
+        "bos_log_gain": parts.log_gain[:, first],
+        "bos_attention": parts.attention[:, first],
+        "bos_mlp": parts.mlp[:, first],
+        "bos_angle": angle[:, first],
+        "bos_log_norm_out": np.log(parts.norm_out[:, first]),
+        "max_component": np.abs(captured.top_value[:, ~sentence, 0]).max(axis=1),
+    }
+    for name, numbers in per_block.items():
+        yield from (Value(name, float(number), block) for block, number in enumerate(numbers))
+    yield from binned(captured, parts, ordinary, PROMPT_BINS)
+    yield from sink_values(captured)
+    yield from first_token_life(captured, parts, first)
+
+
+def prompt_means(numbers: np.ndarray, prompt: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Average [block, token] over each prompt's counted tokens, then over prompts: [block]."""
+    count = np.bincount(prompt[counted])
+    used = count > 0
+    means = [np.bincount(prompt[counted], row[counted])[used] / count[used] for row in numbers]
+    return np.mean(means, axis=1)
+
+
+def binned(
+    captured: Capture,
+    parts: Decomposition,
+    ordinary: np.ndarray,
+    bins: dict[str, tuple[int, int]],
+    prefix: str = "",
+) -> Iterator[Value]:
+    """Yield the last block's log gain and its parts by position: ordinary tokens, or position 0.
+
+    Per prompt the mean of its tokens in a bin, then the mean over the prompts that have any.
+    """
+    numbers = np.stack([parts.log_gain[-1], parts.attention[-1], parts.mlp[-1]])
+    block = len(parts.log_gain) - 1
+    inside = captured.prompt < captured.num_prompts - (1 if not prefix else 0)
+    for name, (low, high) in bins.items():
+        of_class = parts.is_bos & inside if low == 0 else ordinary
+        counted = of_class & (captured.position >= low) & (captured.position < high)
+        if counted.any():
+            means = prompt_means(numbers, captured.prompt, counted)
+            for measure, mean in zip(("log_gain", "attention", "mlp"), means, strict=True):
+                yield Value(prefix + measure, float(mean), block, name)
+
+
+def sink_values(captured: Capture) -> Iterator[Value]:
+    """Yield the attention weight on position 0 per block, mean over heads, and the sinking heads'
+    share per block and of all."""
+    assert captured.sink is not None
+    per_head = np.nanmean(captured.sink[:, :, :-1], axis=2)
+    sinking = per_head > SINK_THRESHOLD
+    for block in range(len(per_head)):
+        yield Value("sink", float(per_head[block].mean()), block)
+        yield Value("sinking_heads", float(sinking[block].mean()), block)
+    yield Value("sink", float(per_head.mean()))
+    yield Value("sinking_heads", float(sinking.mean()))
+
+
+def first_token_life(captured: Capture, parts: Decomposition, first: int) -> Iterator[Value]:
+    """Yield how massive position 0 gets, which block writes it and which erases it; NaN if none."""
+    lives = massive_lifecycle(captured, parts, [""] * len(captured.prompt))
+    life = next((life for life in lives if life.position == 0), None)
+    written = None if life is None else life.written_by
+    erased = None if life is None else life.erased_by
+    yield Value("bos_written_by", float("nan") if written is None else written)
+    yield Value("bos_erased_by", float("nan") if erased is None else erased)
+    later = parts.norm_in[:, parts.is_ordinary]
+    yield Value("bos_norm_ratio", float((parts.norm_in[:, first] / np.median(later, axis=1)).max()))
+
+
+def long_bins(length: int) -> dict[str, tuple[int, int]]:
+    """Return the bins of a window: BINS, then 128-511, then doubling up to its length."""
+    edges = [128, *(edge for edge in (512, 1024, 2048, 4096, 8192, 16384) if edge < length), length]
+    pairs = zip(edges[:-1], edges[1:], strict=True)
+    short = {name: limits for name, limits in BINS.items() if limits[0] < length}
+    return short | {f"{low}-{high - 1}": (low, high) for low, high in pairs if low < high}
+
+
+def long_values(captured: Capture) -> Iterator[Value]:
+    """Yield the last block's log gain by position on whole held-out windows."""
+    parts = decompose(captured)
+    length = int(captured.position.max()) + 1
+    yield from binned(captured, parts, parts.is_ordinary, long_bins(length), "long_")
+
+
 def sigma_max(weights: Weights) -> Tensor:
-    """Largest singular value of W_U, [replica]."""
-    return torch.linalg.matrix_norm(weights.unembed.float(), ord=2)
+    """Return the largest singular value of W_U, [replica]."""
+    unembed = weights.unembed.double()
+    return torch.linalg.eigvalsh(unembed @ unembed.mT)[:, -1].sqrt()
