@@ -33,6 +33,7 @@ def run_train(arguments: argparse.Namespace) -> None:
         arguments.devices or queue.devices(),
         arguments.stop_after,
         elsewhere,
+        arguments.jobs,
     )
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
@@ -88,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
     training, collecting = steps.choices["train"], steps.choices["collect"]
     training.add_argument("--devices", nargs="+", help="default: every GPU, or cpu")
     training.add_argument("--stop-after", type=float, default=float("inf"), help="seconds")
+    training.add_argument("--jobs", nargs="+", default=[""], help="beginnings of jobs' names")
     training.add_argument(
         "--finished", help="a record (dose_response.json) whose jobs are finished elsewhere"
     )

@@ -170,34 +170,24 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
     return normed * scale[:, None, :]
 
 
-def linear(x: Tensor, matrix: Tensor, slices: int = 1) -> Tensor:
-    """Multiply [replica, token, in] by [replica, in, out].
-
-    With `slices` the tokens are cut into as many matrix products. The gradient of a small matrix is
-    a product over all tokens with few outputs, too few to occupy a GPU; slices occupy it.
-    """
-    if slices == 1:
-        return torch.bmm(x, matrix)
-    repeated = matrix[:, None].expand(-1, slices, -1, -1).flatten(0, 1)
-    return torch.bmm(x.view(len(x) * slices, -1, x.shape[-1]), repeated).view(
-        len(x), x.shape[1], -1
-    )
-
-
 def rotate(x: Tensor, rotation: Rope, positions: Tensor) -> Tensor:
-    """Turn x [replica, token, head, d_head] by its positions, float32 inside."""
-    cos, sin = (table[:, positions][:, :, None] for table in rotation)
-    first, second = x.float().chunk(2, dim=-1)
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    return torch.cat(turned, dim=-1).to(x.dtype)
+    """Turn x [replica, token, head, d_head] by its positions, float32 inside.
+
+    A pair lies half a head apart, as in Hugging Face's layout. Flipping the halves, rather than
+    cutting and joining them, keeps the gradient in one kernel.
+    """
+    cos, sin = (table[:, positions][:, :, None, None] for table in rotation)
+    halves = x.float().unflatten(-1, (2, -1))
+    sign = 2.0 * torch.arange(2, device=x.device)[:, None] - 1
+    return (halves * cos + halves.flip(-2) * (sin * sign)).flatten(-2).to(x.dtype)
 
 
 def enter_attention(
-    x: Tensor, block: Block, rotation: Rope, positions: Tensor, shape: Shape, slices: int = 1
+    x: Tensor, block: Block, rotation: Rope, positions: Tensor, shape: Shape
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute queries, keys and values [replica, token, head, d_head] of a stream."""
     normed = rms_norm(x, block.norm_attention, shape.eps).to(block.qkv.dtype)
-    parts = linear(normed, block.qkv, slices).unflatten(-1, (3, shape.heads, shape.d_head))
+    parts = torch.bmm(normed, block.qkv).unflatten(-1, (3, shape.heads, shape.d_head))
     query, key, value = parts.unbind(2)
     query, key = rotate(query, rotation, positions), rotate(key, rotation, positions)
     return query, key, value.contiguous()  # a view's gradient would be a tensor of all three
@@ -220,23 +210,23 @@ def _attend_segment(query: Tensor, key: Tensor, value: Tensor, part: Segment) ->
     return mixed.transpose(1, 2).reshape(len(query), part.tokens, -1)
 
 
-def mlp_write(x: Tensor, block: Block, shape: Shape, slices: int = 1) -> Tensor:
+def mlp_write(x: Tensor, block: Block, shape: Shape) -> Tensor:
     """Compute what the MLP adds to the stream, float32."""
     normed = rms_norm(x, block.norm_mlp, shape.eps).to(block.gate_up.dtype)
-    gate, up = linear(normed, block.gate_up, slices).chunk(2, dim=-1)
-    return linear(F.silu(gate) * up, block.down, slices).float()
+    gate, up = torch.bmm(normed, block.gate_up).chunk(2, dim=-1)
+    return torch.bmm(F.silu(gate) * up, block.down).float()
 
 
 def leave_attention(
-    x: Tensor, mixed: Tensor, block: Block, shape: Shape, slices: int = 1
+    x: Tensor, mixed: Tensor, block: Block, shape: Shape
 ) -> Tensor:
     """Add attention's and the MLP's write to the stream.
 
     The stream stays float32 under bfloat16 matrix products: beside a massive activation bfloat16
     would round the small writes away, and gains are what these models are for.
     """
-    x = x + linear(mixed, block.out, slices).float()
-    return x + mlp_write(x, block, shape, slices)
+    x = x + torch.bmm(mixed, block.out).float()
+    return x + mlp_write(x, block, shape)
 
 
 def between(
@@ -247,11 +237,10 @@ def between(
     rotation: Rope,
     positions: Tensor,
     shape: Shape,
-    slices: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Leave one block's attention and enter the next one's: one piece, so that it is fused."""
-    x = leave_attention(x, mixed, block, shape, slices)
-    return x, *enter_attention(x, following, rotation, positions, shape, slices)
+    x = leave_attention(x, mixed, block, shape)
+    return x, *enter_attention(x, following, rotation, positions, shape)
 
 
 def last_losses(
@@ -262,11 +251,10 @@ def last_losses(
     unembed: Tensor,
     targets: Tensor,
     shape: Shape,
-    slices: int = 1,
 ) -> Tensor:
     """Leave the last block; cross-entropy of its stream, nats, [replica, token]."""
     return cross_entropy(
-        leave_attention(x, mixed, block, shape, slices), norm_final, unembed, targets, shape
+        leave_attention(x, mixed, block, shape), norm_final, unembed, targets, shape
     )
 
 
@@ -275,7 +263,7 @@ def cross_entropy(
 ) -> Tensor:
     """Cross-entropy in float32 of logits in unembed's dtype, nats, [replica, token]."""
     normed = rms_norm(x, norm_final, shape.eps).to(unembed.dtype)
-    scores = linear(normed, unembed).float()
+    scores = torch.bmm(normed, unembed).float()
     # a sum under a mask, not a gather: its gradient needs no second tensor of the logits' size
     wanted = torch.arange(scores.shape[-1], device=x.device) == targets[..., None]
     return scores.logsumexp(-1) - torch.where(wanted, scores, 0.0).sum(-1)
@@ -311,19 +299,18 @@ def losses(
     shape: Shape,
     compute: torch.dtype,
     pieces: Pieces | None = None,
-    slices: int = 1,
 ) -> Tensor:
     """Compute the loss of every token [replica, token], nats."""
     run = pieces or Pieces()
     parts = blocks(weights, compute)
     x = embed(weights, tokens)
-    heads = run.enter(x, parts[0], rotation, positions, shape, slices)
+    heads = run.enter(x, parts[0], rotation, positions, shape)
     for block, following in zip(parts[:-1], parts[1:], strict=True):
         mixed = attend(*heads, layout)
-        x, *heads = run.between(x, mixed, block, following, rotation, positions, shape, slices)
+        x, *heads = run.between(x, mixed, block, following, rotation, positions, shape)
     mixed = attend(*heads, layout)
     unembed = weights.unembed.to(compute)
-    return run.last(x, mixed, parts[-1], weights.norm_final, unembed, targets, shape, slices)
+    return run.last(x, mixed, parts[-1], weights.norm_final, unembed, targets, shape)
 
 
 class Stream(NamedTuple):
@@ -355,7 +342,7 @@ def streams(weights: Weights, tokens: Tensor, thetas: Tensor, shape: Shape) -> I
     x = embed(weights, tokens.flatten(1))
     for block in blocks(weights, torch.float32):
         query, key, value = enter_attention(x, block, rotation, positions, shape)
-        a = linear(attend(query, key, value, layout), block.out)
+        a = torch.bmm(attend(query, key, value, layout), block.out)
         m = mlp_write(x + a, block, shape)
         y = x + a + m
         yield Stream(*(apart(tensor) for tensor in (x, a, m, y, query, key)))

@@ -127,11 +127,11 @@ def first_weight(stream: Stream, mask: Tensor) -> Tensor:
     return (total / counted.sum(-1)[:, None]).T
 
 
-def residual(captured: Capture) -> Residual:
+def residual(captured: Capture, parts: Decomposition | None = None) -> Residual:
     """Average over the prompts; the last one is the notebook's sentence: it gives
     `notebook_last_gain` and no more."""
     assert captured.gram.shape[0] == len(GRAM_COLUMNS)
-    parts = decompose(captured)
+    parts = parts or decompose(captured)
     sentence = captured.prompt == captured.num_prompts - 1
     gains = reduce_gains(captured, parts)
     others = slice(0, captured.num_prompts - 1)
@@ -151,10 +151,10 @@ def residual(captured: Capture) -> Residual:
 
 def values(captured: Capture) -> Iterator[Value]:
     """Yield every number of one replica on the mixed prompts, the notebook's sentence last."""
-    found = residual(captured)
+    parts = decompose(captured)
+    found = residual(captured, parts)
     yield Value("notebook_last_gain", found.notebook_last_gain)
     yield Value("massive_tokens", found.massive_tokens)
-    parts = decompose(captured)
     sentence = captured.prompt == captured.num_prompts - 1
     ordinary = parts.is_ordinary & ~sentence
     first = int(np.flatnonzero(parts.is_bos)[0])

@@ -3,11 +3,13 @@
 import fcntl
 import json
 import multiprocessing as mp
+import os
 import platform
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -57,8 +59,11 @@ def devices() -> list[str]:
     return [f"cuda:{n}" for n in range(torch.cuda.device_count())] or ["cpu"]
 
 
-def open_jobs(design: Design, folder: Folder, elsewhere: Sequence[str] = ()) -> list[Job]:
-    """Return the jobs to train, in order: those not finished here nor elsewhere.
+def open_jobs(
+    design: Design, folder: Folder, elsewhere: Sequence[str] = (), only: Sequence[str] = ("",)
+) -> list[Job]:
+    """Return the jobs to train, in order: those not finished here nor elsewhere, whose names begin
+    with one of `only`.
 
     A job that goes on from another one needs its end here; if that was reached elsewhere, it is
     trained again. ValueError if a finished job had other settings.
@@ -68,7 +73,7 @@ def open_jobs(design: Design, folder: Folder, elsewhere: Sequence[str] = ()) -> 
         if folder.record(job.name).exists():
             record = json.loads(folder.record(job.name).read_text())
             trainer.check_same(job.name, record["settings"], job.settings)
-        elif job.name not in elsewhere:
+        elif job.name not in elsewhere and job.name.startswith(tuple(only)):
             wanted.append(job)
     bases = {job.base.job for job in wanted if job.base is not None}
     again = [job for job in design.jobs if job.name in bases and job not in wanted]
@@ -83,6 +88,7 @@ def run(
     on: Sequence[str],
     stop_after: float = float("inf"),
     elsewhere: Sequence[str] = (),
+    only: Sequence[str] = ("",),
 ) -> list[str]:
     """Train a design's open jobs on the devices; the names of jobs that failed.
 
@@ -90,7 +96,7 @@ def run(
     the folder. After `stop_after` seconds every job saves its state and the queue ends.
     """
     design, folder = read(design_path), Folder(jobs)
-    waiting = open_jobs(design, folder, elsewhere)
+    waiting = open_jobs(design, folder, elsewhere, only)
     for job in waiting:
         for device in on:
             cost.check_memory(job, device)
@@ -112,7 +118,8 @@ def _serve(waiting: list[Job], folder: Folder, requests: Sequence[Request]) -> l
     for request in requests:
         ours, theirs = context.Pipe()
         workers[ours] = context.Process(target=work, args=(request, theirs), name=request.device)
-        workers[ours].start()
+        with only_device(request.device):
+            workers[ours].start()
         theirs.close()
     running: dict[Connection, Job] = {}
     idle: list[Connection] = []
@@ -149,6 +156,24 @@ def _serve(waiting: list[Job], folder: Folder, requests: Sequence[Request]) -> l
     return failed
 
 
+@contextmanager
+def only_device(device: str) -> Iterator[None]:
+    """Let a process that is started inside see one GPU, as cuda:0: so that all of them share the
+    compiler's cache."""
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    if device.startswith("cuda:"):
+        number = int(device.removeprefix("cuda:"))
+        os.environ[name] = before.split(",")[number] if before else str(number)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
 def _next(
     waiting: list[Job], running: dict[Connection, Job], failed: list[str], folder: Folder
 ) -> Job | None:
@@ -163,10 +188,8 @@ def _next(
 
 def work(request: Request, connection: Connection) -> None:
     """Train job after job on one device until there is none; send "" or what went wrong."""
-    device = request.device
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
-    else:
+    device = "cuda:0" if request.device.startswith("cuda") else request.device
+    if device == "cpu":
         torch.set_num_threads(1)
     design, folder = read(request.design), Folder(request.jobs)
     data = prepare.read(request.data)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,11 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from training import ensemble, measure, optimize, tokens
 from training.design import Job, check_same
 from training.ensemble import Layout, Weights
+from training.measure import Capture
 from training.optimize import Moments
 from training.prepare import Data
 
-SLICE_ELEMENTS = 2048
-"""On a GPU a step's tokens are cut into 2,048 / d_model matrix products, 16 at most (linear())."""
 ATTENTIONS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 SAME_ATTENTION = 0.02
 """Largest relative difference of two attention kernels in bfloat16, which rounds to 2^-8."""
@@ -77,7 +77,6 @@ class Trainer:
         cuda = self.device.type == "cuda"
         self.compute = torch.bfloat16 if cuda else torch.float32
         self.pieces = pieces or Pieces(cuda)
-        self.slices = max(1, min(16, SLICE_ELEMENTS // job.shape.d_model)) if cuda else 1
         replicas, training = job.replicas, job.training
         self.train = torch.from_numpy(data.train.astype(np.int32)).to(self.device)
         self.thetas = torch.tensor([r.cell.theta for r in replicas], device=self.device)
@@ -172,7 +171,6 @@ class Trainer:
             self.job.shape,
             self.compute,
             self.pieces.forward,
-            self.slices,
         )
 
     def held_out_loss(self, weights: Weights, length: int) -> Tensor:
@@ -208,24 +206,33 @@ class Trainer:
             values += [measure.Value("train_loss", loss), measure.Value("sigma_max_w_u", sigma)]
         prompts = tuple(prompt[: job.measuring.prompt_tokens] for prompt in self.data.prompts)
         captured = measure.captures(kept, prompts, self.thetas, job.shape)
-        for values, capture in zip(found, captured, strict=True):
-            values += measure.values(capture)
-        if state.step == job.training.steps and job.measuring.long_windows:
-            for number, values in enumerate(found):
-                values += self._long_values(kept, number)
+        at_end = state.step == job.training.steps and job.measuring.long_windows
+        whole = [self._long_capture(kept, n) for n in range(len(found))] if at_end else []
+        with ThreadPoolExecutor(len(found)) as pool:  # numpy: the GPU would wait for one thread
+            for own, more in zip(found, pool.map(_values, captured), strict=True):
+                own += more
+            for own, more in zip(found, pool.map(_long_values, whole), strict=False):
+                own += more
         return [
             Row(number, state.step, *value) for number, own in enumerate(found) for value in own
         ]
 
-    def _long_values(self, weights: Weights, number: int) -> list[measure.Value]:
-        """Measure one replica on whole held-out windows, BOS first."""
+    def _long_capture(self, weights: Weights, number: int) -> Capture:
+        """Capture one replica on whole held-out windows, BOS first."""
         own = Weights(*(tensor[number : number + 1] for tensor in weights))
         ids = self.held_out[: self.job.measuring.long_windows, :-1].clone()
         ids[:, 0] = tokens.BOS_ID
         theta = self.thetas[number : number + 1]
         everything = torch.ones_like(ids, dtype=torch.bool)
-        captured = measure.capture(own, ids, everything, theta, self.job.shape, sinks=False)
-        return list(measure.long_values(captured))
+        return measure.capture(own, ids, everything, theta, self.job.shape, sinks=False)
+
+
+def _values(captured: Capture) -> list[measure.Value]:
+    return list(measure.values(captured))
+
+
+def _long_values(captured: Capture) -> list[measure.Value]:
+    return list(measure.long_values(captured))
 
 
 class Pieces:
@@ -330,7 +337,7 @@ def run(
     checkpoint: Path,
     base: Path | None = None,
     deadline: float = float("inf"),
-    save_every: float = 120.0,
+    save_every: float = 180.0,
     report: Callable[[str], None] = print,
 ) -> Progress:
     """Train from the checkpoint, or from the start, to the end or until `deadline`.

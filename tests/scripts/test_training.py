@@ -13,9 +13,8 @@ from transformers import LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from training import ensemble, export, measure, optimize, tokens, train
-from training.ensemble import Shape, Weights
-from training.train import Cell, Plan, Replica, Trainer
+from training import ensemble, export, measure, optimize, tokens
+from training.ensemble import Layout, Pieces, Shape, Stream, Weights
 
 TINY = Shape(blocks=2, d_model=32, heads=2, d_ff=48, vocabulary=64)
 THETAS = torch.tensor([1e4, 5e5])
@@ -37,56 +36,99 @@ def loud(shape: Shape, seed: int) -> Weights:
     return Weights(*(w * 8 if w.ndim > 1 and (w != 1).any() else w for w in first))
 
 
-def last_stream(weights: Weights, ids: torch.Tensor, thetas: torch.Tensor, shape: Shape):
-    *_, (_, _, _, y) = ensemble.streams(weights, ids.expand(len(thetas), -1, -1), thetas, shape)
-    return y
+def last_stream(weights: Weights, ids: torch.Tensor, thetas: torch.Tensor) -> torch.Tensor:
+    *_, stream = ensemble.streams(weights, ids.expand(len(thetas), -1, -1), thetas, TINY)
+    return stream.y
 
 
 def hugging_face(folder: Path, weights: Weights, context: int, theta: float) -> LlamaForCausalLM:
     export.write_model(folder, weights, TINY, context, theta)
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     exact = {name: tensor.contiguous() for name, tensor in export.state_dict(weights, TINY).items()}
     model.load_state_dict(exact)
     return model
+
+
+def flat_losses(
+    weights: Weights,
+    windows: torch.Tensor,
+    contexts: tuple[int, ...],
+    thetas: torch.Tensor,
+    pieces: Pieces | None = None,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Losses [replica, token] of windows [window, token + 1], and the gradients of their mean."""
+    layout = Layout.of(contexts, windows.shape[-1] - 1)
+    batch = windows.expand(len(thetas), -1, -1)
+    inputs, targets = tokens.with_bos(batch, layout.positions)
+    rotation = ensemble.rope(thetas, windows.shape[-1] - 1, TINY.d_head)
+    leaves = Weights(*(tensor.clone().requires_grad_() for tensor in weights))
+    place = (layout, layout.positions, rotation, TINY, torch.float32)
+    losses = ensemble.losses(leaves, inputs, targets, *place, pieces)
+    gradients = torch.autograd.grad(losses.mean(1).sum(), list(leaves))
+    return losses.detach(), list(gradients)
 
 
 def test_each_replica_is_hugging_faces_llama(tmp_path: Path) -> None:
     weights = loud(TINY, 3)
     stacked = ensemble.stack([weights, weights])
     ids = torch.randint(0, 64, (2, 500), generator=torch.Generator().manual_seed(0))
-    stream = last_stream(stacked, ids, THETAS, TINY)
-    ours = ensemble.logits(stream, stacked, TINY, torch.float32)
     theirs = []
     for context, theta in ((512, 1e4), (4096, 5e5)):
         model = hugging_face(tmp_path / str(context), weights, context, theta)
         with torch.no_grad():
-            theirs.append(model(ids).logits)
-    torch.testing.assert_close(ours, torch.stack(theirs), rtol=1e-5, atol=1e-5)
+            outputs = model(ids, output_hidden_states=True, output_attentions=True)
+            theirs.append(outputs.hidden_states[1])
+            first = outputs.attentions[0][..., 0]
+    stream, *_ = ensemble.streams(stacked, ids.expand(2, -1, -1), THETAS, TINY)
+    torch.testing.assert_close(stream.y, torch.stack(theirs), rtol=1e-5, atol=1e-5)
     assert (theirs[0] - theirs[1]).abs().max() > 1e-2  # theta matters to these weights
+    one = Stream(*(part[1:] for part in stream))
+    found = measure.first_weight(one, torch.ones(2, 500, dtype=torch.bool))
+    torch.testing.assert_close(found, first[..., 1:].mean(-1).T, rtol=1e-4, atol=1e-6)
 
 
-def test_the_training_forward_is_the_measured_one() -> None:
-    stacked = ensemble.stack([loud(TINY, 3)])
-    ids = torch.arange(40)[None, None] % 64
-    x, rotation = ensemble.embed(stacked, ids), ensemble.rope(THETAS[:1], 40, TINY.d_head)
-    for block in ensemble.blocks(stacked, torch.float32):
-        x = ensemble.block_forward(x, block, rotation, TINY)
-    torch.testing.assert_close(x, last_stream(stacked, ids, THETAS[:1], TINY))
-
-
-def test_held_out_loss_is_hugging_faces_on_the_same_pieces(tmp_path: Path) -> None:
+def test_losses_are_hugging_faces_on_the_same_sequences(tmp_path: Path) -> None:
+    """Also of a step that mixes sequences of two lengths, and of gradients."""
     weights = loud(TINY, 1)
     generator = torch.Generator().manual_seed(1)
-    windows = torch.randint(2, 64, (1, tokens.WINDOW + 1), generator=generator)
-    found = measure.held_out_loss(
-        ensemble.stack([weights]), windows, 512, THETAS[:1], TINY, torch.float32
-    )
-    pieces = windows[0, :-1].view(8, 512).clone()
-    pieces[:, 0] = tokens.BOS_ID
-    with torch.no_grad():
-        scores = hugging_face(tmp_path, weights, 512, 1e4)(pieces).logits
-    wanted = F.cross_entropy(scores.flatten(0, 1), windows[0, 1:])
-    torch.testing.assert_close(found[0], wanted, rtol=1e-5, atol=1e-5)
+    windows = torch.randint(2, 64, (3, 65), generator=generator)
+    found, gradients = flat_losses(ensemble.stack([weights]), windows, (32, 8, 32), THETAS[:1])
+    model = hugging_face(tmp_path, weights, 512, 1e4)
+    wanted = []
+    for window, length in zip(windows, (32, 8, 32), strict=True):
+        pieces = window[:-1].reshape(-1, length).clone()
+        pieces[:, 0] = tokens.BOS_ID
+        scores = model(pieces).logits.flatten(0, 1)
+        wanted.append(F.cross_entropy(scores, window[1:], reduction="none"))
+    torch.testing.assert_close(found[0], torch.cat(wanted), rtol=1e-5, atol=1e-5)
+    torch.cat(wanted).mean().backward()
+    theirs = export.from_state_dict({n: p.grad for n, p in model.named_parameters()}, TINY)
+    for ours, other in zip(gradients, theirs, strict=True):
+        torch.testing.assert_close(ours[0], other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's tracer looks
+def test_the_compilers_graphs_do_not_change_the_losses() -> None:
+    stacked = ensemble.stack([loud(TINY, 3), loud(TINY, 4)])
+    windows = torch.randint(2, 64, (2, 65), generator=torch.Generator().manual_seed(2))
+    wanted = flat_losses(stacked, windows, (32, 8), THETAS)
+    traced = Pieces(*(torch.compile(piece, backend="aot_eager") for piece in Pieces()))
+    found = flat_losses(stacked, windows, (32, 8), THETAS, traced)
+    torch.testing.assert_close(found[0], wanted[0])
+    for ours, other in zip(found[1], wanted[1], strict=True):
+        torch.testing.assert_close(ours, other, rtol=1e-4, atol=1e-7)
+
+
+def test_cells_of_a_job_do_not_see_one_another() -> None:
+    weights = [loud(TINY, seed) for seed in (3, 4)]
+    windows = torch.randint(2, 64, (1, 65), generator=torch.Generator().manual_seed(2))
+    together, gradients = flat_losses(ensemble.stack(weights), windows, (32,), THETAS)
+    for number, one in enumerate(weights):
+        own = THETAS[number : number + 1]
+        alone, own_gradients = flat_losses(ensemble.stack([one]), windows, (32,), own)
+        torch.testing.assert_close(together[number], alone[0])
+        for both, single in zip(gradients, own_gradients, strict=True):
+            torch.testing.assert_close(both[number], single[0], rtol=1e-4, atol=1e-7)
 
 
 def test_export_round_trip(tmp_path: Path) -> None:
@@ -110,6 +152,7 @@ def test_adamw_and_clipping_are_torchs_per_replica() -> None:
     stacked = ensemble.stack(singles)
     moments = optimize.no_moments(stacked)
     generator = torch.Generator().manual_seed(5)
+    schedule = optimize.schedule(100, 1)  # no warm-up, and the decay is far away
     optimizers = []
     for single, rate in zip(singles, rates, strict=True):
         named = single._asdict()
@@ -124,8 +167,7 @@ def test_adamw_and_clipping_are_torchs_per_replica() -> None:
                 weight.grad = gradient[replica].clone()
             torch.nn.utils.clip_grad_norm_(list(single), optimize.CLIP)
             optimizer.step()
-        optimize.clip_(gradients)
-        optimize.adamw_(stacked, gradients, moments, torch.tensor(rates), step)
+        optimize.update_(stacked, gradients, moments, torch.tensor(rates), schedule[step])
     for ours, theirs in zip(stacked, ensemble.stack(singles), strict=True):
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-6)
 
@@ -149,94 +191,32 @@ def test_learning_rate_is_constant_between_warm_up_and_the_last_fifth() -> None:
 
 
 def test_every_context_predicts_the_same_tokens() -> None:
-    windows = torch.arange(2, 2 + 3 * (tokens.WINDOW + 1)).view(3, -1)
-    short_in, short_out = tokens.sequences(windows, 512)
-    long_in, long_out = tokens.sequences(windows, 4096)
-    assert torch.equal(short_out.flatten(), long_out.flatten())
-    assert torch.equal(short_in[:, 1:-1], short_out[:, :-2])
+    windows = torch.arange(2, 2 + 3 * 65).view(3, -1)
+    short_in, short_out = tokens.with_bos(windows, Layout.of((8,) * 3, 64).positions)
+    long_in, long_out = tokens.with_bos(windows, Layout.of((64,) * 3, 64).positions)
+    assert torch.equal(short_out, long_out)
+    assert torch.equal(short_in[1:8], short_out[:7])
     assert (short_in == tokens.BOS_ID).sum() == 24
     assert (long_in == tokens.BOS_ID).sum() == 3
 
 
 def test_control_has_a_bos_in_every_eighth_sequence_only() -> None:
-    windows = torch.arange(2, 2 + 2 * 2 * (tokens.WINDOW + 1)).view(2, 2, -1)
-    inputs, _ = tokens.sequences(windows, 512, torch.tensor([1, 8]))
-    first = inputs[..., 0] == tokens.BOS_ID
-    assert first[0].all()
-    assert first[1].nonzero().flatten().tolist() == [0, 8]
-    assert (inputs[..., 1:] != tokens.BOS_ID).all()
-    untouched = windows[1, :, :-1].reshape(16, 512)
-    assert torch.equal(inputs[1, 1], untouched[1])
+    windows = torch.arange(2, 2 + 2 * 2 * 65).view(2, 2, -1)
+    positions = Layout.of((8, 8), 64).positions
+    inputs, _ = tokens.with_bos(windows, positions, torch.tensor([1, 8]))
+    assert (inputs[0] == tokens.BOS_ID).nonzero().flatten().tolist() == list(range(0, 128, 8))
+    assert (inputs[1] == tokens.BOS_ID).nonzero().flatten().tolist() == [0, 64]
+    assert torch.equal(inputs[1, 1:64], windows[1, 0, 1:-1])
 
 
 def test_an_epoch_reads_every_window_once_and_the_next_in_another_order() -> None:
-    epochs = [
-        np.concatenate([tokens.order(0, 12, 4, step) for step in steps])
-        for steps in ((0, 1, 2), (3, 4, 5))
-    ]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(12))
-    assert (epochs[0] != epochs[1]).any()
-    assert (tokens.order(1, 12, 4, 0) != tokens.order(0, 12, 4, 0)).any()
+    order = tokens.order(0, 12, 4, 6)
+    assert sorted(order[:3].ravel()) == sorted(order[3:].ravel()) == list(range(12))
+    assert (order[:3] != order[3:]).any()
+    assert (tokens.order(1, 12, 4, 6) != order).any()
+    assert (tokens.order(0, 12, 4, 5) == order[:5]).all()  # a longer training begins the same
 
 
-# --- the loop ------------------------------------------------------------------------------------
-
-
-def tiny_trainer(seeds: tuple[int, ...] = (0,)) -> Trainer:
-    cells = (Cell(512, 1e4), Cell(512, 5e5, 8))
-    replicas = tuple(Replica(cell, seed, 1e-2) for cell in cells for seed in seeds)
-    shape = Shape(blocks=1, d_model=16, heads=1, d_ff=16, vocabulary=64)
-    plan = Plan(replicas, 20, 5, 1, held_out_windows=1, log_steps=(0, 20), shape=shape)
-    pattern = np.tile(np.arange(2, 50, dtype=np.uint16), 900)  # learnable in a few steps
-    return Trainer(plan, pattern, pattern[::-1].copy(), "cpu", torch.float32)
-
-
-def test_cells_of_a_seed_share_weights_and_text() -> None:
-    trainer = tiny_trainer(seeds=(0, 1))
-    state = trainer.start()
-    targets = torch.stack([trainer.batch(step)[1] for step in range(8)], dim=1)
-    for tensor in (*state.weights, targets):
-        assert torch.equal(tensor[:2], tensor[2:])
-    assert not torch.equal(targets[0], targets[1])
-    assert not torch.equal(state.weights.embed[0], state.weights.embed[1])
-
-
-def test_replicas_of_one_plan_share_their_context() -> None:
-    mixed = (Replica(Cell(512, 1e4), 0, 1e-3), Replica(Cell(4096, 1e4), 0, 1e-3))
-    with pytest.raises(ValueError, match="one context"):
-        Plan(mixed, 1)
-
-
-def test_training_lowers_the_loss_and_resumes_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole, logged = train.run(tiny_trainer(), PROMPTS, tmp_path / "whole.pt", report=lambda _: None)
-    clock = itertools.count()
-    monkeypatch.setattr(train.time, "monotonic", lambda: next(clock))  # a second at each look
-    part = tmp_path / "part.pt"
-    stopped, _ = train.run(tiny_trainer(), PROMPTS, part, 8.5, report=lambda _: None)
-    assert 0 < stopped.step < 20
-    resumed, again = train.run(tiny_trainer(), PROMPTS, part, report=lambda _: None)
-    for one, other in zip(whole.weights, resumed.weights, strict=True):
-        assert torch.equal(one, other)
-    assert logged[0][2:] == again[0][2:]
-    assert [row["step"] for row in again[0]] == [0, 0, 20, 20]
-    assert len(again[1]) == 4
-    for before, after in zip(logged[0][:2], logged[0][2:], strict=True):
-        assert after["train_loss"] < 0.9 * before["loss_512"]
-
-
-def test_measured_gains_are_those_of_the_streams() -> None:
-    stacked = ensemble.stack([loud(TINY, 4)])
-    capture = measure.captures(stacked, PROMPTS, THETAS[:1], TINY)[0]
-    found = measure.residual(capture)
-    by_hand, first = [], []
-    for prompt in PROMPTS[:-1]:
-        ids = torch.tensor(prompt)[None, None]
-        *_, (x, _, _, y) = ensemble.streams(stacked, ids, THETAS[:1], TINY)
-        logs = (y.norm(dim=-1) / x.norm(dim=-1)).log()[0, 0]
-        by_hand.append(float(logs[1:].mean()))
-        first.append(float(logs[0]))
-    assert found.log_gain[-1] == pytest.approx(np.mean(by_hand), rel=1e-5)
-    assert found.bos_log_gain[-1] == pytest.approx(first[0], rel=1e-5)
-    assert found.attention + found.mlp == pytest.approx(found.log_gain, abs=1e-5)
+def test_layout_refuses_a_length_that_does_not_fill_its_piece() -> None:
+    with pytest.raises(ValueError, match="sequences of 24 tokens do not fill 64"):
+        Layout.of((24,), 64)
