@@ -89,7 +89,9 @@ def parser() -> argparse.ArgumentParser:
     training, collecting = steps.choices["train"], steps.choices["collect"]
     training.add_argument("--devices", nargs="+", help="default: every GPU, or cpu")
     training.add_argument("--stop-after", type=float, default=float("inf"), help="seconds")
-    training.add_argument("--jobs", nargs="+", default=[""], help="beginnings of jobs' names")
+    training.add_argument(
+        "--jobs", nargs="+", default=[""], help="only jobs whose names begin so, in this order"
+    )
     training.add_argument(
         "--finished", help="a record (dose_response.json) whose jobs are finished elsewhere"
     )

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,7 @@ GROUP_KEYS = (
     "rate",
     "starts_of",
     "short",
+    "points",
     "base",
     "base_context",
     "base_thetas",
@@ -204,6 +205,8 @@ def group_jobs(
     """Cut a group into jobs of at most `replicas_per_job`: the cells of a context, some seeds."""
     own = {name: group[name] for name in ("steps", "rate") if name in group}
     training = Training(**asdict(training) | own)
+    if "points" in group:
+        measuring = replace(measuring, points=tuple(group["points"]))
     shape_keys = group.get("shape", {})
     check_keys(f"shape of group {group['name']!r}", shape_keys, SHAPE_KEYS)
     shape = Shape(**shape_keys)

@@ -65,10 +65,9 @@ class Weights(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One block's weights, [replica, in, out], in the dtype of the computation."""
+    """One block's weights, [replica, in, out], in the dtype of the computation; the norms' scales
+    are multiplied into the matrices that read the normed stream."""
 
-    norm_attention: Tensor
-    norm_mlp: Tensor
     qkv: Tensor
     out: Tensor
     gate_up: Tensor
@@ -148,12 +147,23 @@ def stack(replicas: list[Weights]) -> Weights:
     return Weights(*(torch.stack(tensors) for tensors in zip(*replicas, strict=True)))
 
 
+def scaled(scale: Tensor, matrix: Tensor, compute: torch.dtype) -> Tensor:
+    """Multiply a norm's scale into the matrix that reads the normed stream, and cast.
+
+    The product is the same; the scale's gradient is then a sum over a matrix, not over all tokens.
+    """
+    return (scale[..., None] * matrix).to(compute)
+
+
 def blocks(weights: Weights, compute: torch.dtype) -> list[Block]:
-    """Return the blocks' weights, matrices cast to the dtype of the computation."""
-    norms = (weights.norm_attention.unbind(1), weights.norm_mlp.unbind(1))
-    matrices = (weights.qkv, weights.out, weights.gate_up, weights.down)
-    cast = tuple(matrix.to(compute).unbind(1) for matrix in matrices)
-    return [Block(*parts) for parts in zip(*norms, *cast, strict=True)]
+    """Return the blocks' weights, cast to the dtype of the computation."""
+    matrices = (
+        scaled(weights.norm_attention, weights.qkv, compute),
+        weights.out.to(compute),
+        scaled(weights.norm_mlp, weights.gate_up, compute),
+        weights.down.to(compute),
+    )
+    return [Block(*parts) for parts in zip(*(m.unbind(1) for m in matrices), strict=True)]
 
 
 def rope(thetas: Tensor, length: int, d_head: int) -> Rope:
@@ -164,10 +174,9 @@ def rope(thetas: Tensor, length: int, d_head: int) -> Rope:
     return Rope(angle.cos(), angle.sin())
 
 
-def rms_norm(x: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """Divide x [replica, token, d_model] by its root mean square, times scale [replica, d_model]."""
-    normed = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
-    return normed * scale[:, None, :]
+def normed(x: Tensor, eps: float) -> Tensor:
+    """Divide x [..., d_model] by its root mean square; the scale stands in the next matrix."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
 
 
 def rotate(x: Tensor, rotation: Rope, positions: Tensor) -> Tensor:
@@ -186,9 +195,8 @@ def enter_attention(
     x: Tensor, block: Block, rotation: Rope, positions: Tensor, shape: Shape
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute queries, keys and values [replica, token, head, d_head] of a stream."""
-    normed = rms_norm(x, block.norm_attention, shape.eps).to(block.qkv.dtype)
-    parts = torch.bmm(normed, block.qkv).unflatten(-1, (3, shape.heads, shape.d_head))
-    query, key, value = parts.unbind(2)
+    parts = torch.bmm(normed(x, shape.eps).to(block.qkv.dtype), block.qkv)
+    query, key, value = parts.unflatten(-1, (3, shape.heads, shape.d_head)).unbind(2)
     query, key = rotate(query, rotation, positions), rotate(key, rotation, positions)
     return query, key, value.contiguous()  # a view's gradient would be a tensor of all three
 
@@ -212,8 +220,8 @@ def _attend_segment(query: Tensor, key: Tensor, value: Tensor, part: Segment) ->
 
 def mlp_write(x: Tensor, block: Block, shape: Shape) -> Tensor:
     """Compute what the MLP adds to the stream, float32."""
-    normed = rms_norm(x, block.norm_mlp, shape.eps).to(block.gate_up.dtype)
-    gate, up = torch.bmm(normed, block.gate_up).chunk(2, dim=-1)
+    read = normed(x, shape.eps).to(block.gate_up.dtype)
+    gate, up = torch.bmm(read, block.gate_up).chunk(2, dim=-1)
     return torch.bmm(F.silu(gate) * up, block.down).float()
 
 
@@ -247,23 +255,17 @@ def last_losses(
     x: Tensor,
     mixed: Tensor,
     block: Block,
-    norm_final: Tensor,
     unembed: Tensor,
     targets: Tensor,
     shape: Shape,
 ) -> Tensor:
     """Leave the last block; cross-entropy of its stream, nats, [replica, token]."""
-    return cross_entropy(
-        leave_attention(x, mixed, block, shape), norm_final, unembed, targets, shape
-    )
+    return cross_entropy(leave_attention(x, mixed, block, shape), unembed, targets, shape)
 
 
-def cross_entropy(
-    x: Tensor, norm_final: Tensor, unembed: Tensor, targets: Tensor, shape: Shape
-) -> Tensor:
+def cross_entropy(x: Tensor, unembed: Tensor, targets: Tensor, shape: Shape) -> Tensor:
     """Cross-entropy in float32 of logits in unembed's dtype, nats, [replica, token]."""
-    normed = rms_norm(x, norm_final, shape.eps).to(unembed.dtype)
-    scores = torch.bmm(normed, unembed).float()
+    scores = torch.bmm(normed(x, shape.eps).to(unembed.dtype), unembed).float()
     # a sum under a mask, not a gather: its gradient needs no second tensor of the logits' size
     wanted = torch.arange(scores.shape[-1], device=x.device) == targets[..., None]
     return scores.logsumexp(-1) - torch.where(wanted, scores, 0.0).sum(-1)
@@ -309,8 +311,8 @@ def losses(
         mixed = attend(*heads, layout)
         x, *heads = run.between(x, mixed, block, following, rotation, positions, shape)
     mixed = attend(*heads, layout)
-    unembed = weights.unembed.to(compute)
-    return run.last(x, mixed, parts[-1], weights.norm_final, unembed, targets, shape)
+    unembed = scaled(weights.norm_final, weights.unembed, compute)
+    return run.last(x, mixed, parts[-1], unembed, targets, shape)
 
 
 class Stream(NamedTuple):

@@ -101,7 +101,7 @@ def capture(
             sink.append(first_weight(stream, mask))
         last = y
     assert last is not None
-    normed = ensemble.rms_norm(last[None], weights.norm_final, shape.eps)[0].norm(dim=-1)
+    normed = (ensemble.normed(last, shape.eps) * weights.norm_final).norm(dim=-1)
     prompt, position = torch.nonzero(mask.cpu(), as_tuple=True)
     return Capture(
         prompt=prompt.numpy(),

@@ -62,8 +62,8 @@ def devices() -> list[str]:
 def open_jobs(
     design: Design, folder: Folder, elsewhere: Sequence[str] = (), only: Sequence[str] = ("",)
 ) -> list[Job]:
-    """Return the jobs to train, in order: those not finished here nor elsewhere, whose names begin
-    with one of `only`.
+    """Return the jobs to train: those not finished here nor elsewhere, whose names begin with one
+    of `only`; in the order of `only`, then of the design.
 
     A job that goes on from another one needs its end here; if that was reached elsewhere, it is
     trained again. ValueError if a finished job had other settings.
@@ -78,7 +78,12 @@ def open_jobs(
     bases = {job.base.job for job in wanted if job.base is not None}
     again = [job for job in design.jobs if job.name in bases and job not in wanted]
     again = [job for job in again if not folder.state(job.name).exists()]
-    return [job for job in design.jobs if job in wanted or job in again]
+    chosen = [job for job in design.jobs if job in wanted or job in again]
+    place = {
+        job.name: next((n for n, start in enumerate(only) if job.name.startswith(start)), -1)
+        for job in chosen
+    }
+    return sorted(chosen, key=lambda job: place[job.name])
 
 
 def run(
