@@ -34,6 +34,7 @@ def run_train(arguments: argparse.Namespace) -> None:
         arguments.stop_after,
         elsewhere,
         arguments.jobs,
+        arguments.save_every,
     )
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     training, collecting = steps.choices["train"], steps.choices["collect"]
     training.add_argument("--devices", nargs="+", help="default: every GPU, or cpu")
     training.add_argument("--stop-after", type=float, default=float("inf"), help="seconds")
+    training.add_argument("--save-every", type=float, default=180.0, help="seconds")
     training.add_argument(
         "--jobs", nargs="+", default=[""], help="only jobs whose names begin so, in this order"
     )

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from training import cost, export, prepare, table, trainer
-from training.design import Design, Job, read
+from training.design import Design, Job, check_same, read
 from training.trainer import Pieces, Progress, Trainer
 
 
@@ -52,6 +52,8 @@ class Request:
     device: str
     deadline: float
     """on time.monotonic's clock, which all processes of a machine share"""
+    save_every: float
+    """seconds"""
 
 
 def devices() -> list[str]:
@@ -72,7 +74,7 @@ def open_jobs(
     for job in design.jobs:
         if folder.record(job.name).exists():
             record = json.loads(folder.record(job.name).read_text())
-            trainer.check_same(job.name, record["settings"], job.settings)
+            check_same(job.name, record["settings"], job.settings)
         elif job.name not in elsewhere and job.name.startswith(tuple(only)):
             wanted.append(job)
     bases = {job.base.job for job in wanted if job.base is not None}
@@ -94,17 +96,20 @@ def run(
     stop_after: float = float("inf"),
     elsewhere: Sequence[str] = (),
     only: Sequence[str] = ("",),
+    save_every: float = 180.0,
 ) -> list[str]:
     """Train a design's open jobs on the devices; the names of jobs that failed.
 
-    ValueError, before anything runs, if a job does not fit on a device or another queue works in
-    the folder. After `stop_after` seconds every job saves its state and the queue ends.
+    ValueError, before anything runs, if a job does not fit on a device or was begun with other
+    settings, or if another queue works in the folder. After `stop_after` seconds every job saves its state and the queue ends.
     """
     design, folder = read(design_path), Folder(jobs)
     waiting = open_jobs(design, folder, elsewhere, only)
     for job in waiting:
         for device in on:
             cost.check_memory(job, device)
+        if folder.state(job.name).exists():
+            trainer.check_settings(folder.state(job.name), job)
     jobs.mkdir(parents=True, exist_ok=True)
     with (jobs / "queue.lock").open("w") as lock:
         try:
@@ -112,7 +117,7 @@ def run(
         except BlockingIOError:
             raise ValueError(f"another queue trains in {jobs}: stop it first.") from None
         deadline = time.monotonic() + stop_after
-        requests = [Request(design_path, data, jobs, device, deadline) for device in on]
+        requests = [Request(design_path, data, jobs, d, deadline, save_every) for d in on]
         return _serve(waiting, folder, requests)
 
 
@@ -207,7 +212,7 @@ def work(request: Request, connection: Connection) -> None:
             connection.close()
             return
         try:
-            train_job(design.job(name), data, folder, device, pieces, request.deadline)
+            train_job(design.job(name), data, folder, device, pieces, request)
             message = ""
         except Exception as error:  # the other jobs go on
             traceback.print_exc()
@@ -215,7 +220,7 @@ def work(request: Request, connection: Connection) -> None:
 
 
 def train_job(
-    job: Job, data: prepare.Data, folder: Folder, device: str, pieces: Pieces, deadline: float
+    job: Job, data: prepare.Data, folder: Folder, device: str, pieces: Pieces, request: Request
 ) -> None:
     """Train one job to its end, or to the deadline, and write down what came of it."""
     folder.state(job.name).parent.mkdir(parents=True, exist_ok=True)
@@ -224,7 +229,8 @@ def train_job(
     say(f"{device}: {job.name} starts")
     base = None if job.base is None else folder.state(job.base.job)
     ensemble = Trainer(job, data, device, pieces)
-    progress = trainer.run(ensemble, folder.state(job.name), base, deadline, report=say)
+    limits = (request.deadline, request.save_every)
+    progress = trainer.run(ensemble, folder.state(job.name), base, *limits, report=say)
     if progress.state.step < job.training.steps:
         say(f"{device}: {job.name} saved at step {progress.state.step}")
         return

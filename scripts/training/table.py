@@ -164,11 +164,11 @@ def speed(design: Design, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
     trained = sum(
         (r["tokens_per_second"] or 0) * r["seconds"]["training"] for r in records.values()
     )
-    shares = [(r["share_of_peak"], r["seconds"]["training"]) for r in records.values()]
-    known = [(share, seconds) for share, seconds in shares if share is not None]
+    timed = [r for r in records.values() if r["share_of_peak"] is not None]
+    weighted = sum(r["share_of_peak"] * r["seconds"]["training"] for r in timed)
     return {
         "tokens_per_second_per_gpu": round(trained / spent) if spent else None,
-        "share_of_peak": round(float(np.average(*zip(*known, strict=True))), 4) if known else None,
+        "share_of_peak": round(weighted / spent, 4) if timed else None,
         "peak": "989 TFLOP/s, dense bfloat16 of an H100 or H200 SXM by the datasheet",
         "operations": "model FLOPs: 3 x (2 x weights + causal attention) per token; optimiser, "
         "embedding and recomputation not counted",

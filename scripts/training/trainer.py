@@ -200,7 +200,9 @@ class Trainer:
         job, kept = self.job, measure.rounded(state.weights)
         found: list[list[measure.Value]] = [[] for _ in job.replicas]
         for length in job.measuring.lengths:
-            for values, loss in zip(found, self.held_out_loss(kept, length).tolist(), strict=True):
+            losses = self.held_out_loss(kept, length).tolist()
+            _check_finite(job, state.step, losses)
+            for values, loss in zip(found, losses, strict=True):
                 values.append(measure.Value("loss", loss, length=length))
         for values, loss, sigma in zip(
             found, train_loss.tolist(), measure.sigma_max(kept).tolist(), strict=True
@@ -308,6 +310,12 @@ def save(progress: Progress, settings: dict[str, Any], path: Path) -> None:
     beside.replace(path)
 
 
+def check_settings(path: Path, job: Job) -> None:
+    """Raise ValueError, showing the difference, if a state was begun with other settings."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    check_same(job.name, content["settings"], job.settings)
+
+
 def load(path: Path, device: str, job: Job) -> Progress:
     """Read a state. ValueError, showing the difference, if it was begun with other settings."""
     content = torch.load(path, map_location=device, weights_only=True)
@@ -386,7 +394,6 @@ def run(
                 spent, since = _lap(trainer, since)
                 clock.measuring += spent
                 report(_line(job, progress, new))
-                _check_finite(job, new)
             if stopping or time.monotonic() - saved > save_every:
                 save(progress, job.settings, checkpoint)
                 spent, since = _lap(trainer, since)
@@ -407,15 +414,14 @@ def _lap(trainer: Trainer, since: float) -> tuple[float, float]:
     return now - since, now
 
 
-def _check_finite(job: Job, rows: list[Row]) -> None:
+def _check_finite(job: Job, step: int, losses: list[float]) -> None:
     """Raise ValueError if a replica's held-out loss is no number: the rest would be wasted."""
-    bad = [row for row in rows if row.measure == "loss" and not np.isfinite(row.value)]
-    if bad:
-        replica = job.replicas[bad[0].replica]
-        raise ValueError(
-            f"job {job.name}: the loss of seed {replica.seed} at theta {replica.cell.theta:g} is "
-            f"{bad[0].value} at step {bad[0].step}: lower the rate."
-        )
+    for replica, loss in zip(job.replicas, losses, strict=True):
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"job {job.name}: the loss of seed {replica.seed} at theta {replica.cell.theta:g} "
+                f"is {loss} at step {step}: lower the rate."
+            )
 
 
 def tokens_per_second(job: Job, clock: Clock) -> float:
