@@ -9,7 +9,6 @@ LENGTHS = (128, 512, 1024, 2048, 4096)  # at which the shipped twins' held-out l
 WINDOW = 4096  # tokens per held-out window of the shipped twins
 
 
-
 def text(cell: Cell, training: dict[str, Any]) -> str:
     """README.md of a twin's directory; every number comes from its training record."""
     compared, measured, corpus = (training[k] for k in ("compared", "measured", "corpus"))

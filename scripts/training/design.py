@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +123,7 @@ class Job:
         first = step * per_step
         counts = [int((first + number) * share + 1e-9) for number in range(per_step + 1)]
         return tuple(
-            self.short if after > before else self.context
-            for before, after in zip(counts[:-1], counts[1:], strict=True)
+            self.short if after > before else self.context for before, after in pairwise(counts)
         )
 
     @property
@@ -195,7 +195,7 @@ def read(path: Path) -> Design:
 
 
 def _by_seeds_then_context(job: Job) -> tuple[int, int]:
-    """The first seeds of all contexts come first, of these the long contexts, which take longest."""
+    """Order jobs: the first seeds of all contexts, of these the long contexts, which take longest."""
     return job.replicas[0].seed, -job.context
 
 
@@ -282,34 +282,3 @@ def base_of(
         f"group {group['name']!r} goes on from context {group['base_context']} of group "
         f"{group['base']!r}, but no job before it trains these thetas and seeds together."
     )
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Name every leaf of nested settings: training.rate -> 0.003."""
-    leaves: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            leaves |= flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = _plain(value)
-    return leaves
-
-
-def _plain(value: Any) -> Any:
-    """Make tuples lists, as JSON does, so that what was stored compares with what is asked for."""
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value
-
-
-def check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Raise ValueError, showing the first difference, if a job was begun with other settings."""
-    before, now = flat(stored), flat(wanted)
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            raise ValueError(
-                f"job {name} was begun with {key} = {before.get(key)} and is asked to go on with "
-                f"{now.get(key)}: give the old setting back, or start in another folder."
-            )

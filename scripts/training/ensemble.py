@@ -11,12 +11,14 @@ of several lengths.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from training.layout import Layout, Segment
 from training.tokens import VOCABULARY
 
 INITIAL_STD = 0.02  # Hugging Face's initializer_range, for every matrix
@@ -72,46 +74,6 @@ class Block(NamedTuple):
     out: Tensor
     gate_up: Tensor
     down: Tensor
-
-
-class Segment(NamedTuple):
-    """A run of tokens that is cut into sequences of one length."""
-
-    first: int
-    tokens: int
-    context: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a row of tokens is cut into sequences."""
-
-    segments: tuple[Segment, ...]
-
-    @classmethod
-    def of(cls, contexts: tuple[int, ...], tokens: int) -> "Layout":
-        """Pieces of `tokens` tokens, each cut into sequences of its context; equal neighbours are
-        joined. ValueError if a context does not divide its piece."""
-        segments: list[Segment] = []
-        for number, context in enumerate(contexts):
-            if tokens % context:
-                raise ValueError(f"sequences of {context} tokens do not fill {tokens} tokens.")
-            if segments and segments[-1].context == context:
-                last = segments.pop()
-                segments.append(Segment(last.first, last.tokens + tokens, context))
-            else:
-                segments.append(Segment(number * tokens, tokens, context))
-        return cls(tuple(segments))
-
-    @property
-    def positions(self) -> Tensor:
-        """Every token's position in its sequence, [token]."""
-        parts = [torch.arange(part.tokens) % part.context for part in self.segments]
-        return torch.cat(parts)
-
-    @property
-    def sequences(self) -> int:
-        return sum(part.tokens // part.context for part in self.segments)
 
 
 class Rope(NamedTuple):
@@ -225,9 +187,7 @@ def mlp_write(x: Tensor, block: Block, shape: Shape) -> Tensor:
     return torch.bmm(F.silu(gate) * up, block.down).float()
 
 
-def leave_attention(
-    x: Tensor, mixed: Tensor, block: Block, shape: Shape
-) -> Tensor:
+def leave_attention(x: Tensor, mixed: Tensor, block: Block, shape: Shape) -> Tensor:
     """Add attention's and the MLP's write to the stream.
 
     The stream stays float32 under bfloat16 matrix products: beside a massive activation bfloat16
@@ -259,12 +219,12 @@ def last_losses(
     targets: Tensor,
     shape: Shape,
 ) -> Tensor:
-    """Leave the last block; cross-entropy of its stream, nats, [replica, token]."""
+    """Leave the last block and compute its stream's cross-entropy, nats, [replica, token]."""
     return cross_entropy(leave_attention(x, mixed, block, shape), unembed, targets, shape)
 
 
 def cross_entropy(x: Tensor, unembed: Tensor, targets: Tensor, shape: Shape) -> Tensor:
-    """Cross-entropy in float32 of logits in unembed's dtype, nats, [replica, token]."""
+    """Compute the cross-entropy in float32 of logits in unembed's dtype, nats, [replica, token]."""
     scores = torch.bmm(normed(x, shape.eps).to(unembed.dtype), unembed).float()
     # a sum under a mask, not a gather: its gradient needs no second tensor of the logits' size
     wanted = torch.arange(scores.shape[-1], device=x.device) == targets[..., None]
@@ -307,7 +267,7 @@ def losses(
     parts = blocks(weights, compute)
     x = embed(weights, tokens)
     heads = run.enter(x, parts[0], rotation, positions, shape)
-    for block, following in zip(parts[:-1], parts[1:], strict=True):
+    for block, following in pairwise(parts):
         mixed = attend(*heads, layout)
         x, *heads = run.between(x, mixed, block, following, rotation, positions, shape)
     mixed = attend(*heads, layout)

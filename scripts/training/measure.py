@@ -5,6 +5,7 @@ The only module of the trainer that imports gainlens.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -116,7 +117,7 @@ def capture(
 
 
 def first_weight(stream: Stream, mask: Tensor) -> Tensor:
-    """Average the attention weight on position 0 over later queries: [head, prompt]; NaN if none."""
+    """Average the attention weight on position 0 over later queries, [head, prompt]; NaN if none."""
     query, key = (part[0].transpose(1, 2) for part in (stream.query, stream.key))
     scores = query @ key.mT / query.shape[-1] ** 0.5
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
@@ -239,9 +240,8 @@ def first_token_life(captured: Capture, parts: Decomposition, first: int) -> Ite
 def long_bins(length: int) -> dict[str, tuple[int, int]]:
     """Return the bins of a window: BINS, then 128-511, then doubling up to its length."""
     edges = [128, *(edge for edge in (512, 1024, 2048, 4096, 8192, 16384) if edge < length), length]
-    pairs = zip(edges[:-1], edges[1:], strict=True)
     short = {name: limits for name, limits in BINS.items() if limits[0] < length}
-    return short | {f"{low}-{high - 1}": (low, high) for low, high in pairs if low < high}
+    return short | {f"{low}-{high - 1}": (low, high) for low, high in pairwise(edges) if low < high}
 
 
 def long_values(captured: Capture) -> Iterator[Value]:

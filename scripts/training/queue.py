@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from training import cost, export, prepare, table, trainer
-from training.design import Design, Job, check_same, read
-from training.trainer import Pieces, Progress, Trainer
+from training import cost, export, loop, prepare, table
+from training.design import Design, Job, read
+from training.settings import check_same
+from training.state import Progress, check_settings
+from training.trainer import Pieces, Trainer
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Request:
     """on time.monotonic's clock, which all processes of a machine share"""
     save_every: float
     """seconds"""
+    command: str
+    """how the queue was called, for the record"""
 
 
 def devices() -> list[str]:
@@ -101,7 +105,8 @@ def run(
     """Train a design's open jobs on the devices; the names of jobs that failed.
 
     ValueError, before anything runs, if a job does not fit on a device or was begun with other
-    settings, or if another queue works in the folder. After `stop_after` seconds every job saves its state and the queue ends.
+    settings, or if another queue works in the folder. After `stop_after` seconds every job saves its
+    state and the queue ends.
     """
     design, folder = read(design_path), Folder(jobs)
     waiting = open_jobs(design, folder, elsewhere, only)
@@ -109,7 +114,7 @@ def run(
         for device in on:
             cost.check_memory(job, device)
         if folder.state(job.name).exists():
-            trainer.check_settings(folder.state(job.name), job)
+            check_settings(folder.state(job.name), job)
     jobs.mkdir(parents=True, exist_ok=True)
     with (jobs / "queue.lock").open("w") as lock:
         try:
@@ -117,7 +122,8 @@ def run(
         except BlockingIOError:
             raise ValueError(f"another queue trains in {jobs}: stop it first.") from None
         deadline = time.monotonic() + stop_after
-        requests = [Request(design_path, data, jobs, d, deadline, save_every) for d in on]
+        command = " ".join(["python scripts/train_twins.py", *sys.argv[1:]])
+        requests = [Request(design_path, data, jobs, d, deadline, save_every, command) for d in on]
         return _serve(waiting, folder, requests)
 
 
@@ -230,13 +236,13 @@ def train_job(
     base = None if job.base is None else folder.state(job.base.job)
     ensemble = Trainer(job, data, device, pieces)
     limits = (request.deadline, request.save_every)
-    progress = trainer.run(ensemble, folder.state(job.name), base, *limits, report=say)
+    progress = loop.run(ensemble, folder.state(job.name), base, *limits, report=say)
     if progress.state.step < job.training.steps:
         say(f"{device}: {job.name} saved at step {progress.state.step}")
         return
     table.write_rows(folder.rows(job.name), job, progress.rows)
     save_weights(folder.weights(job.name), job, progress)
-    record = json.dumps(job_record(ensemble, progress, data), indent=1)
+    record = json.dumps(job_record(ensemble, progress, data, request), indent=1)
     partial = folder.record(job.name).with_suffix(".partial")
     partial.write_text(record + "\n")
     partial.replace(folder.record(job.name))  # last: a job with a record is finished
@@ -254,12 +260,15 @@ def save_weights(path: Path, job: Job, progress: Progress) -> None:
     save_file(tensors, path, metadata={"step": str(progress.state.step)})
 
 
-def job_record(ensemble: Trainer, progress: Progress, data: prepare.Data) -> dict[str, Any]:
+def job_record(
+    ensemble: Trainer, progress: Progress, data: prepare.Data, request: Request
+) -> dict[str, Any]:
     """Describe a finished job: settings, machine, seconds, speed, share of the card's rate."""
     job, clock, device = ensemble.job, progress.clock, str(ensemble.device)
     cuda = device.startswith("cuda")
-    speed = trainer.tokens_per_second(job, clock)
+    speed = loop.tokens_per_second(job, clock)
     return {
+        "command": request.command,
         "settings": job.settings,
         "train_tokens_sha256": data.record["train_tokens_sha256"],
         "hardware": torch.cuda.get_device_name() if cuda else platform.machine(),

@@ -9,9 +9,9 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from training import card, export, optimize, tokens
-from training.ensemble import INITIAL_STD, Shape
+from training import card, export, optimize
 from training.design import Cell
+from training.ensemble import INITIAL_STD, Shape
 
 PACKAGE = Path(__file__).parents[2] / "src/gainlens"
 TABLE, BLOCKS, RECORD = "twins_training.csv", "twins_blocks.csv", "twins_training.json"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from training.cost import flops_per_token
+from training.cost import flops_per_token, memory_bytes
 from training.design import Design, Job
-from training.trainer import Row
+from training.state import Row
 
 PACKAGE_DATA = Path(__file__).parents[2] / "src/gainlens/data"
 MAX_BYTES = 3_000_000
@@ -44,8 +44,8 @@ MEASURES = {
     "massive_tokens": "of all mixed prompts' tokens but the first of each: count of those massive "
     "at some block's input",
     "log_gain": "nats; ordinary tokens (neither position 0 nor massive), mean log |y|/|x| per "
-    "prompt, then mean over the mixed prompts. With `positions`: the last block, the tokens of that "
-    "bin only (0 is position 0)",
+    "prompt, then mean over the mixed prompts. With `positions`: the last block, the tokens of "
+    "that bin only (0 is position 0)",
     "attention": "nats; attention's part of log_gain (logarithmic-mean split)",
     "mlp": "nats; the MLP's part of log_gain",
     "log_norm_out": "nats; log |y|, mean over all ordinary tokens",
@@ -135,11 +135,11 @@ def describe(
         "table": f"{design.name}.parquet",
         "columns": COLUMNS,
         "measures": MEASURES,
-        "measured_on": "weights rounded to bfloat16, as a checkpoint holds them; float32 arithmetic "
-        "but for the losses; mixed prompts cut to measuring.prompt_tokens",
+        "measured_on": "weights rounded to bfloat16, as a checkpoint holds them; float32 "
+        "arithmetic but for the losses; mixed prompts cut to measuring.prompt_tokens",
         "commands": [
             "python scripts/train_twins.py prepare",
-            f"python scripts/train_twins.py train {design.name}",
+            *sorted({record["command"] for record in records.values()}),
             f"python scripts/train_twins.py collect {design.name}",
         ],
         "gpu_hours": round(sum(seconds.values()) / 3600, 3),
@@ -177,12 +177,14 @@ def speed(design: Design, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _short(job: Job, record: dict[str, Any]) -> dict[str, Any]:
     """Keep of a job's record what its settings in the design do not say."""
-    kept = ("hardware", "attention", "seconds", "tokens_per_second", "share_of_peak", "memory_gb")
+    kept = ("hardware", "attention", "seconds", "tokens_per_second", "share_of_peak")
     return {
         "replicas": len(job.replicas),
         "weights_per_replica": job.shape.weights,
         "flops_per_token": round(flops_per_token(job)),
         "short_share": round(record["short_share"], 4),
+        "memory_estimated_gb": round(memory_bytes(job) / 1e9, 1),
+        "memory_peak_gb": record["memory_gb"]["peak"],
         **{name: record[name] for name in (*kept, "torch", "python", "date")},
     }
 

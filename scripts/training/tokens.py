@@ -119,8 +119,8 @@ def with_bos(
     """Cut windows [..., window, token + 1] into inputs and targets [..., token], windows joined.
 
     The targets do not depend on how the tokens are cut into sequences. BOS replaces the first input
-    of a sequence, of which `positions` [token] is 0; with `bos_every` k only of every k-th (a tensor
-    gives one k per entry of the leading axis).
+    of a sequence, of which `positions` [token] is 0; with `bos_every` k only of every k-th (a
+    tensor gives one k per entry of the leading axis).
     """
     inputs = windows[..., :-1].flatten(-2)
     targets = windows[..., 1:].flatten(-2)

@@ -1,74 +1,20 @@
-"""The training loop of one job: all its replicas side by side, resumable, measured on the way."""
+"""One job on one device: its data, its compiled step, and what is measured of its replicas."""
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training import ensemble, measure, optimize, tokens
-from training.design import Job, check_same
-from training.ensemble import Layout, Weights
+from training.attention import attention_kernel, choose_attention
+from training.design import Job
+from training.ensemble import Weights
+from training.layout import Layout
 from training.measure import Capture
-from training.optimize import Moments
 from training.prepare import Data
-
-ATTENTIONS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
-FASTER = 0.95
-"""flash, which costs the CPU less per call, is kept unless another takes at most this share."""
-SAME_ATTENTION = 0.02
-"""Largest relative difference of two attention kernels in bfloat16, which rounds to 2^-8."""
-
-
-class Row(NamedTuple):
-    """One number of one replica at one step."""
-
-    replica: int
-    step: int
-    measure: str
-    value: float
-    block: int
-    positions: str
-    length: int
-
-
-class State(NamedTuple):
-    """What a training is at a step."""
-
-    step: int
-    weights: Weights
-    moments: Moments
-
-
-@dataclass
-class Clock:
-    """Seconds spent, over all calls of a job."""
-
-    training: float = 0.0
-    """without the first steps of a call, during which kernels are compiled"""
-    steps: int = 0
-    """steps that `training` counts"""
-    starting: float = 0.0
-    measuring: float = 0.0
-    saving: float = 0.0
-    calls: int = 0
-
-
-@dataclass
-class Progress:
-    """A job's state, what was measured so far, and how long it took."""
-
-    state: State
-    rows: list[Row] = field(default_factory=list)
-    clock: Clock = field(default_factory=Clock)
+from training.state import Row, State
 
 
 class Trainer:
@@ -253,167 +199,6 @@ class Pieces:
             self.update = torch.compile(optimize.update_, dynamic=False)
 
 
-def attention_kernel(name: str) -> Any:
-    """Return a context in which attention runs on one kernel; torch's own choice for default."""
-    return sdpa_kernel(ATTENTIONS[name]) if name in ATTENTIONS else nullcontext()
-
-
-def choose_attention(job: Job, device: torch.device) -> str:
-    """Time the attention kernels on a job's shapes; the fastest that agrees with flash."""
-    shape, context = job.shape, job.context
-    sequences = len(job.replicas) * job.training.tokens_per_step // context
-    generator = torch.Generator(device).manual_seed(0)
-    size = (sequences, context, shape.heads, shape.d_head)
-    drawn = [
-        torch.randn(size, generator=generator, device=device, dtype=torch.bfloat16)
-        for _ in range(4)
-    ]
-    parts = [part.transpose(1, 2).requires_grad_() for part in drawn[:3]]
-    results: dict[str, list[Tensor]] = {}
-    seconds: dict[str, float] = {}
-    for name in ATTENTIONS:
-        try:
-            with attention_kernel(name):
-                for call in range(6):
-                    if call == 2:
-                        torch.cuda.synchronize(device)
-                        began = time.perf_counter()
-                    mixed = F.scaled_dot_product_attention(*parts, is_causal=True)
-                    gradients = torch.autograd.grad(mixed, parts, drawn[3].transpose(1, 2))
-            torch.cuda.synchronize(device)
-            seconds[name] = time.perf_counter() - began
-            results[name] = [mixed.detach(), *gradients]
-        except RuntimeError as error:  # a kernel that this card or torch does not have
-            print(f"attention {name}: {str(error).splitlines()[0]}", flush=True)
-    for name in [name for name in seconds if name != "flash" and "flash" in results]:
-        pairs = zip(results[name], results["flash"], strict=True)
-        worst = max(float((one - two).norm() / two.norm()) for one, two in pairs)
-        if not worst < SAME_ATTENTION:
-            print(f"attention {name} differs from flash by {worst:.3f}: not used", flush=True)
-            del seconds[name]
-    print({name: f"{value / 4 * 1e3:.2f} ms" for name, value in seconds.items()}, flush=True)
-    if "flash" not in seconds:
-        return min(seconds, key=lambda name: seconds[name]) if seconds else "default"
-    best = min(seconds, key=lambda name: seconds[name])
-    return best if seconds[best] <= FASTER * seconds["flash"] else "flash"
-
-
-def save(progress: Progress, settings: dict[str, Any], path: Path) -> None:
-    """Write a state whole or not at all: beside, then renamed."""
-    state = progress.state
-    content: dict[str, Any] = {"step": state.step, "settings": settings}
-    content |= {"weights": list(state.weights)}
-    content |= {"first": list(state.moments.first), "second": list(state.moments.second)}
-    content |= {"rows": [tuple(row) for row in progress.rows], "clock": vars(progress.clock)}
-    beside = path.with_suffix(".partial")
-    torch.save(content, beside)
-    beside.replace(path)
-
-
-def check_settings(path: Path, job: Job) -> None:
-    """Raise ValueError, showing the difference, if a state was begun with other settings."""
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    check_same(job.name, content["settings"], job.settings)
-
-
-def load(path: Path, device: str, job: Job) -> Progress:
-    """Read a state. ValueError, showing the difference, if it was begun with other settings."""
-    content = torch.load(path, map_location=device, weights_only=True)
-    check_same(job.name, content["settings"], job.settings)
-    weights, first, second = (Weights(*content[name]) for name in ("weights", "first", "second"))
-    state = State(content["step"], weights, Moments(first, second))
-    return Progress(state, [Row(*row) for row in content["rows"]], Clock(**content["clock"]))
-
-
-def load_base(job: Job, path: Path, device: str) -> State:
-    """Take a job's start from its base's end: the replicas that it goes on from, moments too."""
-    assert job.base is not None
-    content = torch.load(path, map_location=device, weights_only=True)
-    if content["step"] != job.base.steps:
-        raise ValueError(
-            f"job {job.name} goes on from the end of {job.base.job}, which stands at step "
-            f"{content['step']} of {job.base.steps}: train it first."
-        )
-    listed = content["settings"]["replicas"]
-    there = [(r["cell"]["context"], r["cell"]["theta"], r["seed"]) for r in listed]
-    wanted = [(r.cell.context, r.cell.theta, r.seed) for r in job.base.replicas]
-    index = torch.tensor([there.index(one) for one in wanted], device=device)
-    weights, first, second = (
-        Weights(*(tensor[index] for tensor in content[name]))
-        for name in ("weights", "first", "second")
-    )
-    return State(0, weights, Moments(first, second))
-
-
-def run(
-    trainer: Trainer,
-    checkpoint: Path,
-    base: Path | None = None,
-    deadline: float = float("inf"),
-    save_every: float = 180.0,
-    report: Callable[[str], None] = print,
-) -> Progress:
-    """Train from the checkpoint, or from the start, to the end or until `deadline`.
-
-    base: the base's checkpoint, of a job that has one. deadline: on time.monotonic's clock. The
-    checkpoint is written every `save_every` seconds, on stopping and at the end; a later call goes
-    on from it as if the training had never stopped.
-    """
-    job, device = trainer.job, str(trainer.device)
-    if checkpoint.exists():
-        progress = load(checkpoint, device, job)
-    elif job.base is not None:
-        assert base is not None
-        progress = Progress(load_base(job, base, device))
-    else:
-        progress = Progress(trainer.start())
-    clock, points = progress.clock, set(job.points)
-    clock.calls += 1
-    train_loss = torch.full((len(job.replicas),), float("nan"), device=trainer.device)
-    first_step, since, saved, counted = progress.state.step, time.monotonic(), time.monotonic(), -1
-    last_row = progress.rows[-1].step if progress.rows else -1
-    while True:
-        step = progress.state.step
-        measured = step in points and step > last_row
-        if counted < 0 and step >= first_step + 20:
-            counted, spent, since = step, *_lap(trainer, since)
-            clock.starting += spent
-        stopping = step == job.training.steps or time.monotonic() > deadline
-        if measured or stopping or time.monotonic() - saved > save_every:
-            spent, since = _lap(trainer, since)
-            if counted >= 0:
-                clock.training += spent
-                clock.steps += step - counted
-                counted = step
-            else:
-                clock.starting += spent
-            if measured:
-                new = trainer.log(progress.state, train_loss)
-                progress.rows += new
-                last_row = step
-                spent, since = _lap(trainer, since)
-                clock.measuring += spent
-                report(_line(job, progress, new))
-            if stopping or time.monotonic() - saved > save_every:
-                save(progress, job.settings, checkpoint)
-                spent, since = _lap(trainer, since)
-                clock.saving += spent
-                saved = since
-            if stopping:
-                return progress
-        progress.state, train_loss = trainer.step(progress.state)
-        if trainer.device.type == "cuda" and step % 50 == 0:
-            torch.cuda.synchronize()  # steps are queued: the clock must not run ahead of them
-
-
-def _lap(trainer: Trainer, since: float) -> tuple[float, float]:
-    """Wait for the device; the seconds since then, and now."""
-    if trainer.device.type == "cuda":
-        torch.cuda.synchronize(trainer.device)
-    now = time.monotonic()
-    return now - since, now
-
-
 def _check_finite(job: Job, step: int, losses: list[float]) -> None:
     """Raise ValueError if a replica's held-out loss is no number: the rest would be wasted."""
     for replica, loss in zip(job.replicas, losses, strict=True):
@@ -422,23 +207,3 @@ def _check_finite(job: Job, step: int, losses: list[float]) -> None:
                 f"job {job.name}: the loss of seed {replica.seed} at theta {replica.cell.theta:g} "
                 f"is {loss} at step {step}: lower the rate."
             )
-
-
-def tokens_per_second(job: Job, clock: Clock) -> float:
-    """Return the trained tokens of all replicas per second of training; NaN before 20 steps."""
-    processed = clock.steps * job.training.tokens_per_step * len(job.replicas)
-    return processed / clock.training if clock.training else float("nan")
-
-
-def _line(job: Job, progress: Progress, new: list[Row]) -> str:
-    own = [row.value for row in new if row.measure == "loss" and row.length == job.context]
-    speed = tokens_per_second(job, progress.clock) / 1e6
-    losses = " ".join(f"{loss:.3f}" for loss in own)
-    last = job.shape.blocks - 1
-    gains = [
-        r.value for r in new if r.measure == "log_gain" and r.block == last and not r.positions
-    ]
-    return (
-        f"{job.name} step {progress.state.step} of {job.training.steps}: {speed:.2f}M tokens/s, "
-        f"loss {losses}, log gain {np.mean(gains):.3f}"
-    )

@@ -1,11 +1,9 @@
 """The twins' trainer: arithmetic against Hugging Face and torch, sequences, the loop."""
 
-import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,8 +11,10 @@ from transformers import LlamaForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
+from training.ensemble import Pieces, Shape, Stream, Weights
+from training.layout import Layout
+
 from training import ensemble, export, measure, optimize, tokens
-from training.ensemble import Layout, Pieces, Shape, Stream, Weights
 
 TINY = Shape(blocks=2, d_model=32, heads=2, d_ff=48, vocabulary=64)
 THETAS = torch.tensor([1e4, 5e5])
@@ -43,7 +43,9 @@ def last_stream(weights: Weights, ids: torch.Tensor, thetas: torch.Tensor) -> to
 
 def hugging_face(folder: Path, weights: Weights, context: int, theta: float) -> LlamaForCausalLM:
     export.write_model(folder, weights, TINY, context, theta)
-    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model = LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
     exact = {name: tensor.contiguous() for name, tensor in export.state_dict(weights, TINY).items()}
     model.load_state_dict(exact)
     return model

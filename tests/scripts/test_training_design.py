@@ -7,9 +7,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from training import cost, design
 from training.design import Design
-from training.ensemble import Layout, Shape
+from training.ensemble import Shape
+from training.layout import Layout
+
+from training import cost, design, settings
 
 TINY = """
 name = "tiny"
@@ -97,7 +99,7 @@ def test_a_control_has_as_many_first_positions_as_context_256(job: design.Job) -
         assert set(job.contexts_of(3)) == {job.context}
         return
     steps, window = job.training.steps, job.training.window
-    layouts = {contexts: 0 for contexts in map(job.contexts_of, range(steps))}
+    layouts = dict.fromkeys(map(job.contexts_of, range(steps)), 0)
     for step in range(steps):
         layouts[job.contexts_of(step)] += 1
     starts = sum(Layout.of(c, window).sequences * count for c, count in layouts.items())
@@ -109,15 +111,35 @@ def test_a_control_has_as_many_first_positions_as_context_256(job: design.Job) -
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("steps = 40", "step = 40", r"\[training\] of tiny.toml has an unknown key 'step'; it know"),
+        (
+            "steps = 40",
+            "step = 40",
+            r"\[training\] of tiny.toml has an unknown key 'step'; it know",
+        ),
         ("lengths =", "length =", "unknown key 'length'"),
-        ('name = "dose"', 'name = "dose"\nseed = 1', "group 'dose' of tiny.toml has an unknown key"),
-        ("seeds = [0, 1, 2]", "shape = { width = 4 }\nseeds = [0]", "shape of group 'dose'.*'width'"),
+        (
+            'name = "dose"',
+            'name = "dose"\nseed = 1',
+            "group 'dose' of tiny.toml has an unknown key",
+        ),
+        (
+            "seeds = [0, 1, 2]",
+            "shape = { width = 4 }\nseeds = [0]",
+            "shape of group 'dose'.*'width'",
+        ),
         ('name = "tiny"', 'name = "tiny"\nspeed = 1', "the design tiny.toml has an unknown key"),
         ("contexts = [16, 64]", "contexts = [24]", "context 24 does not divide the window of 64"),
         ("lengths = [16, 64]", "lengths = [48]", "length 48 does not divide"),
-        ("held_out_windows = 2", "held_out_windows = 3", "3 is no multiple of windows_per_step = 2"),
-        ("base_context = 16", "base_context = 32", "goes on from context 32 of group 'dose', but no"),
+        (
+            "held_out_windows = 2",
+            "held_out_windows = 3",
+            "3 is no multiple of windows_per_step = 2",
+        ),
+        (
+            "base_context = 16",
+            "base_context = 32",
+            "goes on from context 32 of group 'dose', but no",
+        ),
         ("base_thetas = [10_000, 500_000]", "base_thetas = [10_000]", "as many base_thetas"),
         ("contexts = [16, 64]", "cells = [[16, 1]]\ncontexts = [16]", "either cells, or contexts"),
     ],
@@ -159,7 +181,7 @@ def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
 
     job = read(tmp_path).jobs[0]
     stored = json.loads(json.dumps(job.settings))
-    design.check_same(job.name, stored, job.settings)
+    settings.check_same(job.name, stored, job.settings)
     stored["training"]["rate"] = 0.02
     with pytest.raises(ValueError, match=r"begun with training.rate = 0.02 and .* with 0.01"):
-        design.check_same(job.name, stored, job.settings)
+        settings.check_same(job.name, stored, job.settings)

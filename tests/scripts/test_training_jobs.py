@@ -16,15 +16,16 @@ import pandas as pd
 import pytest
 import torch
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-sys.path.insert(0, str(SCRIPTS))
+sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from training import design, ensemble, measure, optimize, prepare, queue, table, tokens, trainer
 from training.design import Design, Job
 from training.ensemble import Shape
 from training.prepare import Data
 from training.trainer import Trainer
 
+from training import design, ensemble, measure, optimize, prepare, queue, state, table, tokens
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHAPE = "shape = { blocks = 2, d_model = 16, heads = 2, d_ff = 16 }"
 DESIGN = f"""
 name = "tiny"
@@ -123,7 +124,12 @@ def rows_of(jobs: Path) -> dict[str, bytes]:
 def test_killed_anywhere_it_goes_on_to_the_same_numbers(prepared: Path, trained: Path) -> None:
     """The queue and its worker are killed three times in mid-training."""
     jobs = prepared / "killed" / "tiny"
-    command = [sys.executable, str(SCRIPTS / "train_twins.py"), "train", str(prepared / "tiny.toml")]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "train_twins.py"),
+        "train",
+        str(prepared / "tiny.toml"),
+    ]
     command += ["--folder", str(jobs.parent), "--data", str(prepared / "data")]
     command += ["--devices", "cpu", "--save-every", "0"]
     for number in (1, 2, 3):
@@ -195,10 +201,10 @@ def test_a_resumed_run_with_other_settings_is_refused_with_the_difference(
         queue.run(path, prepared / "data", trained, ["cpu"])
     stopped = tmp_path / "jobs"
     queue.run(prepared / "tiny.toml", prepared / "data", stopped, ["cpu"], stop_after=0)
+    begun = stopped / "dose-64-seeds0to1"
+    begun.mkdir(parents=True, exist_ok=True)
+    (begun / "state.pt").write_bytes((trained / begun.name / "state.pt").read_bytes())
     with pytest.raises(ValueError, match=said):
-        begun = stopped / "dose-64-seeds0to1"
-        begun.mkdir(parents=True, exist_ok=True)
-        (begun / "state.pt").write_bytes((trained / begun.name / "state.pt").read_bytes())
         queue.run(path, prepared / "data", stopped, ["cpu"])
 
 
@@ -220,27 +226,27 @@ def test_cells_of_a_seed_share_weights_and_text(prepared: Path) -> None:
     short, long = (
         Trainer(job_of(prepared, "dose", context), data_of(prepared), "cpu") for context in (16, 64)
     )
-    state = short.start()
+    started = short.start()
     for step in range(4):
         targets = short.batch(step)[1]
         assert torch.equal(targets, long.batch(step)[1])
         assert torch.equal(targets[:2], targets[2:])
         assert not torch.equal(targets[0], targets[1])
-    for tensor in state.weights:
+    for tensor in started.weights:
         assert torch.equal(tensor[:2], tensor[2:])
-    assert not torch.equal(state.weights.embed[0], state.weights.embed[1])
+    assert not torch.equal(started.weights.embed[0], started.weights.embed[1])
 
 
 def test_an_extension_starts_at_its_bases_end_and_reads_on(prepared: Path, trained: Path) -> None:
     job = job_of(prepared, "extension")
     assert job.base is not None
     path = trained / job.base.job / "state.pt"
-    state = trainer.load_base(job, path, "cpu")
+    begun = state.load_base(job, path, "cpu")
     base = read(prepared).job(job.base.job)
-    ended = trainer.load(path, "cpu", base).state
-    for ours, theirs in zip(state.weights, ended.weights, strict=True):
+    ended = state.load(path, "cpu", base).state
+    for ours, theirs in zip(begun.weights, ended.weights, strict=True):
         assert torch.equal(ours, theirs)
-    assert any(moment.any() for moment in state.moments.second)
+    assert any(moment.any() for moment in begun.moments.second)
     own, whole = (Trainer(j, data_of(prepared), "cpu") for j in (job, base))
     longer = replace(base.training, steps=base.training.steps + 10)
     whole = Trainer(replace(base, training=longer), data_of(prepared), "cpu")
@@ -248,7 +254,7 @@ def test_an_extension_starts_at_its_bases_end_and_reads_on(prepared: Path, train
     correction = own.schedule[0, 1:]
     assert torch.allclose(correction, optimize.schedule(31, 1)[-1, 1:])
     with pytest.raises(ValueError, match="stands at step 30 of 31: train it first"):
-        trainer.load_base(replace(job, base=replace(job.base, steps=31)), path, "cpu")
+        state.load_base(replace(job, base=replace(job.base, steps=31)), path, "cpu")
 
 
 def test_training_lowers_the_loss(trained: Path) -> None:
@@ -265,9 +271,7 @@ def test_measured_numbers_are_those_of_the_streams(prepared: Path) -> None:
     prompts = tuple(PROMPTS)
     theta = torch.tensor([1e4])
     captured = next(measure.captures(stacked, prompts, theta, shape))
-    found = {
-        (v.measure, v.block, v.positions): v.value for v in measure.values(captured)
-    }
+    found = {(v.measure, v.block, v.positions): v.value for v in measure.values(captured)}
     by_hand: dict[str, list[float]] = {"log_gain": [], "1-3": [], "angle": [], "sink": []}
     first_gains = []
     for prompt in PROMPTS[:-1]:
@@ -311,7 +315,9 @@ def test_long_windows_are_binned_up_to_their_length() -> None:
 # --- the table -----------------------------------------------------------------------------------
 
 
-def test_collected_table_is_tidy_and_described(prepared: Path, trained: Path, tmp_path: Path) -> None:
+def test_collected_table_is_tidy_and_described(
+    prepared: Path, trained: Path, tmp_path: Path
+) -> None:
     path, record_path = table.collect(read(prepared), trained, {"train_tokens": 1}, tmp_path)
     frame = pd.read_parquet(path)
     assert list(frame) == list(table.COLUMNS)
