@@ -23,9 +23,10 @@ def run_train(arguments: argparse.Namespace) -> None:
     from training import design, queue
 
     folder = Path(arguments.folder)
-    elsewhere: list[str] = []
+    elsewhere: dict[str, str] = {}
     if arguments.finished:
-        elsewhere = list(json.loads(Path(arguments.finished).read_text())["jobs"])
+        jobs = json.loads(Path(arguments.finished).read_text())["jobs"]
+        elsewhere = {name: job["settings_sha256"] for name, job in jobs.items()}
     failed = queue.run(
         design.path_of(arguments.design),
         Path(arguments.data or folder / "data"),
@@ -56,7 +57,7 @@ def run_plan(arguments: argparse.Namespace) -> None:
 
 
 def run_collect(arguments: argparse.Namespace) -> None:
-    """Write the finished jobs' table into the package and print its summary."""
+    """Add the finished jobs to the package's table and print its summary."""
     from training import design, table
 
     folder = Path(arguments.folder)

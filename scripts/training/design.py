@@ -195,7 +195,7 @@ def read(path: Path) -> Design:
 
 
 def _by_seeds_then_context(job: Job) -> tuple[int, int]:
-    """Order jobs: the first seeds of all contexts, of these the long contexts, which take longest."""
+    """Order jobs: the first seeds of all contexts, and of these the longest context first."""
     return job.replicas[0].seed, -job.context
 
 

@@ -117,7 +117,7 @@ def capture(
 
 
 def first_weight(stream: Stream, mask: Tensor) -> Tensor:
-    """Average the attention weight on position 0 over later queries, [head, prompt]; NaN if none."""
+    """Average the attention on position 0 over later queries: [head, prompt], NaN if none."""
     query, key = (part[0].transpose(1, 2) for part in (stream.query, stream.key))
     scores = query @ key.mT / query.shape[-1] ** 0.5
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)

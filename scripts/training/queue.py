@@ -8,11 +8,12 @@ import platform
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from safetensors.torch import save_file
 
 from training import cost, export, loop, prepare, table
 from training.design import Design, Job, read
-from training.settings import check_same
+from training.settings import check_digest, check_same
 from training.state import Progress, check_settings
 from training.trainer import Pieces, Trainer
 
@@ -60,26 +61,33 @@ class Request:
     """how the queue was called, for the record"""
 
 
+Elsewhere = Mapping[str, str]
+NOWHERE: Elsewhere = MappingProxyType({})
+
+
 def devices() -> list[str]:
     """Return every GPU, or the CPU if there is none."""
     return [f"cuda:{n}" for n in range(torch.cuda.device_count())] or ["cpu"]
 
 
 def open_jobs(
-    design: Design, folder: Folder, elsewhere: Sequence[str] = (), only: Sequence[str] = ("",)
+    design: Design, folder: Folder, elsewhere: Elsewhere = NOWHERE, only: Sequence[str] = ("",)
 ) -> list[Job]:
     """Return the jobs to train: those not finished here nor elsewhere, whose names begin with one
     of `only`; in the order of `only`, then of the design.
 
     A job that goes on from another one needs its end here; if that was reached elsewhere, it is
-    trained again. ValueError if a finished job had other settings.
+    trained again. ValueError if a finished job had other settings. elsewhere: the digest of each
+    job's settings, by its name.
     """
     wanted: list[Job] = []
     for job in design.jobs:
         if folder.record(job.name).exists():
             record = json.loads(folder.record(job.name).read_text())
             check_same(job.name, record["settings"], job.settings)
-        elif job.name not in elsewhere and job.name.startswith(tuple(only)):
+        elif job.name in elsewhere:
+            check_digest(job.name, elsewhere[job.name], job.settings)
+        elif job.name.startswith(tuple(only)):
             wanted.append(job)
     bases = {job.base.job for job in wanted if job.base is not None}
     again = [job for job in design.jobs if job.name in bases and job not in wanted]
@@ -98,15 +106,15 @@ def run(
     jobs: Path,
     on: Sequence[str],
     stop_after: float = float("inf"),
-    elsewhere: Sequence[str] = (),
+    elsewhere: Elsewhere = NOWHERE,
     only: Sequence[str] = ("",),
     save_every: float = 180.0,
 ) -> list[str]:
     """Train a design's open jobs on the devices; the names of jobs that failed.
 
     ValueError, before anything runs, if a job does not fit on a device or was begun with other
-    settings, or if another queue works in the folder. After `stop_after` seconds every job saves its
-    state and the queue ends.
+    settings, or if another queue works in the folder. After `stop_after` seconds every job saves
+    its state and the queue ends.
     """
     design, folder = read(design_path), Folder(jobs)
     waiting = open_jobs(design, folder, elsewhere, only)

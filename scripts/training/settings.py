@@ -1,5 +1,7 @@
 """Settings of a job that was begun against those that it is asked to go on with."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,3 +35,18 @@ def check_same(name: str, stored: Mapping[str, Any], wanted: Mapping[str, Any]) 
                 f"job {name} was begun with {key} = {before.get(key)} and is asked to go on with "
                 f"{now.get(key)}: give the old setting back, or start in another folder."
             )
+
+
+def digest(settings: Mapping[str, Any]) -> str:
+    """Return a sha256 that is the same for settings as they are and as JSON gave them back."""
+    text = json.dumps(_plain(settings), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_digest(name: str, stored: str, wanted: Mapping[str, Any]) -> None:
+    """Raise ValueError if a job of the table was trained with other settings than the design's."""
+    if stored != digest(wanted):
+        raise ValueError(
+            f"job {name} of the table was trained with other settings than the design has now "
+            f"({stored} and {digest(wanted)}): give the old settings back, or name the design anew."
+        )

@@ -14,6 +14,7 @@ import pandas as pd
 
 from training.cost import flops_per_token, memory_bytes
 from training.design import Design, Job
+from training.settings import check_digest, digest
 from training.state import Row
 
 PACKAGE_DATA = Path(__file__).parents[2] / "src/gainlens/data"
@@ -106,31 +107,64 @@ def collect(
 ) -> tuple[Path, Path]:
     """Write the finished jobs' rows as out/<design>.parquet and their record beside it.
 
-    ValueError if there is none, or if the table would exceed three megabytes.
+    Jobs that the table holds already, from another machine's folder, stay in it. ValueError if
+    there is no finished job, if a job of the table had other settings than the design has now, or
+    if the table would exceed three megabytes.
     """
     finished = [job for job in design.jobs if (jobs / job.name / "record.json").exists()]
     if not finished:
         raise ValueError(f"no job of {design.name} is finished in {jobs}: run `train` first.")
-    frame = tidy(read_rows(jobs / job.name / "rows.csv.gz") for job in finished)
     data, record = out / f"{design.name}.parquet", out / f"{design.name}.json"
-    frame.to_parquet(data, compression="zstd", compression_level=19, index=False)
-    if data.stat().st_size > MAX_BYTES:
-        raise ValueError(
-            f"{data.name} has {data.stat().st_size:,} bytes, {MAX_BYTES:,} at most: measure at "
-            "fewer points."
-        )
+    frames = [read_rows(jobs / job.name / "rows.csv.gz") for job in finished]
     records = {
         job.name: json.loads((jobs / job.name / "record.json").read_text()) for job in finished
     }
-    record.write_text(json.dumps(describe(design, records, corpus), indent=1) + "\n")
+    shorts = {job.name: _short(job, records[job.name]) for job in finished}
+    commands = sorted({one["command"] for one in records.values()})
+    if record.exists():
+        before = json.loads(record.read_text())
+        kept = kept_jobs(design, before["jobs"], shorts)
+        frames += [rows_of(pd.read_parquet(data), job) for job in kept]
+        shorts |= {job.name: before["jobs"][job.name] for job in kept}
+        commands = list(dict.fromkeys([*before["train_commands"], *commands]))
+    frame = tidy(frames)
+    partial = data.with_suffix(".partial")
+    frame.to_parquet(partial, compression="zstd", compression_level=19, index=False)
+    if partial.stat().st_size > MAX_BYTES:
+        raise ValueError(
+            f"{data.name} would have {partial.stat().st_size:,} bytes, {MAX_BYTES:,} at most: "
+            "measure at fewer points."
+        )
+    partial.replace(data)
+    ordered = {job.name: shorts[job.name] for job in design.jobs if job.name in shorts}
+    record.write_text(json.dumps(describe(design, ordered, commands, corpus), indent=1) + "\n")
     return data, record
 
 
+def kept_jobs(design: Design, before: dict[str, dict[str, Any]], now: dict[str, Any]) -> list[Job]:
+    """Return the jobs that only the table holds; ValueError if their settings are others now."""
+    kept = [job for job in design.jobs if job.name in before and job.name not in now]
+    for job in kept:
+        check_digest(job.name, before[job.name]["settings_sha256"], job.settings)
+    return kept
+
+
+def rows_of(frame: pd.DataFrame, job: Job) -> pd.DataFrame:
+    """Return the rows of a job's replicas."""
+    seeds = {replica.seed for replica in job.replicas}
+    own = (frame.group == job.group) & (frame.context == job.context) & frame.seed.isin(seeds)
+    return frame[own]
+
+
 def describe(
-    design: Design, records: dict[str, dict[str, Any]], corpus: dict[str, Any]
+    design: Design,
+    jobs: dict[str, dict[str, Any]],
+    commands: list[str],
+    corpus: dict[str, Any],
 ) -> dict[str, Any]:
     """Describe the table: columns, measures, commands, machines, hours, speed."""
-    seconds = {name: sum(_spent(record)) for name, record in records.items()}
+    parts = ("training", "starting", "measuring", "saving")
+    seconds = sum(job["seconds"][part] for job in jobs.values() for part in parts)
     return {
         "table": f"{design.name}.parquet",
         "columns": COLUMNS,
@@ -139,36 +173,34 @@ def describe(
         "arithmetic but for the losses; mixed prompts cut to measuring.prompt_tokens",
         "commands": [
             "python scripts/train_twins.py prepare",
-            *sorted({record["command"] for record in records.values()}),
+            f"python scripts/train_twins.py train {design.name}",
             f"python scripts/train_twins.py collect {design.name}",
         ],
-        "gpu_hours": round(sum(seconds.values()) / 3600, 3),
-        "speed": speed(design, records),
+        "train_commands": commands,
+        "gpu_hours": round(seconds / 3600, 3),
+        "speed": speed(jobs),
         "positions_in_longer_files": corpus.get("positions_in_longer_files"),
-        "not_trained": [job.name for job in design.jobs if job.name not in records],
-        "jobs": {name: _short(design.job(name), record) for name, record in records.items()},
+        "not_trained": [job.name for job in design.jobs if job.name not in jobs],
+        "jobs": jobs,
         "training": _training(design),
         "corpus": corpus,
         "collected_with": {"python": platform.python_version(), "pandas": pd.__version__},
     }
 
 
-def _spent(record: dict[str, Any]) -> list[float]:
-    parts = ("training", "starting", "measuring", "saving")
-    return [record["seconds"][part] for part in parts]
+def speed(jobs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Average tokens per second, and the share of the card's rate, weighted by time."""
+    timed = [job for job in jobs.values() if job["tokens_per_second"] is not None]
+    known = [job for job in timed if job["share_of_peak"] is not None]
 
+    def mean(name: str, among: list[dict[str, Any]], digits: int) -> float | None:
+        spent = sum(job["seconds"]["training"] for job in among)
+        total = sum(job[name] * job["seconds"]["training"] for job in among)
+        return round(total / spent, digits) if spent else None
 
-def speed(design: Design, records: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Sum up tokens per second of all jobs, and the share of the card's rate, weighted by time."""
-    spent = sum(record["seconds"]["training"] for record in records.values())
-    trained = sum(
-        (r["tokens_per_second"] or 0) * r["seconds"]["training"] for r in records.values()
-    )
-    timed = [r for r in records.values() if r["share_of_peak"] is not None]
-    weighted = sum(r["share_of_peak"] * r["seconds"]["training"] for r in timed)
     return {
-        "tokens_per_second_per_gpu": round(trained / spent) if spent else None,
-        "share_of_peak": round(weighted / spent, 4) if timed else None,
+        "tokens_per_second_per_gpu": mean("tokens_per_second", timed, 0),
+        "share_of_peak": mean("share_of_peak", known, 4),
         "peak": "989 TFLOP/s, dense bfloat16 of an H100 or H200 SXM by the datasheet",
         "operations": "model FLOPs: 3 x (2 x weights + causal attention) per token; optimiser, "
         "embedding and recomputation not counted",
@@ -179,6 +211,7 @@ def _short(job: Job, record: dict[str, Any]) -> dict[str, Any]:
     """Keep of a job's record what its settings in the design do not say."""
     kept = ("hardware", "attention", "seconds", "tokens_per_second", "share_of_peak")
     return {
+        "settings_sha256": digest(record["settings"]),
         "replicas": len(job.replicas),
         "weights_per_replica": job.shape.weights,
         "flops_per_token": round(flops_per_token(job)),

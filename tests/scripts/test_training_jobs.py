@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,18 @@ from training.ensemble import Shape
 from training.prepare import Data
 from training.trainer import Trainer
 
-from training import design, ensemble, measure, optimize, prepare, queue, state, table, tokens
+from training import (
+    design,
+    ensemble,
+    measure,
+    optimize,
+    prepare,
+    queue,
+    settings,
+    state,
+    table,
+    tokens,
+)
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 SHAPE = "shape = { blocks = 2, d_model = 16, heads = 2, d_ff = 16 }"
@@ -164,16 +176,19 @@ def test_the_queue_trains_every_job_once(prepared: Path, trained: Path) -> None:
 def test_jobs_finished_elsewhere_are_left_out_but_for_a_base_that_is_needed(
     prepared: Path, tmp_path: Path
 ) -> None:
-    names = [job.name for job in read(prepared).jobs]
-    elsewhere = [name for name in names if name.startswith("dose")]
+    dose = [job for job in read(prepared).jobs if job.group == "dose"]
+    elsewhere = {job.name: settings.digest(job.settings) for job in dose}
     opened = queue.open_jobs(read(prepared), queue.Folder(tmp_path), elsewhere)
     assert [job.name for job in opened] == [
         "dose-16-seeds0to1",
         "extension-64-seeds0to1",
         "first_positions-64-seeds0to1",
     ]
-    opened = queue.open_jobs(read(prepared), queue.Folder(tmp_path), (), ("first", "dose-16"))
+    opened = queue.open_jobs(read(prepared), queue.Folder(tmp_path), {}, ("first", "dose-16"))
     assert [job.name for job in opened] == ["first_positions-64-seeds0to1", "dose-16-seeds0to1"]
+    elsewhere["dose-64-seeds0to1"] = "0"
+    with pytest.raises(ValueError, match="dose-64-seeds0to1 of the table was trained with other"):
+        queue.open_jobs(read(prepared), queue.Folder(tmp_path), elsewhere)
 
 
 def test_a_job_that_fails_leaves_the_others_alone(
@@ -334,6 +349,31 @@ def test_collected_table_is_tidy_and_described(
     assert (lines.seeds == 2).all()
     ended = frame[(frame.group == "extension") & (frame.step == 10)].tokens.unique()
     assert list(ended) == [40 * 128]
+
+
+def test_jobs_of_another_machine_stay_in_the_table(
+    prepared: Path, trained: Path, tmp_path: Path
+) -> None:
+    """Collecting from two folders in turn gives the table of one folder with all jobs."""
+    whole = pd.read_parquet(table.collect(read(prepared), trained, {}, tmp_path)[0])
+    names = [job.name for job in read(prepared).jobs]
+    halves = (tmp_path / "one", tmp_path / "two")
+    for half, own in zip(halves, (names[:2], names[2:]), strict=True):
+        for name in own:
+            shutil.copytree(trained / name, half / name)
+    out = tmp_path / "out"
+    out.mkdir()
+    table.collect(read(prepared), halves[0], {}, out)
+    assert json.loads((out / "tiny.json").read_text())["not_trained"] == names[2:]
+    path, record = table.collect(read(prepared), halves[1], {}, out)
+    pd.testing.assert_frame_equal(pd.read_parquet(path), whole)
+    jobs = json.loads(record.read_text())["jobs"]
+    assert list(jobs) == names
+    changed = design.read(prepared / "tiny.toml")
+    first = replace(changed.jobs[0], training=replace(changed.jobs[0].training, rate=0.5))
+    changed = replace(changed, jobs=(first, *changed.jobs[1:]))
+    with pytest.raises(ValueError, match="trained with other settings"):
+        table.collect(changed, halves[1], {}, out)
 
 
 def test_nothing_to_collect_is_said(prepared: Path, tmp_path: Path) -> None:
