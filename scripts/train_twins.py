@@ -5,6 +5,10 @@
     python scripts/train_twins.py train dose_response    # every GPU there is; go on where stopped
     python scripts/train_twins.py collect dose_response  # the table into the package
 
+A design of many GPU-hours need not be trained in one piece: with `--finished` and the table's
+record (src/gainlens/data/dose_response.json), `train` leaves out the jobs that the table holds, and
+`collect` adds the new ones to it.
+
 Run in a checkout with gainlens installed. Designs lie in scripts/training/designs; all else lies in
 training/, which git ignores.
 """

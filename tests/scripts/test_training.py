@@ -109,6 +109,7 @@ def test_losses_are_hugging_faces_on_the_same_sequences(tmp_path: Path) -> None:
         torch.testing.assert_close(ours[0], other, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # torch's tracer looks
 def test_the_compilers_graphs_do_not_change_the_losses() -> None:
     stacked = ensemble.stack([loud(TINY, 3), loud(TINY, 4)])

@@ -73,6 +73,18 @@ def test_the_shipped_design_is_the_experiment_of_the_docs() -> None:
     assert len(by_group["large"]) == 6
 
 
+def test_the_shipped_twins_can_be_trained_again() -> None:
+    from training import ship
+
+    jobs = design.read(design.path_of("shipped_twins")).jobs
+    cells = {replica.cell for job in jobs for replica in job.replicas}
+    assert {(cell.context, cell.theta) for cell in ship.SHIPPED} == {
+        (cell.context, cell.theta) for cell in cells
+    }
+    assert {cell.context for cell in cells if cell.bos_every == 8} == {512}
+    assert all(job.training.tokens_per_step == 16384 for job in jobs)
+
+
 def test_jobs_take_the_first_seeds_of_all_contexts_first(tmp_path: Path) -> None:
     jobs = read(tmp_path).jobs
     assert [job.name for job in jobs] == [
@@ -150,6 +162,18 @@ def test_a_design_that_does_not_fit_together_is_refused(
     assert old in TINY
     with pytest.raises(ValueError, match=message):
         read(tmp_path, TINY.replace(old, new, 1))
+
+
+def test_on_the_command_line_a_mistake_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import cli
+
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.replace("steps = 40", "step = 40", 1))
+    monkeypatch.setattr(sys, "argv", ["train_twins.py", "plan", str(path)])
+    with pytest.raises(SystemExit, match="has an unknown key 'step'"):
+        cli.main()
 
 
 def test_an_impossible_memory_need_is_refused_with_both_numbers(

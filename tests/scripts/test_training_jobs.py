@@ -163,6 +163,7 @@ def test_killed_anywhere_it_goes_on_to_the_same_numbers(prepared: Path, trained:
     assert max(calls) > 1
 
 
+@pytest.mark.slow
 def test_the_queue_trains_every_job_once(prepared: Path, trained: Path) -> None:
     names = [job.name for job in read(prepared).jobs]
     assert sorted(rows_of(trained)) == sorted(names)
@@ -191,6 +192,7 @@ def test_jobs_finished_elsewhere_are_left_out_but_for_a_base_that_is_needed(
         queue.open_jobs(read(prepared), queue.Folder(tmp_path), elsewhere)
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_leaves_the_others_alone(
     prepared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +208,7 @@ def test_a_job_that_fails_leaves_the_others_alone(
     assert sorted(rows_of(tmp_path / "jobs")) == ["first_positions-64-seeds0to1"]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_with_other_settings_is_refused_with_the_difference(
     prepared: Path, trained: Path, tmp_path: Path
 ) -> None:
