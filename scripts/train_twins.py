@@ -1,16 +1,19 @@
-"""Train the twins: small Llamas, RoPE theta 1e4 / 5e5 x training context 512 / 4,096.
+"""Train small Llamas by a design file: which training contexts, RoPE thetas, seeds.
 
-    python scripts/train_twins.py prepare               # pinned wheels -> tokens; 2 cores, 3 min
-    python scripts/train_twins.py pilot --context 512   # a learning rate, and tokens a second
-    python scripts/train_twins.py train --context 512   # 2 cells, 2 controls, 3 seeds; H200, 8 min
-    python scripts/train_twins.py train --context 4096  # 2 cells, 3 seeds; H200, 7 min
-    python scripts/train_twins.py ship                  # seed 0 and the tables into the package
+    python scripts/train_twins.py prepare                # pinned wheels -> tokens; 2 cores, 3 min
+    python scripts/train_twins.py plan dose_response     # the jobs: tokens, arithmetic, memory
+    python scripts/train_twins.py train dose_response    # every GPU there is; go on where stopped
+    python scripts/train_twins.py collect dose_response  # the table into the package
 
-Run in a checkout with gainlens installed. Everything lies in training/, which git ignores; `train`
-goes on where it was stopped.
+A design of many GPU-hours need not be trained in one piece: with `--finished` and the table's
+record (src/gainlens/data/dose_response.json), `train` leaves out the jobs that the table holds, and
+`collect` adds the new ones to it.
+
+Run in a checkout with gainlens installed. Designs lie in scripts/training/designs; all else lies in
+training/, which git ignores.
 """
 
-from twins.cli import main
+from training.cli import main
 
 if __name__ == "__main__":
     main()

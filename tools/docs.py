@@ -4,7 +4,7 @@
     python tools/docs.py --check    # exit with status 1 if a region is not up to date
 
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
-them is generated.  KIND is terms (names of the glossary, or none for all of them), commands, presets
+them is generated.  KIND is terms (names of the glossary, or none for all), commands, presets
 or calibration (one kind of check).
 """
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from twins import card, export, optimize, tokens
-from twins.ensemble import INITIAL_STD, Shape
-from twins.train import Cell
+from training import card, export, optimize
+from training.design import Cell
+from training.ensemble import INITIAL_STD, Shape
 
 PACKAGE = Path(__file__).parents[2] / "src/gainlens"
 TABLE, BLOCKS, RECORD = "twins_training.csv", "twins_blocks.csv", "twins_training.json"
@@ -38,7 +38,7 @@ COLUMNS = {
     **{
         f"loss_{n}": f"nats per token on the held-out windows cut into pieces of {n} tokens, mean "
         "over all positions, BOS first; bfloat16 arithmetic"
-        for n in tokens.LENGTHS
+        for n in card.LENGTHS
     },
     "notebook_last_gain": "ratio; mean |ln_final(y)| over mean |x| of the last block on the "
     "notebook's sentence, float32",
@@ -153,7 +153,7 @@ def ship(folder: Path, package: Path = PACKAGE) -> None:
     record = {
         "tables": {TABLE: COLUMNS, BLOCKS: BLOCK_COLUMNS},
         "measured_on": "weights rounded to bfloat16, as a checkpoint holds them",
-        "held_out_windows": f"{runs[512]['held_out_windows']} of {tokens.WINDOW} tokens",
+        "held_out_windows": f"{runs[512]['held_out_windows']} of {card.WINDOW} tokens",
         "runs": {str(context): run_block(run) for context, run in runs.items()},
         "corpus": corpus,
     }

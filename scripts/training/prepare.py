@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from twins import corpus, tokens
+from training import corpus, tokens
 
 NOTEBOOK_SENTENCE = "The quick brown fox jumps over the lazy dog."
 PROMPTS = Path(__file__).parents[2] / "src/gainlens/data/prompts_mixed.jsonl"
-PROMPT_TOKENS = 512  # the smallest training context: longer prompts are cut
+PROMPT_TOKENS = 512  # longer prompts are cut; a design may cut them shorter
+FILE_TOKENS = tuple(2**power for power in range(8, 14))
 
 
 @dataclass(frozen=True)
@@ -29,27 +30,39 @@ class Data:
 
 
 def write(requirements: Path, wheels: Path, out: Path) -> None:
-    """Wheels -> out/{tokenizer/, train.xz, held_out.xz, prompts.json, corpus.json}."""
+    """Turn wheels into out/{tokenizer/, train.xz, held_out.xz, prompts.json, corpus.json}."""
     built = corpus.build(requirements, wheels)
     tokenizer = tokens.train_tokenizer(tokens.sample(built.train, tokens.SAMPLE_BYTES))
     tokens.save_tokenizer(tokenizer, out / "tokenizer")
     (out / "prompts.json").write_text(json.dumps(encode_prompts(tokenizer)))
     record = describe(built, requirements)
     for name, packages in (("held_out", built.held_out), ("train", built.train)):
-        stream = tokens.encode(tokenizer, packages)
+        stream, file_tokens = tokens.encode(tokenizer, packages)
+        if name == "train":
+            record["positions_in_longer_files"] = longer_share(file_tokens)
         tokens.write_stream(out / f"{name}.xz", stream)
         record[f"{name}_tokens"] = len(stream)
         record[f"{name}_tokens_sha256"] = hashlib.sha256(stream.tobytes()).hexdigest()
     (out / "corpus.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
+def longer_share(file_tokens: np.ndarray) -> dict[str, float]:
+    """Return the share of tokens whose file is longer than each of FILE_TOKENS."""
+    total = int(file_tokens.sum())
+    return {
+        str(n): round(float(file_tokens[file_tokens > n].sum()) / total, 4) for n in FILE_TOKENS
+    }
+
+
 def encode_prompts(tokenizer: Tokenizer) -> list[list[int]]:
+    """Encode the mixed prompts, then the notebook's sentence."""
     lines = PROMPTS.read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"] for line in lines] + [NOTEBOOK_SENTENCE]
     return [tokenizer.encode(text).ids[:PROMPT_TOKENS] for text in texts]
 
 
 def describe(built: corpus.Corpus, requirements: Path) -> dict[str, Any]:
+    """Record what the corpus is made of."""
     listed = corpus.read_requirements(requirements)
     return {
         "requirements": requirements.name,
@@ -65,6 +78,7 @@ def describe(built: corpus.Corpus, requirements: Path) -> dict[str, Any]:
 
 
 def read(folder: Path) -> Data:
+    """Read what `write` left."""
     return Data(
         train=tokens.read_stream(folder / "train.xz"),
         held_out=tokens.read_stream(folder / "held_out.xz"),

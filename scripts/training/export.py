@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from twins.ensemble import INITIAL_STD, Shape, Weights
-from twins.tokens import BOS_ID, EOS_ID
+from training.ensemble import INITIAL_STD, Shape, Weights
+from training.tokens import BOS_ID, EOS_ID
 
 
 def replica(weights: Weights, number: int) -> Weights:

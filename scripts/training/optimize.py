@@ -1,11 +1,11 @@
-"""AdamW, clipping and the learning-rate schedule, one of each per replica."""
+"""AdamW, clipping and the learning-rate schedule; every replica has its own norm and rate."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from twins.ensemble import Weights
+from training.ensemble import Weights
 
 BETAS = (0.9, 0.95)
 EPS = 1e-8
@@ -23,7 +23,7 @@ class Moments(NamedTuple):
 
 
 def learning_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
-    """Warm-up, constant, linear decay over the last fifth.
+    """Return the rate of a step: warm-up, constant, linear decay over the last fifth.
 
     Constant in between so that checkpoints compared at equal loss, which lie at different steps,
     mostly were reached at the same learning rate.
@@ -33,7 +33,23 @@ def learning_rate(step: int, steps: int, peak: float, warm_up: int) -> float:
     return peak * rising * falling
 
 
+def schedule(steps: int, warm_up: int, steps_before: int = 0) -> Tensor:
+    """Tabulate [step, number]: share of the peak rate, then AdamW's two bias corrections.
+
+    A training that goes on from another one's end has `steps_before` updates in its moments.
+    """
+    rows = [
+        (
+            learning_rate(step, steps, 1.0, warm_up),
+            *(1 - beta ** (steps_before + step + 1) for beta in BETAS),
+        )
+        for step in range(steps)
+    ]
+    return torch.tensor(rows, dtype=torch.float32)
+
+
 def no_moments(weights: Weights) -> Moments:
+    """Return the moments before the first step."""
     return Moments(
         Weights(*(torch.zeros_like(w) for w in weights)),
         Weights(*(torch.zeros_like(w) for w in weights)),
@@ -41,6 +57,7 @@ def no_moments(weights: Weights) -> Moments:
 
 
 def along(per_replica: Tensor, like: Tensor) -> Tensor:
+    """Give [replica] as many axes as `like` has."""
     return per_replica.view(-1, *(1,) * (like.ndim - 1))
 
 
@@ -55,14 +72,17 @@ def clip_(gradients: list[Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def adamw_(
-    weights: Weights, gradients: list[Tensor], moments: Moments, rates: Tensor, step: int
-) -> None:
-    """One step in place, with a learning rate per replica; `step` counts from 0.
+def update_(
+    weights: Weights, gradients: list[Tensor], moments: Moments, rates: Tensor, now: Tensor
+) -> Tensor:
+    """Clip and take one AdamW step in place; the gradients' norms before, [replica].
 
-    Loshchilov & Hutter 2019, arXiv 1711.05101; matrices and embeddings decay, norms do not.
+    rates: each replica's peak; now: this step's row of `schedule`. Loshchilov & Hutter 2019, arXiv
+    1711.05101; matrices and embeddings decay, norms do not.
     """
-    correction = [1 - beta ** (step + 1) for beta in BETAS]
+    norms = clip_(gradients)
+    share, correction_first, correction_second = now.unbind()
+    rates = rates * share
     each = zip(Weights._fields, weights, gradients, moments.first, moments.second, strict=True)
     for name, weight, gradient, first, second in each:
         first.lerp_(gradient, 1 - BETAS[0])
@@ -70,5 +90,6 @@ def adamw_(
         rate = along(rates, weight)
         if name not in NOT_DECAYED:
             weight.mul_(1 - rate * WEIGHT_DECAY)
-        change = (first / correction[0]) / ((second / correction[1]).sqrt() + EPS)
+        change = (first / correction_first) / ((second / correction_second).sqrt() + EPS)
         weight.sub_(rate * change)
+    return norms

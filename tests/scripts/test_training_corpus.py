@@ -1,7 +1,6 @@
 """The twins' corpus and tokenizer: nothing twice, nothing held out trained on, one BOS."""
 
 import json
-import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from training import corpus, tokens
 from transformers import AutoTokenizer
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-
-from twins import corpus, tokens
 
 
 def write_wheel(folder: Path, name: str, files: dict[str, bytes]) -> None:
@@ -82,7 +78,9 @@ def test_tokenizer_gives_any_text_back_behind_one_bos(text: str) -> None:
 def test_saved_tokenizer_and_streams(tmp_path: Path) -> None:
     tokens.save_tokenizer(TOKENIZER, tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path)("x").input_ids[0] == tokens.BOS_ID
-    stream = tokens.encode(TOKENIZER, [["a <s> b", "c"], ["d"]])
+    stream, file_tokens = tokens.encode(TOKENIZER, [["a <s> b", "c"], ["d"]])
+    assert len(file_tokens) == 3
+    assert file_tokens.sum() == len(stream) - 2  # an EOS after each package
     assert (stream == tokens.BOS_ID).sum() == 0  # a spelt-out BOS is text
     assert (stream == tokens.EOS_ID).nonzero()[0].tolist()[-1] == len(stream) - 1
     assert TOKENIZER.decode(stream[stream > 1].tolist()) == "a <s> bcd"

@@ -1,9 +1,8 @@
-"""Corpus -> byte-level BPE tokenizer, token streams on disk, windows, sequences."""
+"""Corpus -> byte-level BPE tokenizer, token streams on disk, windows, their order, BOS."""
 
 import json
 import lzma
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,7 @@ from torch import Tensor
 BOS, EOS = "<s>", "</s>"
 BOS_ID, EOS_ID = 0, 1
 VOCABULARY = 4096
-WINDOW = 4096  # tokens predicted per window; every context length divides it
 SAMPLE_BYTES = 48_000_000  # text that the merges are learned from
-LENGTHS = (128, 512, 1024, 2048, 4096)  # at which held-out loss is measured
 
 
 def sample(packages: Sequence[Sequence[str]], limit: int) -> Iterator[str]:
@@ -62,20 +59,24 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def encode(tokenizer: Tokenizer, packages: Sequence[Sequence[str]]) -> np.ndarray:
-    """One stream [token] uint16 of all packages, an EOS after each.
+def encode(
+    tokenizer: Tokenizer, packages: Sequence[Sequence[str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return one stream [token] uint16 of all packages, an EOS after each, and tokens per file.
 
     Text that spells a special token is encoded as ordinary characters: BOS stands nowhere but where
     the trainer puts it.
     """
     tokenizer.encode_special_tokens = True
     parts: list[np.ndarray] = []
+    file_tokens: list[int] = []
     for files in packages:
         for encoding in tokenizer.encode_batch_fast(list(files), add_special_tokens=False):
             parts.append(np.asarray(encoding.ids, dtype=np.uint16))
+            file_tokens.append(len(parts[-1]))
         parts.append(np.asarray([EOS_ID], dtype=np.uint16))
     tokenizer.encode_special_tokens = False
-    return np.concatenate(parts)
+    return np.concatenate(parts), np.asarray(file_tokens)
 
 
 def write_stream(path: Path, stream: np.ndarray) -> None:
@@ -87,40 +88,43 @@ def read_stream(path: Path) -> np.ndarray:
     return np.frombuffer(lzma.decompress(path.read_bytes()), dtype="<u2")
 
 
-def windows_in(stream: Tensor | np.ndarray) -> int:
-    """How many windows a stream holds; neighbours share one token, last target and first input."""
-    return (len(stream) - 1) // WINDOW
+def windows_in(stream: Tensor | np.ndarray, window: int) -> int:
+    """Count the windows of a stream; neighbours share one token, last target and first input."""
+    return (len(stream) - 1) // window
 
 
-def take_windows(stream: Tensor, index: Tensor) -> Tensor:
-    """[..., WINDOW + 1] tokens of the windows with these numbers."""
-    offsets = torch.arange(WINDOW + 1, device=stream.device)
-    return stream[index[..., None] * WINDOW + offsets].long()
+def take_windows(stream: Tensor, index: Tensor, window: int) -> Tensor:
+    """Return the tokens [..., window + 1] of the windows with these numbers."""
+    offsets = torch.arange(window + 1, device=stream.device)
+    return stream[index[..., None] * window + offsets].long()
 
 
-def order(seed: int, windows: int, per_step: int, step: int) -> np.ndarray:
-    """Window numbers [per_step] of one step: an order of its own for each seed and epoch, and the
-    same for every cell."""
-    epoch, at = divmod(step, windows // per_step)
-    return _shuffled(seed, epoch, windows)[at * per_step : (at + 1) * per_step]
+def order(seed: int, windows: int, per_step: int, steps: int) -> np.ndarray:
+    """Return the window numbers [step, per_step] of a training's steps.
 
-
-@lru_cache(maxsize=16)
-def _shuffled(seed: int, epoch: int, windows: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(windows)
-
-
-def sequences(windows: Tensor, context: int, bos_every: Tensor | int = 1) -> tuple[Tensor, Tensor]:
-    """Windows [..., n, WINDOW + 1] -> inputs and targets [..., n * WINDOW / context, context].
-
-    All context lengths get the same targets. BOS replaces the first input of a sequence; with
-    `bos_every` k only of every k-th (a tensor gives one k per entry of the leading axis).
+    Every seed and epoch has an order of its own; it is the same for every cell. What is left of an
+    epoch below one step is not read.
     """
-    lead = windows.shape[:-2]
-    inputs = windows[..., :-1].reshape(*lead, -1, context)
-    targets = windows[..., 1:].reshape(*lead, -1, context)
-    number = torch.arange(inputs.shape[-2], device=windows.device)
+    per_epoch = windows // per_step
+    epochs = [
+        np.random.default_rng([seed, epoch]).permutation(windows)[: per_epoch * per_step]
+        for epoch in range(-(-steps // per_epoch))
+    ]
+    return np.concatenate(epochs).reshape(-1, per_step)[:steps]
+
+
+def with_bos(
+    windows: Tensor, positions: Tensor, bos_every: Tensor | int = 1
+) -> tuple[Tensor, Tensor]:
+    """Cut windows [..., window, token + 1] into inputs and targets [..., token], windows joined.
+
+    The targets do not depend on how the tokens are cut into sequences. BOS replaces the first input
+    of a sequence, of which `positions` [token] is 0; with `bos_every` k only of every k-th (a
+    tensor gives one k per entry of the leading axis).
+    """
+    inputs = windows[..., :-1].flatten(-2)
+    targets = windows[..., 1:].flatten(-2)
+    starts = positions == 0
+    number = starts.cumsum(0) - 1
     every = torch.as_tensor(bos_every, device=windows.device)
-    marked = number % every[..., None] == 0
-    first = torch.where(marked, BOS_ID, inputs[..., 0])
-    return torch.cat((first[..., None], inputs[..., 1:]), dim=-1), targets
+    return torch.where(starts & (number % every[..., None] == 0), BOS_ID, inputs), targets
