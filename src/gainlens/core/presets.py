@@ -1,4 +1,4 @@
-"""TODO: core.presets."""
+"""List the comparisons that are known by name, with their models."""
 
 from gainlens.core.spec import ModelSpec
 from gainlens.core.vocabulary import Role
