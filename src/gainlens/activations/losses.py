@@ -8,7 +8,7 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from gainlens.activations.batches import batches
+from gainlens.activations.batches import Batch, batches, run_halving
 from gainlens.models.encoding import Prompts, encode_for
 from gainlens.models.hooks import reading
 from gainlens.models.loaded import AnyModel, module_of
@@ -118,16 +118,21 @@ def loss(
     readout = Readout(model, sites)
     readout.check(prompts)
     means: dict[int, float] = {}
+    streams: list[Tensor] = []
     last = sites.site(f"blocks.{sites.num_blocks - 1}.hook_resid_post")
-    for batch in batches(model, prompts, sites.device, batch_tokens):
-        streams: list[Tensor] = []
-        with torch.no_grad(), reading([(last, streams.append)]):
-            sites.run(batch.tokens)
-            losses = readout.losses(readout.normed(streams[0]), batch.tokens, batch.lengths)
+
+    def run(batch: Batch) -> None:
+        streams.clear()
+        sites.run(batch.tokens)
+        losses = readout.losses(readout.normed(streams[0]), batch.tokens, batch.lengths)
         for index, length, row in zip(batch.index, batch.lengths.tolist(), losses, strict=True):
             if length > 1:
                 means[index] = float(row[: length - 1].double().mean())
-    found = np.full(len(prompts.tokens), np.nan)
+
+    with torch.no_grad(), reading([(last, streams.append)]):
+        for batch in batches(model, prompts, sites.device, batch_tokens):
+            run_halving(batch, run)
+    by_prompt = np.full(len(prompts.tokens), np.nan)
     for index, mean in gathered(means).items():
-        found[index] = mean
-    return found
+        by_prompt[index] = mean
+    return by_prompt

@@ -7,9 +7,11 @@ import click
 from click.shell_completion import get_completion_class
 
 from gainlens.cli.compare import compare_command, main
+from gainlens.cli.measure import measure_command
 from gainlens.cli.options import ExamplesCommand
 
 EXAMPLES = (
+    ("measure gpt2", "one model: every block's gain, its parts, figures and a page"),
     ("compare", "the shipped twins: verdict, figures, report.html in runs/twins"),
     ("compare --short DIR --long NAME", "any two models, local or from the hub"),
     ("models", "the presets, and what is known of each model"),
@@ -41,6 +43,7 @@ def gainlens_command() -> None:
 
 
 gainlens_command.add_command(compare_command)
+gainlens_command.add_command(measure_command)
 
 
 @gainlens_command.command(

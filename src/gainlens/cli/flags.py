@@ -53,8 +53,8 @@ def spec_of(flags: Mapping[str, Any]) -> ComparisonSpec:
     return ComparisonSpec(
         name=name,
         models=models,
-        rule=Rule(**_estimand(flags["estimand"]), **_given(flags, RULE_FIELDS)),
-        **_given(flags, (*MEASURE_FIELDS, *PERMISSION_FIELDS)),
+        rule=Rule(**_estimand(flags["estimand"]), **given(flags, RULE_FIELDS)),
+        **given(flags, (*MEASURE_FIELDS, *PERMISSION_FIELDS)),
         **_interventions(flags),
     )
 
@@ -92,19 +92,23 @@ def command_line(context: click.Context) -> str:
     words = context.command_path.split()
     for parameter in context.command.params:
         name = parameter.name or ""
-        given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not given or name in OUTPUT_FLAGS:
+        typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not typed or name in OUTPUT_FLAGS:
             continue
         value = context.params[name]
         if isinstance(parameter, click.Option) and parameter.is_flag:
             words.append(parameter.opts[0])
             continue
-        for item in value if isinstance(value, tuple) else (value,):
+        items = value if isinstance(value, tuple) else (value,)
+        if isinstance(parameter, click.Argument):
+            words += map(str, items)
+            continue
+        for item in items:
             words += [parameter.opts[0], str(item)]
     return shlex.join(words)
 
 
-def _given(flags: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
+def given(flags: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
     """Return the fields whose flags were given; the spec has the defaults of the others."""
     return {field: flags[field] for field in fields if flags[field] not in (None, ())}
 
@@ -125,10 +129,10 @@ def _estimand(text: str) -> dict[str, Any]:
 
 
 def _interventions(flags: Mapping[str, Any]) -> dict[str, Any]:
-    given = _given(flags, INTERVENTION_FIELDS)
+    asked = given(flags, INTERVENTION_FIELDS)
     if not flags["no_interventions"]:
-        return given
-    if given:
-        flag = f"--{next(iter(given)).replace('_', '-')}"
+        return asked
+    if asked:
+        flag = f"--{next(iter(asked)).replace('_', '-')}"
         raise ValueError(f"--no-interventions and {flag} exclude one another: give one")
     return {"sweep": 0, "theta": ()}

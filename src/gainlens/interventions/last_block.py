@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from gainlens.activations.batches import Batch, batches
+from gainlens.activations.batches import Batch, batches, run_halving
 from gainlens.activations.losses import Readout
 from gainlens.claims.behaviour import behaviour_of
 from gainlens.claims.cells import enough_prompts
@@ -145,10 +145,14 @@ def measure_last(
     sites = sites_of(baseline.model)
     meter = Meter(baseline, sites, skip)
     values: dict[int, PromptValues] = {}
+
+    def run(batch: Batch) -> None:
+        sites.run(batch.tokens)
+        values.update(meter.prompt_values(batch))
+
     with torch.no_grad(), reading(meter.readers()):
         for batch in batches(baseline.model, baseline.prompts, sites.device):
-            sites.run(batch.tokens)
-            values |= meter.prompt_values(batch)
+            run_halving(batch, run)
             if progress is not None:
                 progress(len(batch.index))
         for batch in sentence_batches(baseline, sites):

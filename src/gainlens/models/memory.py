@@ -23,6 +23,10 @@ _CPU_MEMORY = ("can't allocate memory", "not enough memory")
 """Words of torch's CPU allocator, in a RuntimeError, on Linux and on Windows."""
 
 
+class DoesNotFit(ValueError):
+    """A batch that memory cannot hold; a smaller one may fit."""
+
+
 def no_longer_than(most: int | None, advice: str) -> Check:
     """Return a check that refuses prompts of more than `most` tokens; None: there is no limit."""
 
@@ -51,7 +55,7 @@ def attention_fits(kind: str, heads: int, weight: Tensor) -> Check:
         needed = _MATRICES * rows * heads * length**2 * weight.element_size()
         available = memory_of(weight.device)
         if available is not None and needed > available:
-            raise ValueError(
+            raise DoesNotFit(
                 f"this {kind} model holds attention of every query on every key: {length:,} tokens "
                 f"need {needed / 2**30:,.0f} GiB per block, and {weight.device} has "
                 f"{available / 2**30:,.0f}; {other}give a shorter prompt (--tokens)"
@@ -88,7 +92,7 @@ def enough_memory(doing: str, backend: str) -> Generator[None]:
         if not ran_out(error):
             raise
         other = "" if backend == "native" else "--backend native, which needs the least, or "
-        raise ValueError(
+        raise DoesNotFit(
             f"memory ran out while {doing} ({first_line(error)}): take {other}--dtype bfloat16, "
             "shorter prompts (--tokens), or --device auto, which uses all there is"
         ) from error

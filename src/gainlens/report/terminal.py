@@ -57,7 +57,7 @@ def print_comparison(
     print_answer(comparison, console)
     console.print()
     _print_table(console, last_block(comparison))
-    console.print(_line(difference(comparison.verdict), console.width))
+    console.print(escape(difference(comparison.verdict)))
     console.print()
     if verbose:
         _print_everything(console, comparison)

@@ -285,14 +285,19 @@ class Measurement:
         return means
 
 
-def step_of(name: str, training: Mapping[str, Any] | None) -> float | None:
+_STEP = re.compile(r"(?:step|checkpoint|ckpt|iter|tokens)[-_]?(\d+)|(\d+)$", re.IGNORECASE)
+
+
+def step_of(source: str, training: Mapping[str, Any] | None) -> float | None:
     """Return a checkpoint's training step; None if neither its record nor its name says one.
 
-    The record's `step`, `steps` or `tokens` comes first, then the last number in the name.
+    The record's `step`, `steps` or `tokens` comes first.  Else the revision after an @, or the last
+    part of the path, says it: step1000, checkpoint-500, or a number at its end.
     """
     for key in ("step", "steps", "tokens"):
         value = (training or {}).get(key)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-    numbers = re.findall(r"\d+", name)
-    return float(numbers[-1]) if numbers else None
+    name = source.rpartition("@")[2].rstrip("/").rpartition("/")[2]
+    found = _STEP.search(name)
+    return float(found[1] or found[2]) if found else None

@@ -1,0 +1,125 @@
+"""The `measure` command: flags -> spec -> measurement -> run folder, page and terminal."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from gainlens.cli.flags import command_line, given
+from gainlens.cli.options import ExamplesCommand, options_of, with_options
+from gainlens.core.names import key_of
+from gainlens.core.presets import TWIN_PREFIX
+from gainlens.core.spec import MeasureSpec, Rule
+
+EXAMPLES: Final = (
+    ("gpt2", "one model: blocks, heads, figures, page"),
+    ("BASE TUNED --metric angle", "two models: the paired difference first"),
+    ("DIR --tokens 64,256,1024", "a curve over prompt lengths"),
+    ("--series DIR DIR DIR", "checkpoints along training"),
+    ("--series NAME@step1000,step2000", "the same, as revisions of a hub model"),
+)
+_FIELDS: Final = (
+    "prompts", "metric", "heads", "series", "backend", "dtype", "device", "revision", "sweep",
+    "sweep_how", "sweep_heads", "theta", "ablate", "allow_extrapolation", "trust_remote_code",
+)  # fmt: skip
+_FOLDER = click.Path(path_type=Path)
+_OPTIONS: Final = (
+    *options_of(MeasureSpec, *_FIELDS),
+    click.option("--tokens", metavar="N,N,...", help="Prompts of exactly N tokens; several N give a curve."),
+    *options_of(Rule, "confidence", "resamples", "seed"),
+    click.option("--out", metavar="DIR", type=_FOLDER, help="Run folder. [default: runs/<model>]"),
+    click.option("--figures", metavar="DIR", type=_FOLDER, help="Figure folder. [default: DIR/figures]"),
+    click.option("--quiet", is_flag=True, help="Print only the answer's line."),
+    click.option("--json", "as_json", is_flag=True, help="Print only the result as JSON."),
+)  # fmt: skip
+
+
+@click.command("measure", cls=ExamplesCommand, examples=EXAMPLES)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@with_options(_OPTIONS)
+@click.pass_context
+def measure_command(context: click.Context, models: tuple[str, ...], **flags: Any) -> None:
+    """What does each block of a model do to the residual stream, and which component does it?
+
+    Measures one model or many on the same prompts, without a claim.  Of two models the paired
+    difference comes first, the second minus the first.
+    """
+    from gainlens.metrics.registry import metric_named
+    from gainlens.models.quiet import chatter_silenced
+    from gainlens.report.measurement import answer, print_line, print_measurement, shown_tables
+    from gainlens.results.run_folder import run_folder
+    from gainlens.runs.writing import check_writable
+
+    spec = spec_of(models, flags)
+    for name in spec.metric:
+        metric_named(name)
+    out: Path = flags["out"] or Path("runs") / spec.name
+    check_writable(out)
+    with run_folder(out), chatter_silenced():
+        from gainlens.runs.measure import measure
+        from gainlens.runs.measurement_folder import (
+            difference_rows,
+            measurement_json,
+            write_measurement,
+        )
+
+        measurement = measure(
+            spec.models,
+            tokens=spec.tokens,
+            series=spec.series,
+            heads=spec.heads,
+            spec=spec,
+        )
+        measurement = replace(measurement, command=command_line(context))
+        figures = flags["figures"] or out / "figures"
+        written = write_measurement(out, figures, measurement, spec.metric)
+    difference = difference_rows(measurement)
+    if flags["as_json"]:
+        document = measurement_json(measurement, spec.metric)
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    elif flags["quiet"]:
+        print_line(answer(measurement.reports, difference))
+    else:
+        print_measurement(
+            answer(measurement.reports, difference),
+            shown_tables(measurement.reports, difference),
+            written,
+            measurement.seconds,
+        )
+
+
+def spec_of(models: tuple[str, ...], flags: dict[str, Any]) -> MeasureSpec:
+    """Return the spec that the flags ask for."""
+    sources = tuple(source for model in models for source in _revisions(model))
+    keys: list[str] = []
+    for source in sources:
+        keys.append(key_of(source.removeprefix(TWIN_PREFIX), keys))
+    return MeasureSpec(
+        name=keys[0] if len(keys) == 1 else f"{keys[0]}-and-{len(keys) - 1}-more",
+        models=sources,
+        tokens=_lengths(flags["tokens"]),
+        rule=Rule(**given(flags, ("confidence", "resamples", "seed"))),
+        **given(flags, _FIELDS),
+    )
+
+
+def _revisions(model: str) -> list[str]:
+    """Split NAME@rev1,rev2 into one source per revision."""
+    name, at, revisions = model.partition("@")
+    if not at or Path(model).exists():
+        return [model]
+    return [f"{name}@{revision}" for revision in revisions.split(",")]
+
+
+def _lengths(text: str | None) -> tuple[int, ...]:
+    """Read `64,256,1024`; raise ValueError for anything but whole numbers."""
+    if text is None:
+        return ()
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--tokens takes one prompt length or several, such as 64,256,1024; got {text!r}"
+        ) from None

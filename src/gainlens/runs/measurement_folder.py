@@ -1,0 +1,178 @@
+"""Write a measurement as a run folder: result.json, tables, figures and the page."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gainlens import figures
+from gainlens.claims.intervals import mean_intervals
+from gainlens.metrics.registry import metric_named
+from gainlens.notebook.result_file import SCHEMA
+from gainlens.report.measurement import (
+    answer,
+    blocks_table,
+    difference_table,
+    frame_table,
+    measurement_page,
+    models_table,
+)
+from gainlens.results.files import write_json
+from gainlens.results.parquet import TOKENS, TokenTable
+from gainlens.results.run_folder import RESULT, publish
+from gainlens.results.values import to_json
+from gainlens.runs.measurement import Measurement
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAGE = "report.html"
+_FORMATS = ("png", "svg")
+
+
+def metric_rows(measurement: Measurement, names: Sequence[str]) -> "pd.DataFrame":
+    """Return a row per model, metric and block: mean over prompts with its interval and its unit.
+
+    The tokens are those of the spec's rule.  Raises ValueError for an unknown metric.
+    """
+    import pandas as pd
+
+    rule = measurement.spec.rule
+    rows: list[dict[str, Any]] = []
+    for name in names:
+        array = measurement.metric(name, rule.token_class)
+        for model, values in zip(measurement.models, array.values, strict=True):
+            known = ~np.isnan(values).all(axis=1)
+            intervals = mean_intervals(
+                values[known],
+                confidence=rule.confidence,
+                resamples=rule.resamples,
+                seed=rule.seed,
+            )
+            for block, interval in zip(np.flatnonzero(known), intervals, strict=True):
+                rows.append(
+                    {
+                        "model": model,
+                        "metric": metric_named(name).name,
+                        "unit": metric_named(name).unit,
+                        "block": int(block),
+                        "mean": interval.estimate,
+                        "low": interval.low,
+                        "high": interval.high,
+                        "n": interval.n,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def difference_rows(
+    measurement: Measurement, names: Sequence[str] = ("log_gain",)
+) -> list[dict[str, Any]]:
+    """Return the rows of `difference` for several metrics; none unless there are two models."""
+    if len(measurement.measured) != 2 or measurement.axis is not None:
+        return []
+    frames = (measurement.difference(name, measurement.spec.rule.token_class) for name in names)
+    return [row for frame in frames for row in frame.to_dict("records")]
+
+
+def measurement_json(measurement: Measurement, metrics: Sequence[str] = ()) -> dict[str, Any]:
+    """Return result.json of a measurement: JSON values only, an unknown number is null."""
+    rows = metric_rows(measurement, metrics).to_dict("records")
+    models: dict[str, Any] = {}
+    for place, report in enumerate(measurement.reports):
+        name = report.checkpoint.name
+        models[name] = {
+            "hf_name": report.checkpoint.hf_name,
+            "num_layers": report.checkpoint.num_blocks,
+            "checkpoint": report.checkpoint,
+            "layers": report.blocks,
+            "metrics": [row for row in rows if row["model"] == name],
+            "massive": report.massive,
+            "rope": report.rope,
+            "prompts": {
+                "source": report.prompts.source,
+                "sha256": report.prompts.sha256,
+                "ids": report.prompts.ids,
+                "tokens": [len(tokens) for tokens in report.prompts.tokens],
+            },
+            "interventions": report.interventions,
+        }
+        if measurement.axis is not None:
+            models[name][measurement.axis] = measurement.positions[place]
+        if report.unembed.vocab_size:
+            models[name]["w_u"] = asdict(report.unembed)
+    return to_json(
+        {
+            "experiment": "gainlens measure",
+            "date": measurement.date,
+            "answer": answer(measurement.reports, difference_rows(measurement)),
+            "models": models,
+            "difference": difference_rows(measurement, ("log_gain", *metrics)),
+            "gainlens": {"version": version("gainlens"), "schema": SCHEMA},
+            "environment": measurement.environment,
+            "spec": measurement.spec.model_dump(),
+            "command": measurement.command,
+            "seconds": round(measurement.seconds, 3),
+        }
+    )
+
+
+def write_measurement(
+    folder: Path, figure_folder: Path, measurement: Measurement, metrics: Sequence[str] = ()
+) -> list[Path]:
+    """Write result.json, tokens.parquet, CSV tables, figures and the page; return the files.
+
+    The folder holds the run before or this one, never a mixture.  Raises ValueError if it cannot be
+    written, and for an unknown metric.
+    """
+    return publish(folder, figure_folder, partial(_write, measurement, metrics))
+
+
+def _write(
+    measurement: Measurement, metrics: Sequence[str], folder: Path, figure_folder: Path
+) -> None:
+    with TokenTable(folder / TOKENS) as tokens:
+        for one in measurement.measured:
+            tokens.add(one.report, one.decomposition)
+    measurement.blocks.to_csv(folder / "blocks.csv", index=False)
+    if metrics:
+        metric_rows(measurement, metrics).to_csv(folder / "metrics.csv", index=False)
+    if all(one.decomposition.capture.heads is not None for one in measurement.measured):
+        measurement.heads.to_csv(folder / "heads.csv", index=False)
+    vector: dict[str, str] = {}
+    for name, draw in measurement.drawings().items():
+        for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
+            if path.suffix == ".svg":
+                vector[name] = path.read_text("utf-8")
+    (folder / PAGE).write_text(_page(measurement, metrics, vector), encoding="utf-8")
+    write_json(folder / RESULT, measurement_json(measurement, metrics))
+
+
+def _page(measurement: Measurement, metrics: Sequence[str], vector: Mapping[str, str]) -> str:
+    difference = difference_rows(measurement, ("log_gain", *metrics))
+    tables = [models_table(measurement.reports)]
+    if difference:
+        tables.insert(0, difference_table(difference))
+    tables += [blocks_table(report) for report in measurement.reports]
+    if metrics:
+        rows = metric_rows(measurement, metrics).to_dict("records")
+        tables.append(frame_table("metrics", "Metrics", "mean over prompts, with interval", rows))
+    if all(one.decomposition.capture.heads is not None for one in measurement.measured):
+        top = measurement.top_heads(20).to_dict("records")
+        tables.append(frame_table("heads", "Heads of largest part", "nats of log gain", top))
+    facts = {
+        "Date": f"{measurement.date} (UTC), {measurement.seconds:.1f} s",
+        "Command": measurement.command or "called from Python",
+        **measurement.environment,
+    }
+    return measurement_page(
+        " and ".join(measurement.models) if len(measurement.models) < 4 else "Measurement",
+        answer(measurement.reports, difference_rows(measurement)),
+        tables,
+        vector,
+        facts,
+    )
