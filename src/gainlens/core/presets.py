@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""List the models that the presets compare."""
-=======
 """List the comparisons that are known by name, with their models."""
->>>>>>> main
 
 from gainlens.core.spec import ModelSpec
 from gainlens.core.vocabulary import Role
