@@ -22,7 +22,7 @@ from gainlens.models.hooks import reading
 from gainlens.models.loading import attention_of, load
 from gainlens.models.sites import BLOCK_SITES, sites_of
 from gainlens.weights.of_model import unembed_report, unembedding
-from gainlens.weights.unembed_file import read_final_norm, read_unembedding
+from gainlens.weights.unembed_file import final_norm_of, read_unembedding
 
 LENGTHS = (12, 30, 12, 1, 7)
 
@@ -124,9 +124,9 @@ def test_scale_and_unembedding(loaded_of, folder_of, case, backend):
     assert scale_control(loaded, tokens, head.weight) < 1e-4
     stored, stored_tied = read_unembedding(folder_of(case))
     assert torch.equal(head.weight, stored)
-    torch.testing.assert_close(
-        head.norm_scale.float(), read_final_norm(folder_of(case)), rtol=1e-6, atol=1e-7
-    )
+    scale, mean_off = final_norm_of(folder_of(case), head.weight.shape[1])
+    torch.testing.assert_close(head.norm_scale, scale, rtol=1e-6, atol=1e-7)
+    assert head.mean_off == mean_off
     assert head.tied == stored_tied == (case == "gpt2-tied")
 
 

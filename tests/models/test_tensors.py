@@ -25,6 +25,8 @@ def test_tensors_are_found_and_read(folder):
     assert tensor_files(folder) == {"a": folder / SINGLE, "b": folder / SINGLE}
     torch.testing.assert_close(read_tensor(folder / SINGLE, "a"), torch.arange(3.0))
     index(folder, {"c": "part.safetensors"})
+    assert set(tensor_files(folder)) == {"a", "b"}, "an index that stayed behind does not count"
+    (folder / SINGLE).unlink()
     assert tensor_files(folder) == {"c": folder / "part.safetensors"}
 
 
@@ -36,6 +38,7 @@ def test_tensors_are_found_and_read(folder):
     ["../other.safetensors", "/etc/passwd", "/tmp/x.safetensors", "a/b.safetensors", "x.bin", 3],
 )
 def test_an_index_names_files_of_its_own_directory(folder, shard):
+    (folder / SINGLE).unlink()
     index(folder, {"a": SINGLE, "b": shard})
     with pytest.raises(ValueError, match="weight_map must give a file of this directory"):
         tensor_files(folder)

@@ -291,11 +291,7 @@ def test_only_the_shard_with_the_head_is_opened(tmp_path):
         read_unembedding(folder)
 
 
-def test_gemma_multiplies_by_one_plus_its_weight(tmp_path):
-    tensors = {"model": {"model.norm.weight": NORM}}
-    plain = save_checkpoint(tmp_path / "plain", tensors, model_type="mistral")
-    gemma = save_checkpoint(tmp_path / "plus", tensors, model_type="gemma2")
-    torch.testing.assert_close(read_final_norm(gemma), read_final_norm(plain) + 1)
+def test_a_checkpoint_without_a_final_norm_has_no_weight_of_it(tmp_path):
     nothing = save_checkpoint(tmp_path / "none", {"model": {"lm_head.weight": HEAD}})
     assert read_final_norm(nothing) is None
 
@@ -359,9 +355,13 @@ def test_the_report_says_whether_it_is_tied_and_its_subspaces_rank():
 
 @pytest.mark.fault("a W_U that is tied to the embedding", "caveat: tied is true in the result")
 def test_a_head_of_its_own_is_tied_where_the_config_says_so(tmp_path):
-    shards = {"model": {"lm_head.weight": HEAD, "model.embed_tokens.weight": EMBEDDING}}
-    assert read_unembedding(save_checkpoint(tmp_path / "a", shards, tie_word_embeddings=True))[1]
-    assert not read_unembedding(save_checkpoint(tmp_path / "b", shards))[1]
+    both = {"model": {"lm_head.weight": HEAD, "model.embed_tokens.weight": HEAD.clone()}}
+    assert read_unembedding(save_checkpoint(tmp_path / "a", both, tie_word_embeddings=True))[1]
+    assert not read_unembedding(save_checkpoint(tmp_path / "b", both))[1]
+    differ = {"model": {"lm_head.weight": HEAD, "model.embed_tokens.weight": EMBEDDING}}
+    assert not read_unembedding(save_checkpoint(tmp_path / "c", differ, tie_word_embeddings=True))[
+        1
+    ]
 
 
 def test_sentences_are_whole(tmp_path):

@@ -122,7 +122,7 @@ def _name(model: Any) -> str:
 
 
 def _elsewhere(sites: ModelSites) -> str:
-    return f"try --backend {'bridge' if sites.kind == 'native' else 'native'}"
+    return "gainlens cannot measure it" if sites.kind == "native" else "try --backend native"
 
 
 class _Worst:
@@ -134,8 +134,16 @@ class _Worst:
         self.broken: str | None = None
         """the first site, in the order of computation, that is not finite"""
         self._open: dict[str, Tensor] = {}
+        self._stream: tuple[int, ...] = ()
 
     def read(self, block: int, name: str, tensor: Tensor) -> None:
+        if name == BLOCK_SITES[0]:
+            self._stream = tensor.shape
+        elif tensor.shape != self._stream:
+            raise ValueError(
+                f"blocks.{block}.{name} has the shape {list(tensor.shape)} and the stream "
+                f"{list(self._stream)}, so it is not what the block adds"
+            )
         self._open[name] = tensor.float()
         self.fired.add(f"blocks.{block}.{name}")
         if self.broken is None and not bool(tensor.isfinite().all()):

@@ -1,6 +1,6 @@
-"""Where Hugging Face's decoders keep their parts, what they are called with, and what they add.
+"""Find the parts of Hugging Face's decoders by name.
 
-Names alone are looked up here.  What is not additive under them is refused at load.
+If the blocks are not additive under these names, `models.probing` looks for what they add.
 """
 
 from collections.abc import Sequence
@@ -49,49 +49,66 @@ class DecoderBlock:
 class Decoder:
     """A causal LM's modules."""
 
+    whole: nn.Module
+    """called with token ids, returns the last hidden state"""
     blocks: tuple[DecoderBlock, ...]
     final_norm: nn.Module
     positions: int | None
-    """rows of a learned position embedding; None where positions are not learned"""
+    """rows of a learned position embedding; None if positions are not learned"""
 
 
 def tensor_of(value: Any) -> Tensor:
-    """Attention modules return (output, weights)."""
+    """Return the tensor of an output: attention modules return (output, weights)."""
     return value[0] if isinstance(value, tuple) else value  # pyright: ignore[reportUnknownVariableType]
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The activation among the arguments of a call."""
+    """Return the activation among the arguments of a call."""
     return tensor_of(args[0] if args else kwargs["hidden_states"])
 
 
 def with_first(
     args: tuple[Any, ...], kwargs: dict[str, Any], tensor: Tensor
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call with another activation."""
+    """Return the arguments of a call with another activation."""
     return ((tensor, *args[1:]), kwargs) if args else ((), {**kwargs, "hidden_states": tensor})
 
 
-def decoder_of(model: Any) -> Decoder:
-    """The parts of a Hugging Face causal LM; ValueError where one is not found."""
-    base, name = model.base_model, type(model).__name__
+def decoder_of(model: Any, writers: tuple[str, str] | None = None) -> Decoder:
+    """Return the parts of a Hugging Face causal LM; raise ValueError if one is not found.
+
+    writers: names within a block of the modules whose outputs attention and the MLP add; None: by
+    the usual names.
+    """
+    base, name = base_of(model), type(model).__name__
     return Decoder(
-        blocks=tuple(_block(layer, name) for layer in _child(base, _LAYERS, name)),
+        whole=base,
+        blocks=tuple(_block(layer, name, writers) for layer in _child(base, _LAYERS, name)),
         final_norm=_child(base, _NORMS, name),
         positions=learned_positions(model),
     )
 
 
+def base_of(model: Any) -> Any:
+    """Return the module that holds a causal LM's blocks; of a multimodal model the text decoder."""
+    if _first(model.base_model, _LAYERS) is None and hasattr(model, "get_decoder"):
+        return model.get_decoder()
+    return model.base_model
+
+
 def learned_positions(model: Any) -> int | None:
-    """Rows of a causal LM's table of positions (GPT-2's wpe); None where it has none."""
-    table = getattr(model.base_model, "wpe", None)
-    return None if table is None else int(table.weight.shape[0])
+    """Return the rows of a causal LM's table of positions (GPT-2's wpe); None if it has none."""
+    base = base_of(model)
+    wpe, table = getattr(base, "wpe", None), getattr(base, "embed_positions", None)
+    if wpe is None and isinstance(table, nn.Embedding):
+        return int(table.weight.shape[0]) - int(getattr(table, "offset", 0))
+    return None if wpe is None else int(wpe.weight.shape[0])
 
 
 def projected(
     projection: Any, post_norm: nn.Module | None, module_of: str = "this block"
 ) -> AttentionOut:
-    """W_O as [head * d_head, d_model] of a Linear or of GPT-2's transposed Conv1D."""
+    """Return W_O as [head * d_head, d_model], of a Linear or of GPT-2's transposed Conv1D."""
     projection = getattr(projection, "original_component", projection)
     if projection is None:
         raise ValueError(
@@ -108,31 +125,41 @@ def projected(
     return AttentionOut(weight.T if transposed else weight, projection.bias, post_norm)
 
 
-def _block(layer: Any, model_name: str) -> DecoderBlock:
-    """What is added to the stream: after the post-norms where the block has them."""
-    attention = _child(layer, _ATTENTION, model_name)
-    projection = next((name for name in _PROJECTIONS if hasattr(attention, name)), None)
+def _block(layer: Any, model_name: str, writers: tuple[str, str] | None) -> DecoderBlock:
+    """Return a block's modules: what is added to the stream is what the post-norms return."""
+    attention = _first(layer, _ATTENTION)
+    projection = _first(attention, _PROJECTIONS)
+    if writers is not None:
+        added = [layer.get_submodule(name) for name in writers]
+        after = None if attention is None or added[0] is attention else added[0]
+        return DecoderBlock(layer, added[0], added[1], projection, after)
     post_norm = post_norm_of(layer)
     return DecoderBlock(
         whole=layer,
-        attention=post_norm or attention,
+        attention=post_norm or _child(layer, _ATTENTION, model_name),
         mlp=layer.post_feedforward_layernorm if post_norm else _child(layer, _MLP, model_name),
-        projection=None if projection is None else getattr(attention, projection),
+        projection=projection,
         post_norm=post_norm,
     )
 
 
 def post_norm_of(layer: Any) -> nn.Module | None:
-    """The norm between attention and the stream; Llama has one of that name before its MLP."""
-    both = hasattr(layer, "post_feedforward_layernorm")
+    """Return the norm between attention and the stream; Llama has one so named before its MLP."""
+    both = getattr(layer, "post_feedforward_layernorm", None) is not None
     return layer.post_attention_layernorm if both else None
 
 
+def _first(module: Any, names: Sequence[str]) -> Any:
+    """Return the first of the named attributes that is there and not None."""
+    found = (getattr(module, name, None) for name in names)
+    return next((part for part in found if part is not None), None)
+
+
 def _child(module: Any, names: Sequence[str], model_name: str) -> Any:
-    for name in names:
-        if hasattr(module, name):
-            return getattr(module, name)
+    part = _first(module, names)
+    if part is not None:
+        return part
     raise ValueError(
         f"the native back end does not know where {model_name} keeps its {names[0]}: a "
-        f"{type(module).__name__} has none of {', '.join(names)}; try --backend bridge"
+        f"{type(module).__name__} has none of {', '.join(names)}; gainlens cannot measure it"
     )

@@ -1,4 +1,4 @@
-"""A short name for a directory's weights, to tell one checkpoint from another years later."""
+"""Name a checkpoint's weights by a hash, so that one can be told from another years later."""
 
 import hashlib
 from pathlib import Path
@@ -12,16 +12,18 @@ weights would take longer to hash than to load."""
 
 
 def weights_digest(directory: str | Path) -> str | None:
-    """sha256 over every safetensors file's name, size and blocks; None where it is no directory.
+    """Return a sha256 over the name, size and blocks of each weight file; None of a hub name.
+
+    The weight files are a directory's safetensors, or a GGUF file.
 
     A file of up to 64 MiB counts whole.  Of a larger one the first, the last and evenly spaced
     blocks do: it names a checkpoint, and is no proof against one that was made to look like it.
     """
     directory = Path(directory)
-    if not directory.is_dir():
+    if not directory.exists():
         return None
     digest = hashlib.sha256()
-    for path in sorted(directory.glob("*.safetensors")):
+    for path in [directory] if directory.is_file() else sorted(directory.glob("*.safetensors")):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
         last = max(size - BLOCK, 0)

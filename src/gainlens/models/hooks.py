@@ -1,4 +1,4 @@
-"""TODO: models.hooks."""
+"""Read and write activations during forward passes, with torch hooks that never stay behind."""
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -58,7 +58,8 @@ def _register_reader(site: Site, read: Reader) -> Any:
         return site.module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        read(_apart(tensor_of(output), site.heads))
+        tensor = tensor_of(output)
+        read(_apart(tensor.clone() if site.copied else tensor, site.heads))
 
     return site.module.register_forward_hook(after)
 

@@ -1,78 +1,50 @@
-"""A hub name or a directory -> config, weights and tokenizer, or one sentence that says why not."""
+"""Read the config, the weights and the tokenizer of a hub name, a directory or a GGUF file.
 
+Whatever goes wrong becomes a ValueError with one sentence.
+"""
+
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from gainlens.core.messages import shown
-from gainlens.models.memory import first_line, ran_out
-from gainlens.models.tensors import INDEX, SINGLE, tensor_files
-
-
-def _sentence(source: str, error: Exception) -> str:
-    """What to do about a checkpoint that could not be read."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    if any(isinstance(link, GatedRepoError) for link in chain):
-        return (
-            f"{source} is gated: accept its licence on its page at the Hugging Face hub, then log "
-            "in with `hf auth login` or set HF_TOKEN"
-        )
-    if any(isinstance(link, RevisionNotFoundError) for link in chain):
-        return f"{source} has no such revision; leave --revision out for the newest"
-    if any(isinstance(link, RepositoryNotFoundError) for link in chain):
-        return (
-            f"{source} is neither a local directory nor a model that you can see on the Hugging "
-            "Face hub: check the name, and for a private model log in with `hf auth login` or "
-            "set HF_TOKEN"
-        )
-    if (
-        any(
-            isinstance(link, LocalEntryNotFoundError | OfflineModeIsEnabled | ConnectionError)
-            for link in chain
-        )
-        or "connect" in str(error).lower()
-    ):
-        return (
-            f"{source} is not a local directory, it is not in the local cache, and the Hugging "
-            "Face hub cannot be reached: give a directory, or download it first with "
-            f"`hf download {source}`"
-        )
-    if _wants_code(error):
-        return _OWN_CODE.format(source=source)
-    return f"{source} cannot be read as a Hugging Face checkpoint: {_said(error)}"
-
-
-_OWN_CODE = (
-    "{source} comes with code of its own, which is not run unless asked for: read it, then give "
-    "--trust-remote-code"
+from gainlens.models.config import context_of
+from gainlens.models.failures import (
+    check_keys,
+    check_shapes,
+    reading_failed,
+    said,
+    tokenizer_failed,
+    wants_code,
 )
+from gainlens.models.gguf_files import architecture_of, check_gguf, is_gguf, split_path
+from gainlens.models.memory import ran_out
+from gainlens.models.tensors import INDEX, SINGLE, check_no_pointer, tensor_files
+
+_TOKENIZERS: Final = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json",
+    "spiece.model",
+)  # fmt: skip
+_CAUSAL: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+_DEQUANTISED: Final = ("fp8", "mxfp4")
+"""Methods whose checkpoints transformers turns back into ordinary weights."""
 
 
-def _wants_code(error: Exception) -> bool:
-    return "trust_remote_code" in str(error)
-
-
-def _said(error: Exception) -> str:
-    return shown(first_line(error), 400)
+def check_source(source: str) -> None:
+    """Raise ValueError if a local directory or GGUF file is none; names on the hub pass."""
+    if is_gguf(source):
+        check_gguf(source)
+    else:
+        check_directory(source)
 
 
 def check_directory(source: str) -> None:
-    """What a local directory must and must not hold."""
+    """Raise ValueError if a local directory does not hold a model with safetensors weights."""
     path = Path(source)
     if not path.is_dir():
         if path.exists():
@@ -84,8 +56,6 @@ def check_directory(source: str) -> None:
                 "hub name such as meta-llama/Llama-3.1-8B"
             )
         return
-    if (path / "adapter_config.json").exists():
-        raise ValueError(f"{source} holds an adapter, not a model: merge it into its base first")
     if not (path / "config.json").is_file():
         raise ValueError(f"{source} is no model directory: it has no config.json")
     if not any(path.glob("*.safetensors")):
@@ -94,14 +64,18 @@ def check_directory(source: str) -> None:
             f"{source} has no safetensors weights"
             + ("; pickled weights can run code and are not read: convert them" if pickled else "")
         )
-    if (path / INDEX).is_file():
-        tensor_files(path)
+    for file in (*path.glob("*.safetensors"), *(path / name for name in _TOKENIZERS)):
+        check_no_pointer(file)
+    tensor_files(path)
 
 
 def fetch_some(source: str, revision: str | None, choose: Callable[[Path], set[str]]) -> Path:
-    """A hub model's config, index, and of its weights only the files that are chosen by the index.
+    """Download a hub model's config and index, and of its weights only the files that are chosen.
 
-    choose: called with the folder that holds the index; returns file names.
+    Args:
+        source: hub name.
+        revision: branch, tag or commit.
+        choose: called with the folder that holds the index; returns the names of weight files.
     """
     from huggingface_hub import snapshot_download
 
@@ -112,34 +86,84 @@ def fetch_some(source: str, revision: str | None, choose: Callable[[Path], set[s
         folder = fetch("config.json", INDEX)
         return fetch(*(choose(folder) if (folder / INDEX).is_file() else {SINGLE}))
     except Exception as error:  # any reader's error becomes one sentence
-        raise ValueError(_sentence(source, error)) from error
+        raise reading_failed(source, error) from error
+
+
+def _where(source: str) -> tuple[str, dict[str, Any]]:
+    """Return what from_pretrained is given for a source: a directory or name, and a file in it."""
+    if not is_gguf(source):
+        return source, {}
+    directory, file = split_path(source)
+    return directory, {"gguf_file": file}
 
 
 def read_config(source: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """Return the Hugging Face config of a causal language model, its class named in it."""
     from transformers import AutoConfig
 
-    check_directory(source)
+    check_source(source)
+    directory, file = _where(source)
     try:
         config = AutoConfig.from_pretrained(
-            source, revision=revision, trust_remote_code=trust_remote_code
+            directory, revision=revision, trust_remote_code=trust_remote_code, **file
         )
     except Exception as error:  # any reader's error becomes one sentence
-        raise ValueError(_sentence(source, error)) from error
-    architectures: Any = getattr(config, "architectures", None) or ["none named"]
-    named = str(architectures[0]) if isinstance(architectures, list) else "none named"
-    if not named.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")):
+        if file and "GGUF model with architecture" in str(error):
+            raise ValueError(
+                f"{source} is a {architecture_of(source)} model, and transformers reads no GGUF "
+                "file of that architecture: give its Hugging Face directory"
+            ) from error
+        raise _failed(source, error) from error
+    named: Any = getattr(config, "architectures", None) or _class_of(config)
+    config.architectures = named
+    name = str(named[0]) if isinstance(named, list) and named else "none named"
+    if not name.endswith(_CAUSAL):
         raise ValueError(
-            f"{source} is a {shown(named)}, not a causal language model: gainlens measures "
+            f"{source} is a {shown(name)}, not a causal language model: gainlens measures "
             "decoders with an unembedding"
         )
-    if getattr(config, "max_position_embeddings", None) is None:
+    if context_of(config) is None:
         raise ValueError(
             f"{source} says no context length (max_position_embeddings in config.json), so it can "
             "be neither the short- nor the long-context model: add the one that it was trained for"
         )
-    if getattr(config, "quantization_config", None):
-        raise ValueError(f"{source} is quantised: gainlens measures unquantised weights")
+    _check_quantisation(source, config)
     return config
+
+
+def _failed(source: str, error: Exception) -> ValueError:
+    if is_gguf(source) and not wants_code(error) and Path(source).is_file():
+        return ValueError(
+            f"{source} cannot be read as GGUF ({said(error)}): download it again, it may be cut off"
+        )
+    return reading_failed(source, error)
+
+
+def _class_of(config: Any) -> list[str]:
+    """Return the causal LM's class of a config that names none."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
+
+    name = NAMES.get(config.model_type)
+    return [] if name is None else [name if isinstance(name, str) else name[0]]
+
+
+def _check_quantisation(source: str, config: Any) -> None:
+    """Raise ValueError if transformers cannot turn the weights back; ask it to if it can."""
+    settings: Any = getattr(config, "quantization_config", None)
+    if getattr(config, "quantization", None) and not settings:
+        raise ValueError(
+            f"{source} is quantised for MLX: give the checkpoint that it was made from"
+        )
+    if not settings:
+        return
+    fields = settings if isinstance(settings, dict) else settings.to_dict()
+    method = str(getattr(fields.get("quant_method"), "value", fields.get("quant_method")))
+    if method not in _DEQUANTISED:
+        raise ValueError(
+            f"{source} is quantised ({shown(method)}), and its weights cannot be turned back: give "
+            "the checkpoint that it was made from"
+        )
+    config.quantization_config = {**fields, "dequantize": True}
 
 
 def read_weights(
@@ -151,50 +175,84 @@ def read_weights(
     attention: str | None = None,
     spread: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A Hugging Face causal LM with every tensor of the checkpoint in its place, on the CPU.
+    """Return a Hugging Face causal LM with every tensor of the checkpoint in its place, on the CPU.
 
-    attention: Hugging Face's attn_implementation; None is its own choice.  spread: where else the
-    weights go (`placement.spread_options`).
+    Args:
+        source: hub name, directory or GGUF file.
+        config: from `read_config`.
+        dtype: float32, bfloat16 or float16.
+        revision: branch, tag or commit of a hub model.
+        trust_remote_code: run code that comes with the checkpoint.
+        attention: Hugging Face's attn_implementation; None is its own choice.
+        spread: where else the weights go (`placement.spread_options`).
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import (
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+    )
 
+    directory, file = _where(source)
+    if file:
+        from transformers import GgufConfig
+
+        file["quantization_config"] = GgufConfig(dequantize=True)
+    reader: Any = AutoModelForCausalLM
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        reader = AutoModelForImageTextToText
     try:
-        reader: Any = AutoModelForCausalLM
-        hf_model, info = reader.from_pretrained(
-            source,
-            config=config,
-            dtype=getattr(torch, dtype),
-            revision=revision,
-            use_safetensors=True,
-            output_loading_info=True,
-            trust_remote_code=trust_remote_code,
-            attn_implementation=attention,
-            **(spread or {}),
-        )
+        with _no_report():
+            hf_model, info = reader.from_pretrained(
+                directory,
+                config=config,
+                dtype=getattr(torch, dtype),
+                revision=revision,
+                use_safetensors=None if file else True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=trust_remote_code,
+                attn_implementation=attention,
+                **file,
+                **(spread or {}),
+            )
     except Exception as error:  # any reader's error becomes one sentence
         if ran_out(error):
             raise
-        raise ValueError(_sentence(source, error)) from error
-    faults = {
-        what: sorted(str(key) for key in info.get(f"{what}_keys", ()))
-        for what in ("missing", "unexpected", "mismatched")
-    }
-    for what, keys in faults.items():
-        if keys:
-            raise ValueError(
-                f"{source} has {len(keys)} {what} tensors ({', '.join(keys[:3])}): Hugging Face "
-                "would fill or drop them silently, so nothing is measured; repair the checkpoint"
-            )
+        raise _failed(source, error) from error
+    check_shapes(source, [tuple(each) for each in info.get("mismatched_keys", ())])
+    check_keys(source, map(str, info["missing_keys"]), map(str, info["unexpected_keys"]))
     return hf_model
 
 
+@contextmanager
+def _no_report() -> Generator[None]:
+    """Keep transformers from printing a table of the keys; `check_keys` says it in a sentence."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    report = logging.getLogger("transformers.utils.loading_report")
+    levels = [(each, each.level) for each in (logger, report)]
+    for each, _ in levels:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in levels:
+            each.setLevel(level)
+
+
 def read_tokenizer(source: str, revision: str | None, trust_remote_code: bool) -> Any:
+    """Return the Hugging Face tokenizer of a source."""
     from transformers import AutoTokenizer
 
+    directory, file = _where(source)
+    path = Path(directory)
+    if path.is_dir() and not file and not any((path / name).is_file() for name in _TOKENIZERS[:4]):
+        raise ValueError(
+            f"{source} has no tokenizer files (tokenizer.json or tokenizer.model): copy them from "
+            "where the weights came from"
+        )
     try:
         return AutoTokenizer.from_pretrained(
-            source, revision=revision, trust_remote_code=trust_remote_code
+            directory, revision=revision, trust_remote_code=trust_remote_code, **file
         )
     except Exception as error:  # any reader's error becomes one sentence
-        why = f"{source} has no tokenizer that loads: {_said(error)}"
-        raise ValueError(_OWN_CODE.format(source=source) if _wants_code(error) else why) from error
+        raise tokenizer_failed(source, error) from error

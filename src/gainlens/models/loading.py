@@ -1,4 +1,4 @@
-"""Load a hub name or a Hugging Face directory as a model with unprocessed weights, and check it."""
+"""Load a hub name, a directory or a GGUF file with unprocessed weights, and check it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,16 +9,16 @@ from torch import nn
 from gainlens.core.messages import check_one_of
 from gainlens.core.spec import Backend, Dtype
 from gainlens.models.backends import FRONT_ENDS, choose_backend
-from gainlens.models.checks import check_additivity, check_causal, check_logits, check_tokens
+from gainlens.models.checks import check_causal, check_logits, check_tokens
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.digest import weights_digest
 from gainlens.models.encoding import encode_for
-from gainlens.models.hub import read_weights
 from gainlens.models.loaded import LoadedModel
 from gainlens.models.memory import enough_memory
 from gainlens.models.opening import OpenedModel, open_model
 from gainlens.models.placement import Placement, default_dtype, forget_folder, place, spread_options
-from gainlens.models.sites import logits_of, sites_of
+from gainlens.models.probing import additive_sites
+from gainlens.models.sites import logits_of
 from gainlens.models.tensors import json_object
 from gainlens.records.inputs import Checkpoint
 
@@ -41,9 +41,11 @@ def load(
     """Load a causal language model without weight processing and check it on one short prompt.
 
     Args:
-        source: hub name, directory in Hugging Face's layout with safetensors weights, or one of
-            the package's own twins (gainlens:context512-theta10k); or a model that `open_model`
-            opened, whose own revision and trust_remote_code then count.
+        source: hub name; directory in Hugging Face's layout with safetensors weights; GGUF file;
+            directory of a PEFT adapter, which is merged into its base; one of the package's own
+            twins (gainlens:context512-theta10k); or a model that `open_model` opened, whose own
+            revision and trust_remote_code then count.  Of a multimodal checkpoint the text decoder
+            is loaded.
         name: what to call it; the last part of `source` if not given.
         backend: hooked (HookedTransformer), bridge (TransformerBridge), native (Hugging Face), or
             auto (`choose_backend`; native if the back end that it chooses cannot hold the model).
@@ -73,7 +75,7 @@ def load(
     placement = place(source.config, dtype, device)
     dtype = default_dtype(source.config, placement.device, dtype)
     chosen = _backend(source.config, backend, placement, longest_prompt)
-    name = name or Path(source.path).name
+    name = name or source.name
     try:
         return _load(source, name, chosen, dtype, placement)
     except ValueError:
@@ -92,8 +94,7 @@ def _load(
         wanted = None if backend == "native" else logits_of(hf_model, tokens)
         make = FRONT_ENDS[backend]
         model = make(hf_model, opened.tokenizer, opened.config, dtype, placement.device)
-        sites = sites_of(model)
-        additivity = check_additivity(model, sites, tokens, dtype)
+        sites, additivity = additive_sites(model, tokens, dtype)
         check_causal(sites, tokens, dtype)
         kl = None if wanted is None else check_logits(sites, wanted, tokens, dtype)
     return LoadedModel(
@@ -109,15 +110,7 @@ def _on_device(opened: OpenedModel, backend: str, dtype: str, placement: Placeme
     """Read the weights and put them where they are to be."""
     attention = attention_of(backend, placement.device, dtype)
     spread = spread_options() if placement.spread else None
-    hf_model = read_weights(
-        opened.path,
-        opened.config,
-        dtype,
-        opened.revision,
-        opened.trust_remote_code,
-        attention,
-        spread,
-    ).eval()
+    hf_model = opened.weights(dtype, attention, spread).eval()
     if spread is None:
         hf_model.to(placement.device)
     else:
@@ -148,6 +141,9 @@ def _checkpoint(
         additivity=additivity,
         logits_kl=kl,
         weights=weights_digest(opened.path),
+        quantisation=opened.quantisation,
+        base=opened.path if opened.adapter else None,
+        left_out=opened.left_out,
     )
 
 

@@ -16,6 +16,7 @@ from gainlens.models.config import hooked_fields
 from gainlens.models.decoders import (
     AttentionOut,
     DecoderBlock,
+    base_of,
     decoder_of,
     learned_positions,
     post_norm_of,
@@ -73,7 +74,7 @@ def sites_of(model: AnyModel) -> ModelSites:
     if isinstance(model, LoadedModel):
         return model.sites
     kind = kind_of(model)
-    return {"hooked": _hooked_sites, "bridge": _bridge_sites, "native": _native_sites}[kind](model)
+    return {"hooked": _hooked_sites, "bridge": _bridge_sites, "native": native_sites}[kind](model)
 
 
 def config_of(model: AnyModel) -> Mapping[str, Any]:
@@ -143,7 +144,7 @@ def _bridge_sites(model: Any) -> ModelSites:
         unembed=hf_model.get_output_embeddings(),
         device=weight.device,
         run=guarded(
-            hf_model, lambda tokens: hf_model.base_model(tokens, use_cache=False), "bridge", *checks
+            hf_model, lambda tokens: base_of(hf_model)(tokens, use_cache=False), "bridge", *checks
         ),
         logits=guarded(model, model, "bridge", *checks),
         attention_out=lambda block: projected(
@@ -153,13 +154,24 @@ def _bridge_sites(model: Any) -> ModelSites:
     )
 
 
-def _native_sites(model: Any) -> ModelSites:
-    base, config, decoder = model.base_model, model.config.get_text_config(), decoder_of(model)
+def native_sites(
+    model: Any, writers: tuple[str, str] | None = None, copied: bool = False
+) -> ModelSites:
+    """Return the sites of a Hugging Face causal LM.
+
+    Args:
+        model: the causal LM.
+        writers: names within a block of the modules that attention and the MLP add; None: by the
+            usual names.
+        copied: whether the block adds to their outputs in place.
+    """
+    config, decoder = model.config.get_text_config(), decoder_of(model, writers)
+    base = decoder.whole
     embedding = model.get_input_embeddings()
     norm = decoder.final_norm
     found = [Site("hook_embed", embedding, "output"), Site("ln_final", norm, "output")]
     for index, block in enumerate(decoder.blocks):
-        found += _native_block(f"blocks.{index}", block, config.num_attention_heads)
+        found += _native_block(f"blocks.{index}", block, config.num_attention_heads, copied)
     checks = [no_longer_than(decoder.positions, _LEARNED)]
     if config._attn_implementation == "eager":
         checks.append(attention_fits("native", config.num_attention_heads, embedding.weight))
@@ -191,11 +203,11 @@ def logits_of(hf_model: Any, tokens: Tensor) -> Tensor:
         return hf_model(tokens, use_cache=False, return_dict=True).logits
 
 
-def _native_block(prefix: str, block: DecoderBlock, heads: int) -> list[Site]:
+def _native_block(prefix: str, block: DecoderBlock, heads: int, copied: bool) -> list[Site]:
     sites = [
         Site(f"{prefix}.hook_resid_pre", block.whole, "input"),
-        Site(f"{prefix}.hook_attn_out", block.attention, "output"),
-        Site(f"{prefix}.hook_mlp_out", block.mlp, "output"),
+        Site(f"{prefix}.hook_attn_out", block.attention, "output", copied=copied),
+        Site(f"{prefix}.hook_mlp_out", block.mlp, "output", copied=copied),
         Site(f"{prefix}.hook_resid_post", block.whole, "output"),
     ]
     if block.projection is not None:

@@ -1,7 +1,7 @@
-"""The files of a checkpoint's directory, read one at a time: JSON objects and single tensors.
+"""Read the files of a checkpoint's directory one at a time: JSON objects and single tensors.
 
-Such a directory is somebody else's word, so whatever is broken in it is one sentence, and an index
-can name no file outside it.
+The directory is untrusted input: whatever is broken in it becomes one sentence, and an index cannot
+name a file outside it.
 """
 
 import json
@@ -12,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 
 INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
+_POINTER: Final = b"version https://git-lfs"
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """A file that holds one JSON object.  Raises ValueError where it does not."""
+    """Return the JSON object that a file holds.  Raises ValueError if it holds none."""
     try:
         value: object = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as problem:
@@ -29,13 +30,21 @@ def json_object(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def tensor_files(directory: Path) -> dict[str, Path]:
-    """Every tensor's name and the safetensors file that holds it.
+def check_no_pointer(path: Path) -> None:
+    """Raise ValueError if a file is a Git LFS pointer: a few lines that stand for the real file."""
+    if path.is_file() and path.stat().st_size < 1000 and path.read_bytes().startswith(_POINTER):
+        raise ValueError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull")
 
-    Raises ValueError where there is none, or the index does not name files of this directory.
+
+def tensor_files(directory: Path) -> dict[str, Path]:
+    """Return every tensor's name and the safetensors file that holds it.
+
+    As transformers does, model.safetensors is read if it is there; an index that stayed behind from
+    an older save does not count.  Raises ValueError if there are no weights, or if the index does
+    not name files of this directory.
     """
     index = directory / INDEX
-    if index.is_file():
+    if index.is_file() and not (directory / SINGLE).is_file():
         shards = json_object(index).get("weight_map")
         if not isinstance(shards, dict) or not all(map(_is_file_name, shards.values())):
             raise ValueError(
@@ -63,7 +72,10 @@ def _is_file_name(shard: object) -> bool:
 
 
 def read_tensor(shard: Path, name: str) -> Any:
-    """One tensor of a safetensors file, in its stored dtype.  Raises ValueError where it is not."""
+    """Return one tensor of a safetensors file, in its stored dtype.
+
+    Raises ValueError if it cannot be read.
+    """
     if not shard.is_file():
         raise ValueError(f"{shard} is missing, and {name} is in it; download it as well")
     try:

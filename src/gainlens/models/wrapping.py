@@ -5,10 +5,11 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from gainlens.models.checks import check_additivity, check_causal, check_logits, check_tokens
+from gainlens.models.checks import check_causal, check_logits, check_tokens
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.loaded import LoadedModel, ModelSites
-from gainlens.models.sites import config_of, logits_of, sites_of
+from gainlens.models.probing import additive_sites
+from gainlens.models.sites import config_of, kind_of, logits_of
 from gainlens.records.inputs import Checkpoint
 
 _PROCESSED: Final = "Pre"
@@ -37,7 +38,7 @@ def wrap(model: nn.Module, tokenizer: Any = None, *, name: str | None = None) ->
         (8, False)
     """
     bare: Any = model
-    sites = sites_of(model)
+    kind = kind_of(model)
     model.eval()
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     if dtype not in ("float32", "bfloat16", "float16"):
@@ -46,10 +47,10 @@ def wrap(model: nn.Module, tokenizer: Any = None, *, name: str | None = None) ->
             "float16: convert it with model.to(torch.float32)"
         )
     tokenizer = getattr(bare, "tokenizer", None) if tokenizer is None else tokenizer
-    hf_model = None if sites.kind == "hooked" else getattr(bare, "original_model", bare)
+    hf_model = None if kind == "hooked" else getattr(bare, "original_model", bare)
     tokens = check_tokens("this model", tokenizer, int(_vocabulary(hf_model, bare)))
-    tokens = tokens.to(sites.device)
-    additivity = check_additivity(model, sites, tokens, dtype)
+    tokens = tokens.to(next(model.parameters()).device)
+    sites, additivity = additive_sites(model, tokens, dtype)
     check_causal(sites, tokens, dtype)
     checkpoint = Checkpoint(
         name=name or _name(bare, hf_model),

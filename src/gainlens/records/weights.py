@@ -52,3 +52,5 @@ class RopeReport:
     """fraction of rotated dimensions whose wavelength exceeds max_position"""
     theta_bound: float | None
     """lower bound 0.0424 c^1.628 on theta for context c (Men et al. 2024, arXiv 2405.14591)"""
+    note: str = ""
+    """why something of this is not known; empty if nothing is missing"""

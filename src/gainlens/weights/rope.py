@@ -14,11 +14,11 @@ from jaxtyping import Float64
 from torch import nn
 
 from gainlens.core.formulas import theta_bound
-from gainlens.models.config import rope_from_config, rotary_dim_of
+from gainlens.models.config import rope_from_config, rope_type, rotary_dim_of
 from gainlens.models.loaded import AnyModel, module_of
 from gainlens.models.sites import config_of
 from gainlens.records.weights import RopeReport
-from gainlens.weights.rope_frequencies import scaled_frequencies
+from gainlens.weights.rope_frequencies import KNOWN, scaled_frequencies
 
 TOLERANCE = 0.01
 """Relative, of theta and of each frequency.  bfloat16 buffers are off by up to 2^-8; the bases
@@ -111,9 +111,12 @@ def rope_report(model: AnyModel | None, config: Any = None) -> RopeReport:
     config = config_of(model) if config is None and model is not None else config
     theta, scaling, context = rope_from_config(config)
     inv_freq = None if model is None else inverse_frequencies(module_of(model))
-    measured = None if inv_freq is None else measured_theta(inv_freq, scaling)
+    known = rope_type(scaling) in KNOWN
+    measured = None if inv_freq is None or not known else measured_theta(inv_freq, scaling)
     rotary_dim = rotary_dim_of(config)
-    if inv_freq is None and theta is not None and rotary_dim is not None:
+    if inv_freq is not None:
+        inv_freq = inv_freq[inv_freq > 0]  # proportional RoPE lets some pairs stand still
+    if inv_freq is None and known and theta is not None and rotary_dim is not None:
         inv_freq = scaled_frequencies(theta, scaling, rotary_dim)
     wavelengths = np.empty(0) if inv_freq is None else 2 * np.pi / inv_freq
     return RopeReport(
@@ -124,6 +127,7 @@ def rope_report(model: AnyModel | None, config: Any = None) -> RopeReport:
         wavelengths=wavelengths,
         beyond_context=_share_beyond(wavelengths, context),
         theta_bound=None if theta is None or context is None else theta_bound(context),
+        note="" if known else f"theta is not measured under rope_type {rope_type(scaling)}",
     )
 
 

@@ -1,4 +1,4 @@
-"""The frequencies of RoPE under each scaling that transformers knows.  numpy only.
+"""Compute the frequencies of RoPE under each scaling, with numpy alone.
 
 A pair of dimensions i turns by theta^(-2i/rotary_dim) radians a token (Su et al. 2021, arXiv
 2104.09864); what long-context models do to that is here, after transformers' modeling_rope_utils.
@@ -6,18 +6,21 @@ A pair of dimensions i turns by theta^(-2i/rotary_dim) radians a token (Su et al
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float64
 
 from gainlens.models.config import positive, rope_type, setting
 
+KNOWN: Final = ("default", "linear", "dynamic", "mrope", "llama3", "yarn", "longrope", "su")
+"""Kinds of scaling whose frequencies are computed here."""
+
 
 def scaled_frequencies(
     theta: float, scaling: Mapping[str, Any] | None, rotary_dim: int
 ) -> Float64[np.ndarray, " rank"]:
-    """Radians a token of each rotated pair, as transformers initialises them (modeling_rope_utils).
+    """Return radians per token of each rotated pair, as transformers initialises them.
 
     `dynamic` and `longrope` are taken within the original context, where they are plain and
     short_factor.  Raises ValueError for a rope_type that is not known or lacks a setting.
@@ -26,6 +29,10 @@ def scaled_frequencies(
     scaling = scaling or {}
     kind = rope_type(scaling)
     try:
+        if kind == "dynamic" and scaling.get("alpha"):
+            # HunYuan: base theta alpha^(d / (d - 2)) at every length
+            pair = np.arange(0, rotary_dim, 2, dtype=np.float64)
+            return plain * setting(scaling, "alpha") ** (-pair / (rotary_dim - 2))
         if kind in ("default", "dynamic", "mrope"):
             return plain
         if kind == "linear":
@@ -41,8 +48,8 @@ def scaled_frequencies(
             f"rope_scaling of type {kind} needs {missing}; the config gives {dict(scaling)}"
         ) from missing
     raise ValueError(
-        f"rope_type {kind!r} is not known; known are default, linear, dynamic, llama3, yarn and "
-        "longrope: RoPE of this model cannot be checked"
+        f"rope_type {kind!r} is not known; known are {', '.join(KNOWN)}: RoPE of this model cannot "
+        "be checked"
     )
 
 

@@ -1,33 +1,45 @@
-"""TODO: weights.unembed_file."""
+"""Read W_U and the final norm from a checkpoint's files, without its model.
 
+Ties and the norm are resolved by transformers: its config class knows defaults that config.json
+leaves out, and the norm is built from its class and called.
+"""
+
+import copy
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gainlens.models.config import text_fields
+from gainlens.models.decoders import decoder_of
 from gainlens.models.tensors import json_object, read_tensor, tensor_files
+from gainlens.weights.of_model import norm_action
 
-_HEADS = ("lm_head.weight", "embed_out.weight")
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
-_FINAL_NORMS = (
+_HEADS: Final = ("lm_head.weight", "embed_out.weight")
+_EMBEDDINGS: Final = (
+    "embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight",
+)  # fmt: skip
+_FINAL_NORMS: Final = (
     "model.norm.weight", "ln_f.weight", "final_layer_norm.weight", "final_layernorm.weight",
 )  # fmt: skip
-_ONE_PLUS_WEIGHT = ("gemma", "gemma2", "gemma3", "gemma3_text")
-"""model_types whose RMSNorm multiplies by 1 + weight."""
 
 
 def read_unembedding(directory: Path) -> tuple[Float[Tensor, "d_vocab d_model"], bool]:
-    """lm_head of a checkpoint's directory and whether it is tied to the embedding.
+    """Read lm_head of a checkpoint's directory, and whether it is tied to the embedding.
 
-    Reads that one tensor, in its stored dtype, from the one shard that holds it, so that the W_U
-    of a 70B model fits a laptop.  Raises ValueError where there are no safetensors or no head.
+    Reads single tensors, in their stored dtype, from the shards that hold them, so that the W_U of
+    a 70B model fits a laptop.  As transformers does, a head that differs from the embedding is not
+    tied, whatever the config says.  Raises ValueError if there are no safetensors or no head, or if
+    W_U is quantised.
     """
-    tie = _config(directory).get("tie_word_embeddings")
-    if (weight := _read_first(directory, _HEADS)) is not None:
-        return weight, bool(tie)
-    if tie is not False and (weight := _read_first(directory, _EMBEDDINGS)) is not None:
-        return weight, True
+    tie = _ties(directory)
+    if (head := _read_first(directory, _HEADS)) is not None:
+        return _plain(directory, head), bool(tie) and _is_embedding(directory, head)
+    if tie is not False and (embedding := _read_first(directory, _EMBEDDINGS)) is not None:
+        return _plain(directory, embedding), True
     raise ValueError(
         f"{directory} holds no unembedding: none of {', '.join(_HEADS)}"
         + (", and its config says that it is not tied" if tie is False else ", and no embedding")
@@ -35,29 +47,103 @@ def read_unembedding(directory: Path) -> tuple[Float[Tensor, "d_vocab d_model"],
     )
 
 
+def _is_embedding(directory: Path, head: Tensor) -> bool:
+    """Return whether a head equals the embedding; True if the embedding is not at hand."""
+    files = tensor_files(directory)
+    name = _first_name(files, _EMBEDDINGS)
+    if name is None or not files[name].is_file():
+        return True
+    return torch.equal(head, read_tensor(files[name], name))
+
+
+def _plain(directory: Path, weight: Tensor) -> Tensor:
+    """Return W_U if it is stored as plain numbers; raise ValueError if it is quantised."""
+    fields = _config(directory)
+    scaled = fields.get("quantization_config") or fields.get("quantization")
+    if not weight.is_floating_point() or (scaled and weight.element_size() == 1):
+        raise ValueError(
+            f"{directory} stores W_U quantised ({str(weight.dtype).removeprefix('torch.')}): give "
+            "the checkpoint that it was made from"
+        )
+    return weight.float() if weight.element_size() == 1 else weight
+
+
+def _ties(directory: Path) -> bool | None:
+    """Return what the config's class says of tying; None if neither it nor config.json says."""
+    fields = _config(directory)
+    if (tie := fields.get("tie_word_embeddings")) is not None:
+        return bool(tie)
+    config = _hugging_face(directory)
+    return None if config is None else bool(config.tie_word_embeddings)
+
+
+def _hugging_face(directory: Path) -> Any:
+    """Return the config object of a class that transformers knows; None for others."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True)
+    except Exception:  # remote code, a model_type that this transformers does not know
+        return None
+
+
 def read_final_norm(directory: Path) -> Float[Tensor, " d_model"] | None:
-    """What the final norm multiplies by, read like lm_head; None where the norm has no weight."""
-    weight = _read_first(directory, _FINAL_NORMS)
-    if weight is not None and _config(directory).get("model_type") in _ONE_PLUS_WEIGHT:
-        return weight.float() + 1
-    return weight
+    """Read the final norm's weight as it is stored; None if the norm has no weight."""
+    return _read_first(directory, _FINAL_NORMS)
+
+
+def final_norm_of(directory: Path, d_model: int) -> tuple[Tensor | None, bool]:
+    """Return what the final norm multiplies by, and whether it takes the mean off the stream.
+
+    Both are measured on the norm itself if transformers knows the model's class.  Otherwise the
+    stored weight is taken as the scale.
+    """
+    weight = read_final_norm(directory)
+    norm = _empty_norm(directory)
+    if norm is None or weight is None or norm.weight.shape != weight.shape:
+        return weight, "rms_norm_eps" not in text_fields(_config(directory))
+    with torch.no_grad():
+        norm.weight.copy_(weight)
+        if getattr(norm, "bias", None) is not None:
+            norm.bias.zero_()
+    return norm_action(norm, d_model, torch.device("cpu"))
+
+
+def _empty_norm(directory: Path) -> Any:
+    """Return the final norm's module with memory for its weight; None if its class is not known."""
+    from transformers import AutoModelForCausalLM
+
+    maker: Any = AutoModelForCausalLM
+    try:
+        config = _hugging_face(directory).get_text_config()
+        with torch.device("meta"):
+            norm = decoder_of(maker.from_config(config)).final_norm
+        return copy.deepcopy(norm).to_empty(device="cpu") if hasattr(norm, "weight") else None
+    except Exception:  # a class that transformers does not know, or whose parts are not found
+        return None
 
 
 def unembedding_files(directory: Path) -> set[str]:
-    """Names of the shards that `read_unembedding` and `read_final_norm` read, by the index."""
+    """Return the names of the shards that hold W_U and the final norm, by the index."""
     files = tensor_files(directory)
-    found = (_first_name(files, names) for names in (_HEADS, _EMBEDDINGS, _FINAL_NORMS))
-    head, embedding, norm = found
+    names = (_first_name(files, suffixes) for suffixes in (_HEADS, _EMBEDDINGS, _FINAL_NORMS))
+    head, embedding, norm = names
     return {files[name].name for name in (head or embedding, norm) if name is not None}
 
 
 def _first_name(names: Iterable[str], suffixes: tuple[str, ...]) -> str | None:
-    """The first tensor whose name is one of the suffixes, or ends with a dot and one of them."""
+    """Return the first tensor whose name is a suffix, or ends with a dot and a suffix."""
     ends = tuple(f".{suffix}" for suffix in suffixes)
     return next((name for name in names if f".{name}".endswith(ends)), None)
 
 
-def _config(directory: Path) -> dict[str, object]:
+def config_in(directory: Path) -> Any:
+    """Return a directory's config with its class's defaults, or as config.json has it."""
+    config = _hugging_face(directory)
+    return _config(directory) if config is None else config
+
+
+def _config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     if not path.is_file():
         raise ValueError(f"{directory} has no config.json; give a Hugging Face model directory")

@@ -1,0 +1,119 @@
+"""A prompt's numbers depend on the prompt alone, and what a block adds is found by what it adds."""
+
+import numpy as np
+import pytest
+import torch
+from planting.checkpoints import build_model
+from planting.hooks import prompts_of
+
+from gainlens.activations.capturing import capture
+from gainlens.activations.losses import loss
+from gainlens.models.loading import load
+from gainlens.models.wrapping import wrap
+
+LENGTHS = (12, 60, 33, 90, 12)
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [1.0, 3.0, 5.0, 7.0],
+    "original_max_position_embeddings": 32,
+}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "shape"),
+    [
+        ("Llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 32}),
+        ("Phi3", {"rope_parameters": LONGROPE, "pad_token_id": 0,
+                  "original_max_position_embeddings": 32}),
+    ],
+)  # fmt: skip
+def test_alone_equals_among_others(architecture, shape):
+    """atol 1e-5 nats: other orders of the same float32 sums."""
+    model = build_model(architecture, **shape)
+    prompts = prompts_of(LENGTHS)
+    together, losses = capture(model, prompts), loss(model, prompts)
+    for index, ids in enumerate(prompts.tokens):
+        alone = torch.from_numpy(ids)[None]
+        mine = together.prompt == index
+        np.testing.assert_allclose(
+            np.log(together.column("yy")[:, mine]),
+            np.log(capture(model, alone).column("yy")),
+            atol=1e-5,
+        )
+        np.testing.assert_allclose(losses[index], loss(model, alone)[0], atol=1e-5)
+
+
+def test_a_model_that_is_not_causal_is_refused():
+    model = build_model(
+        "Gemma3", head_dim=8, query_pre_attn_scalar=8, use_bidirectional_attention=True
+    )
+    with pytest.raises(ValueError, match="not causal"):
+        wrap(model)
+
+
+def test_a_block_that_adds_in_place_is_measured_by_copies():
+    """Falcon adds attention's output to the MLP's own tensor."""
+    shape = {"intermediate_size": 48, "num_key_value_heads": 4}
+    wrapped = wrap(build_model("Falcon", **shape, multi_query=True, parallel_attn=True))
+    assert wrapped.checkpoint.additivity < 1e-6
+    captured = capture(wrapped, torch.arange(12)[None])
+    total = sum(captured.column(name) for name in ("xx", "aa", "mm"))
+    total = total + 2 * sum(captured.column(name) for name in ("xa", "xm", "am"))
+    np.testing.assert_allclose(total, captured.column("yy"), rtol=1e-4)
+
+
+def test_post_norms_of_other_names_are_found():
+    """GLM-4 calls them post_self_attn_layernorm and post_mlp_layernorm."""
+    wrapped = wrap(build_model("Glm4", head_dim=8, pad_token_id=0))
+    assert wrapped.checkpoint.additivity < 1e-6
+    assert "post_self_attn" in str(
+        [name for name, module in wrapped.model.named_modules()
+         if module is wrapped.sites.site("blocks.0.hook_attn_out").module]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("prefix", "keyword"),
+    [("_orig_mod.", "torch.compile"), ("module.", "DataParallel"), ("v_head", "value head")],
+)
+def test_odd_tensor_names_are_said(make_checkpoint, prefix, keyword):
+    from safetensors.torch import load_file, save_file
+
+    folder = make_checkpoint()
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    odd = (
+        tensors | {"v_head.summary.weight": torch.zeros(1, 32)}
+        if prefix == "v_head"
+        else {prefix + key: value for key, value in tensors.items()}
+    )
+    save_file(odd, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=keyword) as caught:
+        load(folder, backend="native")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_git_lfs_pointer_is_named(make_checkpoint):
+    folder = make_checkpoint()
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match="git lfs pull"):
+        load(folder)
+
+
+def test_a_file_that_is_no_gguf_is_refused(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGML" + bytes(40))
+    with pytest.raises(ValueError, match="no GGUF file"):
+        load(tmp_path / "model.gguf")
+
+
+def test_yarn_extends_the_context_that_stays_in_the_config():
+    from transformers import Qwen2Config
+
+    from gainlens.models.config import context_of
+
+    rope = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0,
+            "original_max_position_embeddings": 64}  # fmt: skip
+    assert context_of(Qwen2Config(max_position_embeddings=64, rope_parameters=rope)) == 256
