@@ -379,7 +379,7 @@ def test_some_blocks_and_some_tokens_are_those_of_the_whole(whole):
     np.testing.assert_array_equal(own.remainder, decompose(whole).remainder[1:3])
     np.testing.assert_array_equal(own.norm_in, decompose(whole).norm_in[1:3])
     assert some.normed is whole.normed
-    later = of_tokens(whole, slice(4, 12))
+    later = of_tokens(decompose(whole), slice(4, 12)).capture
     for name in ("prompt", "position", "token_id", "normed"):
         np.testing.assert_array_equal(getattr(later, name), getattr(whole, name)[4:12])
     for name in ("gram", "visible", "null", "heads"):
@@ -389,8 +389,8 @@ def test_some_blocks_and_some_tokens_are_those_of_the_whole(whole):
     assert later.token_text == whole.token_text[4:12]
     assert later.sink is whole.sink
     bare = dataclasses.replace(whole, visible=None, null=None, heads=None, token_text=None)
-    assert of_tokens(bare, slice(2)).heads is None
-    assert of_tokens(bare, slice(2)).token_text is None
+    assert of_tokens(decompose(bare), slice(2)).capture.heads is None
+    assert of_tokens(decompose(bare), slice(2)).capture.token_text is None
     assert of_blocks(decompose(bare), slice(1)).capture.heads is None
 
 

@@ -1,4 +1,4 @@
-"""TODO: planting/captures.py."""
+"""Build a Capture from planted vectors."""
 
 import numpy as np
 import torch

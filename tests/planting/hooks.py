@@ -1,4 +1,4 @@
-"""TODO: planting/hooks.py."""
+"""Random prompts, and a count of the hooks on a model."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""TODO: activations.scale_control."""
+"""Scale the last stream and look at the logits: the final norm forgets scale."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from gainlens.models.sites import BLOCK_SITES, sites_of
 
 
 def scale_control(model: AnyModel, tokens: Tensor, weight: Tensor, factor: float = 2.0) -> float:
-    """Largest change of a logit, as a share of the largest |logit|, when the last stream is scaled.
+    """Return the largest change of a logit, as a share of the largest, if the stream is scaled.
 
     The final norm forgets its input's scale (up to its epsilon), so this is about 0: whatever is
     measured after it cannot show what the last block did to the norm.  weight: W_U [d_vocab,

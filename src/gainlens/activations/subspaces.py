@@ -1,4 +1,4 @@
-"""TODO: activations.subspaces."""
+"""Project writes onto a subspace of W_U."""
 
 import torch
 from jaxtyping import Float, Float32
@@ -10,7 +10,7 @@ _SLICE_ELEMENTS = 1 << 22
 def visible_share(
     write: Float[Tensor, "*batch token d_model"], basis: Float32[Tensor, "d_model rank"]
 ) -> Float32[Tensor, "*batch token"]:
-    """Share of each token's squared norm that lies in the span of `basis`, a fraction.
+    """Return the share of each token's squared norm that lies in the span of `basis`.
 
     For a direction that knows nothing of the basis it is rank / d_model on average; NaN where
     nothing is written.  Works in slices of tokens: no float32 copy of a long prompt's write.

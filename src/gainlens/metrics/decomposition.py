@@ -1,4 +1,4 @@
-"""TODO: metrics.decomposition."""
+"""Compute the log gain of every block on every token, with its split and the token classes."""
 
 import numpy as np
 
@@ -13,15 +13,15 @@ from gainlens.records.gains import Decomposition
 def decompose(
     capture: Capture, *, split: Split = "logmean", massive_ratio: float = 10.0
 ) -> Decomposition:
-    """Log gain of every block on every token, split into attention, MLP and remainder, in nats.
+    """Split every block's log gain on every token into attention, MLP and remainder, in nats.
 
     Args:
         capture: from `capture`.
         split: logmean, shapley or path; each sums to the log gain.
         massive_ratio: a token is massive from this many times the median norm at some block.
 
-    Raises ValueError where a stream has norm 0 or is not finite (such a token has no gain), and for
-    a split that is none.
+    Raises ValueError if a stream has norm 0 or is not finite, because such a token has no gain, and
+    for an unknown split.
 
     Examples:
         >>> gains = gainlens.decompose(captured)

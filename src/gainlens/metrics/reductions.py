@@ -1,4 +1,4 @@
-"""TODO: metrics.reductions."""
+"""Reduce the log gains of a prompt's tokens to one number per block and prompt."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,17 +14,17 @@ from gainlens.records.gains import Decomposition, PromptGains
 
 
 def _group_sum(values: np.ndarray, prompt: np.ndarray) -> np.ndarray:
-    """Sum over the tokens of each prompt: [block, token] -> [block, prompt]."""
+    """Sum over each prompt's tokens: [block, token] -> [block, prompt]."""
     return np.add.reduceat(values, np.flatnonzero(np.diff(prompt, prepend=-1)), axis=1)
 
 
 def _reducer(
     log_gain: np.ndarray, prompt: np.ndarray, mask: np.ndarray, reduction: Reduction
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """The mean over those tokens of the class that count: [block, token] -> [block, prompt].
+    """Return a function that averages the tokens that count: [block, token] -> [block, prompt].
 
-    All of them for geomean, the last for last_token, and for median the one or two in the middle of
-    a block's `log_gain`.  NaN where a prompt has no token of the class.
+    Of the masked tokens, geomean takes all, last_token the last, and median the one or two whose
+    `log_gain` is in the middle.  A prompt without a masked token gives NaN.
     """
     chosen = np.flatnonzero(mask)
     owner = prompt[chosen]
@@ -49,7 +49,7 @@ def _reducer(
 def _middle_tokens(
     log_gain: np.ndarray, chosen: np.ndarray, starts: np.ndarray, counts: np.ndarray
 ) -> Int64[np.ndarray, "two block prompt"]:
-    """The tokens in the middle of each prompt's log gains; twice the same for an odd number."""
+    """Return the two middle tokens of each prompt's log gains, equal if the number is odd."""
     middle = np.empty((2, len(log_gain), len(starts)), np.int64)
     for place, (start, count) in enumerate(zip(starts, counts, strict=True)):
         tokens = chosen[start : start + count]
@@ -66,10 +66,10 @@ def reduce_norms(
     mask: Bool[np.ndarray, " token"],
     reduction: Reduction,
 ) -> Float64[np.ndarray, "block prompt"]:
-    """One log gain a prompt from norms before and after, over the masked tokens; nats.
+    """Return one log gain per prompt, nats, from norms before and after, over the masked tokens.
 
-    NaN where a prompt has no such token.  The median is taken on log gains: for an even number of
-    tokens it is the geometric mean of the two middle gains.
+    A prompt without a masked token gives NaN.  The median is taken on log gains: for an even number
+    of tokens it is the geometric mean of the two middle gains.
     """
     if reduction in ("frobenius", "ratio_of_means"):
         power = 2 if reduction == "frobenius" else 1
@@ -85,7 +85,7 @@ def reduce_gains(
     token_class: TokenClass = "ordinary",
     reduction: Reduction = "geomean",
 ) -> PromptGains:
-    """One log gain a prompt and block, with its parts: [block, prompt], nats.
+    """Return one log gain per block and prompt with its parts, [block, prompt], nats.
 
     Args:
         decomposition: from `decompose`.
@@ -97,10 +97,10 @@ def reduce_gains(
         >>> gainlens.reduce_gains(gains, "ordinary", "geomean").log_gain.shape
         (8, 2)
 
-    NaN where a prompt has no token of the class.  Under every reduction attention + mlp +
+    A prompt without a token of the class gives NaN.  Under every reduction attention + mlp +
     remainder is the log gain: `median` and `last_token` take the parts of the tokens that they
     pick, `frobenius` splits the prompt's tokens as one long vector, `ratio_of_means` splits the
-    change of the summed norms.  ValueError for a class or a reduction that is none.
+    change of the summed norms.  Raises ValueError for an unknown class or reduction.
     """
     own: dict[Split, Parts] = {decomposition.split: (decomposition.attention, decomposition.mlp)}
     return reduce_splits(decomposition, own, token_class, reduction)[decomposition.split]
@@ -112,9 +112,9 @@ def reduce_splits(
     token_class: TokenClass,
     reduction: Reduction,
 ) -> dict[Split, PromptGains]:
-    """`reduce_gains` under several splits, the tokens that count found once.
+    """Reduce under several splits at once, so that the tokens that count are found once.
 
-    parts: each split's own, from `split_log_gain`.
+    parts: attention's and the MLP's part under each split, from `split_log_gain`.
     """
     check_one_of("token_class", token_class, TOKEN_CLASSES)
     check_one_of("reduction", reduction, REDUCTIONS)
@@ -145,7 +145,7 @@ def reduce_splits(
 def _splits_of_sums(
     capture: Capture, splits: Sequence[Split], mask: np.ndarray, reduction: Reduction
 ) -> dict[Split, Parts]:
-    """Parts of the log of a ratio of sums over tokens.
+    """Split the log of a ratio of sums over tokens.
 
     With N the Frobenius norm or the sum of token norms: shapley and path add a and m to N in turn;
     logmean divides each component's share of N(y)^p - N(x)^p by that difference's logarithmic mean,

@@ -1,7 +1,7 @@
-"""Gram columns -> gains, their split, token classes, and one number a prompt.  float64 numpy.
+"""Split every log gain into attention's and the MLP's part.
 
-Notation as in DESIGN section 2: per block and token x enters, attention adds a, the MLP adds m,
-y leaves; y = x + a + m up to rounding.
+Per block and token, x enters, attention adds a, the MLP adds m and y leaves; y = x + a + m up to
+rounding.
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ Parts = tuple[Float64[np.ndarray, "block item"], Float64[np.ndarray, "block item
 def log_mean(
     p: Float64[np.ndarray, "*shape"], q: Float64[np.ndarray, "*shape"]
 ) -> Float64[np.ndarray, "*shape"]:
-    """Logarithmic mean (q - p) / ln(q / p) of positive numbers; p where they agree (Ang 2004)."""
+    """Return the logarithmic mean (q - p) / ln(q / p) of positive numbers (Ang 2004)."""
     u = (q - p) / p
     small = np.abs(u) < _SERIES
     safe = np.where(small, 1.0, u)
@@ -30,10 +30,10 @@ def log_mean(
 
 
 def split_log_gain(capture: Capture, split: Split) -> Parts:
-    """Attention's and the MLP's part of every token's log gain, nats.
+    """Return attention's and the MLP's part of every token's log gain, nats.
 
     Each split sums to the log gain up to the model's own rounding.  `logmean` is free of
-    cancellation and finite where |x+m| vanishes; see DESIGN section 2 for all three.
+    cancellation and stays finite if |x+m| vanishes.
     """
     if split == "logmean":
         weight = 2 * log_mean(capture.column("xx"), capture.column("yy"))
@@ -44,14 +44,13 @@ def split_log_gain(capture: Capture, split: Split) -> Parts:
 
 
 def head_split(capture: Capture) -> Float64[np.ndarray, "block head token"]:
-    """Every head's part of every token's log gain, nats, under the logarithmic-mean split.
+    """Return every head's part of every token's log gain, nats, under the logarithmic-mean split.
 
     Args:
         capture: from `capture(..., heads=True)`.
 
     Head h writes h: its part is <h, x+y> / 2L.  The heads sum to attention's part, less that of
-    attention's bias b_O (GPT-2, GPT-NeoX) and of whatever was put in attn_out's place.  ValueError
-    where the capture was made without heads.
+    attention's bias b_O (GPT-2, GPT-NeoX).  Raises ValueError if the capture has no heads.
 
     Examples:
         >>> with_heads = gainlens.capture(loaded.model, prompts, heads=True)
@@ -71,7 +70,7 @@ def head_split(capture: Capture) -> Float64[np.ndarray, "block head token"]:
 def writes_onto_sum(
     capture: Capture,
 ) -> tuple[Float64[np.ndarray, "block token"], Float64[np.ndarray, "block token"]]:
-    """<a, x+y> and <m, x+y>; their sum is |y|^2 - |x|^2."""
+    """Return <a, x+y> and <m, x+y>; their sum is |y|^2 - |x|^2."""
     xa, xm, am = (capture.column(name) for name in ("xa", "xm", "am"))
     return 2 * xa + capture.column("aa") + am, 2 * xm + capture.column("mm") + am
 
@@ -79,19 +78,20 @@ def writes_onto_sum(
 def ordered_split(
     split: Split, x: np.ndarray, xa: np.ndarray, xm: np.ndarray, y: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """From the logs of |x|, |x+a|, |x+m|, |y|: one order of adding (path), or the mean of both."""
+    """Split by one order of adding (path) or the mean of both, from the logs of the four norms."""
     if split == "path":
         return xa - x, y - xa
     return ((xa - x) + (y - xm)) / 2, ((xm - x) + (y - xa)) / 2
 
 
 def cosines(capture: Capture) -> dict[str, Float64[np.ndarray, "block token"]]:
-    """cos(x, a), cos(x, m) and cos(x, y): erasing shows as a negative cosine.
+    """Return cos(x, a), cos(x, m) and cos(x, y): a negative cosine means erasing.
 
     Args:
         capture: from `capture`.
 
-    Under attention, mlp and block, [block, token] each; NaN for a component that writes nothing.
+    The keys are attention, mlp and block; each array is [block, token], and NaN if the component
+    writes nothing.
 
     Examples:
         >>> sorted(gainlens.cosines(captured))
