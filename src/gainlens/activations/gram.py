@@ -26,7 +26,7 @@ _COLUMNS = len(GRAM_COLUMNS)
 
 @dataclass(frozen=True)
 class BlockNumbers:
-    """What a block leaves behind of every token, in one tensor: one transfer takes it all."""
+    """Hold the numbers of one block and every token in one tensor: one transfer takes it all."""
 
     packed: Float32[Tensor, "number *batch token"]
     """columns, then top values, then their dimensions (float32 holds integers to 2^24)"""
@@ -69,7 +69,7 @@ def block_numbers(
 
 
 def kernel_name(device_type: str) -> str:
-    """What computes on a type of device: triton on cuda, else torch.
+    """Name the kernel that a type of device uses: triton on cuda, else torch.
 
     Warns, once, where triton cannot be imported on CUDA: plain torch gives the same numbers there
     from several passes over the activations.

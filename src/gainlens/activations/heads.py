@@ -1,4 +1,4 @@
-"""What each attention head writes, projected on the stream; no [token, head, d_model] is made.
+"""Project what each attention head writes on the stream; no [token, head, d_model] is made.
 
 A head reads out z and writes z W_O.  Its inner product with a vector v of the stream is <z, W_O v>,
 so v is taken through W_O once for all heads; its squared norm is z G z with G = W_O W_O^T.
@@ -22,7 +22,7 @@ _SLICE_ELEMENTS = 1 << 22
 
 
 class HeadNumbers(NamedTuple):
-    """What the heads of a block leave behind of every token."""
+    """Hold the numbers of one block's heads at every token."""
 
     columns: Float32[Tensor, "*batch token head head_column"]
     """in the order of axes.HEAD_COLUMNS; squared L2 norm"""
@@ -77,7 +77,7 @@ def _written(out: AttentionOut, a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _norm_weight(norm: nn.Module, like: Tensor) -> Tensor:
-    """What an RMSNorm multiplies by, up to a factor that c absorbs: its output on ones."""
+    """Return the weight of an RMSNorm, up to a factor that c absorbs: its output on ones."""
     plain = getattr(norm, "original_component", norm)
     return plain(torch.ones_like(like.reshape(-1, like.shape[-1])[:1]))[0].float()
 

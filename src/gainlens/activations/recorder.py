@@ -59,7 +59,7 @@ Extra = Mapping[str, Callable[[BlockRows], Any]]
 
 
 class _Places:
-    """Where the tokens of a batch stand: in its padded rows, and on the token axis of a Capture."""
+    """Locate the tokens of a batch: in its padded rows, and on the token axis of a Capture."""
 
     def __init__(self, batch: Batch, starts: np.ndarray) -> None:
         lengths = batch.lengths.numpy()

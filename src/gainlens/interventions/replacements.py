@@ -169,7 +169,7 @@ class Resample(Replacement):
 
 @dataclass(frozen=True)
 class Hook:
-    """What a TransformerLens hook function is given beside the tensor."""
+    """Tell a TransformerLens hook function where it is called."""
 
     name: str
     """the site, e.g. blocks.3.hook_mlp_out"""
