@@ -62,7 +62,8 @@ def test_help_comes_fast_and_without_heavy_libraries():
     assert time.perf_counter() - started < 5  # 0.25 s on a quiet machine; this one may be busy
 
 
-def test_models_lists_every_preset_and_what_is_known(capsys):
+def test_models_lists_every_preset_and_what_is_known(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     assert run(gainlens_command, ["models"]) == 0
     printed = capsys.readouterr().out
     for preset, models in PRESETS.items():

@@ -140,9 +140,6 @@ def test_the_default_run_ablates_the_last_block_and_swaps_the_thetas(result):
         assert [one["theta"] for one in done["theta_dose"]] == [1e4, 5e5]
         assert done["ablated"] is None
     assert not {"ablation", "theta_dose"} & set(result)  # the contract: where asked for
-    text = " ".join(result["verdict"]["reasons"])
-    assert "last, MLP, zero" in text
-    assert "Theta on fixed weights" in text
 
 
 def test_what_was_asked_for_stands_in_the_result_with_before_and_after(intervened):

@@ -130,6 +130,8 @@ def _estimand(text: str) -> dict[str, Any]:
 
 def _interventions(flags: Mapping[str, Any]) -> dict[str, Any]:
     asked = given(flags, INTERVENTION_FIELDS)
+    if asked.get("sweep") == 0:
+        raise ValueError("--sweep 0 ablates nothing: give 1 or more, or --no-interventions")
     if not flags["no_interventions"]:
         return asked
     if asked:

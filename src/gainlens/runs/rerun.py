@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,7 +78,7 @@ def rerun(
         )
     _check_prompts(before)
     with run_folder(out), Partials(out, before.spec, tell) as keep:
-        after = compare(before.spec, watch, keep)
+        after = replace(compare(before.spec, watch, keep), command=before.command)
         written = write_run(out, out / "figures", after)
     found = json.loads(json.dumps(result_json(after)))
     return Rerun(
