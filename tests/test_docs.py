@@ -116,7 +116,9 @@ def test_what_is_public_has_a_docstring_of_its_own(name):
 def test_every_public_name_has_its_place_in_the_api():
     text = "\n".join(path.read_text("utf-8") for path in DOCS.rglob("*.md"))
     placed = re.findall(r"^::: (\S+)$", text, flags=re.MULTILINE)
-    assert sorted(name for name in placed if not name.startswith("gainlens.records")) == sorted(PUBLIC)
+    assert sorted(name for name in placed if not name.startswith("gainlens.records")) == sorted(
+        PUBLIC
+    )
 
 
 def test_the_written_out_regions_are_up_to_date():
