@@ -1,1 +1,1 @@
-"""TODO."""
+"""Judge a claim: numbers per prompt become intervals, a verdict and its sentences.  No torch."""

@@ -1,4 +1,4 @@
-"""What one interval says of a block, and what two such signs say of the long-context claim."""
+"""Say what one interval shows of a block, and what two signs show of the claim."""
 
 from typing import Final, Literal
 

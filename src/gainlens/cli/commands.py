@@ -28,7 +28,7 @@ class ExamplesGroup(click.Group):
     """A group whose help leads with examples."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """What it is for, examples, then the commands."""
+        """Write what the command is for, examples, and the commands."""
         self.format_help_text(ctx, formatter)
         with formatter.section("Examples"):
             formatter.write_dl([(f"gainlens {call}", what) for call, what in EXAMPLES], col_max=60)
@@ -38,8 +38,7 @@ class ExamplesGroup(click.Group):
 @click.group(cls=ExamplesGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gainlens")
 def gainlens_command() -> None:
-    """Where does a transformer's residual stream grow or shrink, which component does it, and does
-    a claim about it survive a fair test?"""
+    """Measure what each transformer block does to the residual stream, and test claims about it."""
 
 
 gainlens_command.add_command(compare_command)

@@ -26,7 +26,7 @@ _PUBLISHED: Final = {
 
 
 def known_of(model: ModelSpec) -> str:
-    """What was measured of a model elsewhere, in a few words; `nothing here` where nothing was."""
+    """Return what was measured of a model elsewhere, in a few words, or `nothing here`."""
     if model.hf_name.startswith(TWIN_PREFIX):
         return _of_twin(model)
     rows = {row.label: row for row in REFERENCE_ROWS}

@@ -41,7 +41,7 @@ _OPTIONS: Final = (
 @with_options(_OPTIONS)
 @click.pass_context
 def measure_command(context: click.Context, models: tuple[str, ...], **flags: Any) -> None:
-    """What does each block of a model do to the residual stream, and which component does it?
+    """Measure what each block of a model does to the residual stream, and by which component.
 
     Measures one model or many on the same prompts, without a claim.  Of two models the paired
     difference comes first, the second minus the first.

@@ -37,7 +37,7 @@ def has_hooked_transformer() -> bool:
 
 
 def choose_backend(config: Any, longest_prompt: int = 0) -> str:
-    """What `auto` means: hooked where it knows the model and can hold the prompt, else native.
+    """Return the back end that `auto` means: hooked if it can hold the prompt, else native.
 
     On TransformerLens 4 bridge stands in for hooked.  Both materialise attention: beyond 2,048
     tokens native measures what they cannot, and so it does beyond the model's own context, where
@@ -51,7 +51,7 @@ def choose_backend(config: Any, longest_prompt: int = 0) -> str:
 
 
 def misfit(config: Any) -> str | None:
-    """What in a config TransformerLens' conversion would leave out; None where nothing is known.
+    """Return what TransformerLens' conversion would drop of a config, or None.
 
     The check of logits at load runs on a short prompt, and would not see a window or a scaling
     that begins further on.

@@ -29,7 +29,7 @@ _ONLY_TRANSFORMER_LENS = re.compile(
 
 @dataclass(frozen=True)
 class Site:
-    """Where one activation can be read and written."""
+    """Name one activation that can be read and written."""
 
     name: str
     """TransformerLens' hook name, e.g. blocks.3.hook_mlp_out"""
@@ -48,7 +48,7 @@ def _always_alike(length: int) -> Hashable:
 
 @dataclass(frozen=True)
 class ModelSites:
-    """What a capture needs to know of a model, whatever its kind."""
+    """Hold what a capture needs to know of a model, whatever its kind."""
 
     kind: Kind
     sites: dict[str, Site]

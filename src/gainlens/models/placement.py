@@ -1,4 +1,4 @@
-"""Where a model's weights go: one device where they fit, else all GPUs, then memory, then disk."""
+"""Decide where a model's weights go: one device, or all GPUs, then memory, then disk."""
 
 import shutil
 import tempfile
@@ -18,7 +18,7 @@ _SHARE: Final = 0.85
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a model is loaded."""
+    """Say where a model is loaded."""
 
     device: str
     """cpu, cuda:0, ...: where token ids go"""
@@ -27,9 +27,10 @@ class Placement:
 
 
 def place(config: Any, dtype: str | None, device: str) -> Placement:
-    """Where the weights of a config go.
+    """Decide where the weights of a config go.
 
-    device: cpu and cuda:N are taken as they are; cuda is this process's GPU; auto is that (else the
+    device: cpu and cuda:N are taken as they are; cuda is this process's GPU; auto is that (else
+    the
     CPU) where the weights fit its free memory, else everything there is.  dtype: None is the
     default on that device.  ValueError where there is no such device, and where several processes
     would have to share what there is.
@@ -53,7 +54,7 @@ def place(config: Any, dtype: str | None, device: str) -> Placement:
 
 
 def has_gpu() -> bool:
-    """Whether there is a CUDA device."""
+    """Return whether there is a CUDA device."""
     return torch.cuda.is_available()
 
 
@@ -76,7 +77,7 @@ def weight_bytes(config: Any) -> int:
 
 
 def spread_options() -> dict[str, Any]:
-    """What from_pretrained is told of a model that is spread: GPUs first, then memory, disk."""
+    """Return the options that make from_pretrained spread a model over all devices."""
     gpus = torch.cuda.device_count() if has_gpu() else 0
     memory: dict[int | str, int] = {"cpu": int(_SHARE * free_memory("cpu"))}
     memory |= {index: int(_SHARE * free_memory(f"cuda:{index}")) for index in range(gpus)}
@@ -109,7 +110,7 @@ def _hooks(module: nn.Module) -> list[Any]:
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Where a module computes; offloaded weights come there when it runs."""
+    """Return where a module computes; offloaded weights come there when it runs."""
     device = next(module.parameters()).device
     if device.type != "meta":
         return device

@@ -25,7 +25,7 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Return whether this is the process that writes and prints."""
         return self.rank == 0
 
 
@@ -39,7 +39,7 @@ def world() -> World:
 
 
 def started() -> World:
-    """What a launcher said in the environment; alone where none did."""
+    """Return what a launcher said in the environment; without one, a single process."""
     said = os.environ.get
     return World(int(said("RANK", "0")), int(said("WORLD_SIZE", "1")), int(said("LOCAL_RANK", "0")))
 

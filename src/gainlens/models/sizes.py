@@ -1,4 +1,4 @@
-"""TODO: models.sizes."""
+"""Decide whether a model is small enough to share the cores with others."""
 
 import json
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ _SHORT_PROMPT: Final = 1024
 
 
 def is_small(d_model: int, longest_prompt: int) -> bool:
-    """Whether one thread is faster than two: then each core can measure a model of its own."""
+    """Return whether one thread is faster than two, so that each core can measure a model."""
     return d_model <= _SMALL_MODEL and longest_prompt <= _SHORT_PROMPT
 
 
 def all_small(sources: Sequence[str], longest_prompt: int) -> bool:
-    """Whether all are directories of small models; False where that takes more than their configs.
+    """Return whether all sources are directories of small models.
 
     longest_prompt: tokens, at most.
     """
@@ -27,7 +27,7 @@ def all_small(sources: Sequence[str], longest_prompt: int) -> bool:
 
 
 def _hidden_size(source: str) -> int:
-    """Of a directory's config; beyond every small one where it cannot be told from there."""
+    """Return hidden_size of a directory's config, or more than any small model's."""
     try:
         config: Any = json.loads((Path(resolve(source)) / "config.json").read_bytes())
         return int(config["hidden_size"])

@@ -1,4 +1,4 @@
-"""Where a checkpoint is, and whether its models are small; known without torch, in no time."""
+"""Find where a checkpoint is, without torch."""
 
 from pathlib import Path
 from typing import Final

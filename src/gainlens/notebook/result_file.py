@@ -162,7 +162,7 @@ class Rope(Part):
     @computed_field
     @property
     def scaled(self) -> bool:
-        """Whether the config rescales frequencies besides theta: the bound then says less."""
+        """Return whether the config rescales frequencies too; the bound then says less."""
         return self.rope_scaling is not None
 
     @computed_field
@@ -210,7 +210,7 @@ class FileModel(Part):
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """What the file holds of the model apart from its gains."""
+        """Return what the file holds of the model apart from its gains."""
         rope, w_u = self.rope, self.w_u
         return {
             "RoPE theta": rope and rope.rope_theta,
@@ -238,7 +238,7 @@ class FileTest(Part):
 
 
 class Stamp(Part):
-    """What marks a file as written by gainlens."""
+    """Mark a file as written by gainlens."""
 
     schema_number: Annotated[int, Field(alias="schema")]
 

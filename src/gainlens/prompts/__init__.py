@@ -1,1 +1,1 @@
-"""TODO."""
+"""Read texts and turn them into token ids.  No torch."""

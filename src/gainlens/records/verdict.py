@@ -101,7 +101,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Identification:
-    """Whether the two models differ in nothing but theta and context."""
+    """Say whether the two models differ only in theta and context."""
 
     controlled: bool
     differing: tuple[str, ...]
@@ -125,7 +125,7 @@ class Clustering:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of the claim, and how far to trust it."""
+    """Hold what the numbers carry of the claim, and how far to trust it."""
 
     outcome: Outcome
     """NOT TESTED if the premise fails or is not known"""

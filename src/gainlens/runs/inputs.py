@@ -13,7 +13,7 @@ from gainlens.records.inputs import EncodedPrompts
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What one model is measured from; made once and passed on."""
+    """Hold what one model is measured from, made once and passed on."""
 
     model: ModelSpec
     opened: OpenedModel

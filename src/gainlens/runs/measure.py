@@ -181,7 +181,7 @@ def _encoded(
 
 
 class _Weights(NamedTuple):
-    """What is read of a model's W_U, once for all prompt lengths."""
+    """Hold what is read of a model's W_U, once for all prompt lengths."""
 
     matrix: Tensor | None
     """[d_vocab, d_model]; None if TransformerLens processed the weights"""

@@ -34,7 +34,7 @@ Axis = Literal["tokens", "step"]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one model or many, at one prompt length or many, without a claim."""
+    """Hold what was measured of one model or many, without a claim."""
 
     measured: tuple[Measured, ...]
     """one per model, and per prompt length if there are several"""

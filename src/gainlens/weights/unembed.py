@@ -44,7 +44,7 @@ _RESOLVED = 1e-9
 
 @dataclass(frozen=True)
 class UnembedGram:
-    """What one pass over W_U [d_vocab, d_model] leaves behind; float64, on W_U's device."""
+    """Hold what one pass over W_U [d_vocab, d_model] gives, float64, on W_U's device."""
 
     gram: Float64[Tensor, "d_model d_model"]
     """W^T W, squared L2 norm"""
@@ -168,7 +168,7 @@ def spectrum_report(
 
 
 def _folded(gram: Tensor, ln_weight: Tensor | None, mean_off: bool) -> Tensor:
-    """Of W_U as it acts on the normalised stream: times the norm's weight, and off its mean."""
+    """Return the Gram matrix of W_U with the norm's weight folded in, and its mean off."""
     if ln_weight is not None:
         scale = ln_weight.detach().to(gram)
         gram = scale[:, None] * gram * scale
