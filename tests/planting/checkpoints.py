@@ -1,4 +1,4 @@
-"""TODO: planting/checkpoints.py."""
+"""Build random checkpoints with a byte-level tokenizer."""
 
 from pathlib import Path
 from typing import Any

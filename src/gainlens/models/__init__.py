@@ -1,4 +1,5 @@
-"""Turn a name, a directory or a model in memory into a checked model with named sites.
+"""Turn what a user names or holds into a checked model with named sites.
 
-Takes a source and gives a LoadedModel: the model, its tokenizer, its sites, and its Checkpoint.
+A hub name, a directory, a GGUF file, an adapter or a model in memory goes in.  A LoadedModel comes
+out: the model, its tokenizer, its sites under TransformerLens' hook names, and its Checkpoint.
 """

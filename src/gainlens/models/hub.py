@@ -228,15 +228,15 @@ def read_weights(
 def _no_report() -> Generator[None]:
     """Keep transformers from printing a table of the keys; `check_keys` says it in a sentence."""
     logger = logging.getLogger("transformers.modeling_utils")
-    report = logging.getLogger("transformers.utils.loading_report")
-    levels = [(each, each.level) for each in (logger, report)]
-    for each, _ in levels:
-        each.setLevel(logging.ERROR)
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    logger.addFilter(keep)
     try:
         yield
     finally:
-        for each, level in levels:
-            each.setLevel(level)
+        logger.removeFilter(keep)
 
 
 def read_tokenizer(source: str, revision: str | None, trust_remote_code: bool) -> Any:

@@ -1,1 +1,4 @@
-"""Measure W_U and RoPE of a loaded model, or of one weight file."""
+"""Report what the weights alone tell: the spectrum of W_U, and RoPE.
+
+A model, or the files of a checkpoint, go in.  An UnembedReport and a RopeReport come out.
+"""
