@@ -24,7 +24,8 @@ def test_weights_are_asked_for_as_safetensors_wherever_they_are_read():
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call)
         and ast.unparse(node.func).endswith(".from_pretrained")
-        and not ast.unparse(node.func).startswith(("AutoConfig", "AutoTokenizer"))
+        # models.adapters refuses an adapter without a safetensors file, which PEFT then reads
+        and not ast.unparse(node.func).startswith(("AutoConfig", "AutoTokenizer", "PeftModel"))
     ]
     assert calls
     for call in calls:
