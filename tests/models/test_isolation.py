@@ -117,3 +117,36 @@ def test_yarn_extends_the_context_that_stays_in_the_config():
     rope = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0,
             "original_max_position_embeddings": 64}  # fmt: skip
     assert context_of(Qwen2Config(max_position_embeddings=64, rope_parameters=rope)) == 256
+
+
+def test_the_text_decoder_of_a_multimodal_checkpoint_is_loaded(tmp_path):
+    from planting.checkpoints import SHAPE, save_tokenizer
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = SHAPE | {"head_dim": 8, "sliding_window": 16, "query_pre_attn_scalar": 8}
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
+              "num_attention_heads": 2, "image_size": 28, "patch_size": 14}  # fmt: skip
+    ids = {"image_token_index": 5, "boi_token_index": 6, "eoi_token_index": 7}
+    config = Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4, **ids)
+    whole = Gemma3ForConditionalGeneration(config).eval()
+    whole.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    loaded = load(tmp_path)
+    assert loaded.checkpoint.left_out == ("vision tower",)
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.sites.logits(tokens), whole(tokens).logits)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
+def test_an_adapter_is_merged_into_its_base(make_checkpoint, tmp_path):
+    peft = pytest.importorskip("peft", reason="the extra gainlens[peft]")
+    base = make_checkpoint()
+    settings = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+    adapted = peft.get_peft_model(load(base, backend="native").model, settings)
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = load(tmp_path / "adapter", backend="native")
+    assert loaded.checkpoint.base == str(base)
+    want = adapted.merge_and_unload().model.layers[0].self_attn.q_proj.weight
+    torch.testing.assert_close(loaded.model.model.layers[0].self_attn.q_proj.weight, want)

@@ -1,6 +1,7 @@
 """Merge a PEFT adapter into the model that it was trained on."""
 
 import importlib.util
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,7 +53,9 @@ def merged(hf_model: Any, path: str) -> Any:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(hf_model, path).merge_and_unload(safe_merge=True)
+        with warnings.catch_warnings():  # peft reads an attribute that transformers 5 renamed
+            warnings.simplefilter("ignore", FutureWarning)
+            return PeftModel.from_pretrained(hf_model, path).merge_and_unload(safe_merge=True)
     except Exception as error:  # whatever a merge stumbles over becomes one sentence
         if ran_out(error):
             raise

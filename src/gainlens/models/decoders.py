@@ -91,9 +91,10 @@ def decoder_of(model: Any, writers: tuple[str, str] | None = None) -> Decoder:
 
 def base_of(model: Any) -> Any:
     """Return the module that holds a causal LM's blocks; of a multimodal model the text decoder."""
-    if _first(model.base_model, _LAYERS) is None and hasattr(model, "get_decoder"):
-        return model.get_decoder()
-    return model.base_model
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    candidates = (model.base_model, decoder, getattr(model, "model", None))
+    holders = (part for part in candidates if _first(part, _LAYERS) is not None)
+    return next(holders, model.base_model)
 
 
 def learned_positions(model: Any) -> int | None:
