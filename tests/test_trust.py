@@ -30,7 +30,8 @@ def test_weights_are_asked_for_as_safetensors_wherever_they_are_read():
     assert calls
     for call in calls:
         given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        assert given.get("use_safetensors") == "True", ast.unparse(call)
+        # `file` is a GGUF file, which holds no code either
+        assert given.get("use_safetensors") in ("True", "None if file else True"), ast.unparse(call)
 
 
 @pytest.mark.fault("a token for the hub in the environment", "in no output, page or result")
