@@ -50,7 +50,7 @@ gainlens rescore FILE...
 - One file concludes that a model's gain survives instruction tuning. In its own numbers Gemma-7B's
   gain falls from 2.287 to 1.153.
 - One lab's models are said to dampen. On the last token, GPT-J-6B of that lab expands.
-- The gain that one file gives for Gemma 2 9B is that of Gemma 7B, copied from another file.
+- The gain that one file gives for Gemma 2 9B equals, after rounding, Gemma 7B's in another file.
 """
 COLUMNS: tuple[str, ...] = (
     "kind", "file", "model", "called", "number_of", "block", "blocks", "tokens", "unit", "value",
