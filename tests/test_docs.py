@@ -17,7 +17,6 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 import gainlens
 from gainlens import figures
 from gainlens.cli.commands import gainlens_command
-from gainlens.core.glossary import GLOSSARY
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -44,6 +43,17 @@ def run_folder(tmp_path_factory) -> Path:
 def one_load() -> Any:
     """Each twin is loaded once: no example leaves anything behind on it."""
     return cache(gainlens.load)
+
+
+@pytest.fixture(autouse=True)
+def registry_as_before():
+    """Forget the metrics that an example registers: their functions lose their globals."""
+    from gainlens.metrics.registry import METRICS
+
+    before = dict(METRICS)
+    yield
+    METRICS.clear()
+    METRICS.update(before)
 
 
 @pytest.fixture
@@ -126,12 +136,3 @@ def test_the_written_out_regions_are_up_to_date():
     for page in sorted(DOCS.rglob("*.md")):
         text = page.read_text("utf-8")
         assert tool["written"](text) == text, f"{page.name}: run python tools/docs.py"
-
-
-def test_a_term_of_the_glossary_is_explained_in_the_method():
-    method = "\n".join(path.read_text("utf-8") for path in (DOCS / "method").glob("*.md"))
-    listed = re.findall(r"^<!-- terms: (.+) -->$", method, flags=re.MULTILINE)
-    explained = {name for names in listed for name in names.split()}
-    assert not set(GLOSSARY) - explained - {"layer", "rank"}, (
-        "axes are explained with their columns"
-    )
