@@ -74,7 +74,8 @@ def test_models_lists_every_preset_and_what_is_known(capsys, monkeypatch):
     assert "last_gain 0.923" in printed
 
 
-def test_weights_stand_side_by_side(capsys):
+def test_weights_stand_side_by_side(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     twins = [model.hf_name for model in PRESETS["twins"][:2]]
     assert run(gainlens_command, ["weights", *twins]) == 0
     printed = capsys.readouterr().out

@@ -88,7 +88,7 @@ def test_two_processes_write_what_one_writes(flags, tmp_path):
     one, two = (
         json.loads((tmp_path / n / "result.json").read_text("utf-8")) for n in ("one", "two")
     )
-    found = differences(one, two)
+    found = [each for each in differences(one, two) if each.place != "command"]
     assert not [each for each in found if each.relative is None], found
     assert all(each.relative <= 1e-6 for each in found), found
     assert json.loads(outputs[0][0]) == two

@@ -131,12 +131,10 @@ def _prompts(folder: Path, name: str, seeds: tuple[bytes, ...]) -> Target:
 
 
 def _ablation() -> Target:
-    from gainlens.core.spec import Ablation
+    from gainlens.core.spec import parse_ablation
 
     seeds = (b"blocks.-1.hook_mlp_out=zero", b"blocks.0.attn.hook_z=mean", b"x=resample=")
-    return Target(
-        lambda data: Ablation.model_validate(data.decode("utf-8", "surrogateescape")), seeds
-    )
+    return Target(lambda data: parse_ablation(data.decode("utf-8", "surrogateescape")), seeds)
 
 
 def _config(folder: Path) -> Target:

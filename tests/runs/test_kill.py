@@ -17,7 +17,7 @@ from gainlens.results.reading import read_run
 from gainlens.runs.resume import PARTIAL
 
 KILLS = 20
-SERVER = Path(__file__).with_name("killed_runs.py")
+SERVER = Path(__file__).parents[1] / "planting" / "killed_runs.py"
 
 
 class Server:

@@ -71,15 +71,18 @@ class Ablation(Spec):
     @classmethod
     def _from_text(cls, value: Any) -> Any:
         """Read SITE=HOW, as the command gives it."""
-        if not isinstance(value, str):
-            return value
-        site, sign, how = value.partition("=")
-        if not (site and sign and how in HOWS):
-            raise ValueError(
-                f"an ablation is SITE=HOW with HOW one of {', '.join(HOWS)}, such as "
-                f"blocks.-1.hook_mlp_out=zero; got {value!r}"
-            )
-        return {"site": site, "how": how}
+        return parse_ablation(value) if isinstance(value, str) else value
+
+
+def parse_ablation(text: str) -> dict[str, str]:
+    """Return SITE=HOW as the fields of an Ablation; raise ValueError for any other text."""
+    site, sign, how = text.partition("=")
+    if not (site and sign and how in HOWS):
+        raise ValueError(
+            f"an ablation is SITE=HOW with HOW one of {', '.join(HOWS)}, such as "
+            f"blocks.-1.hook_mlp_out=zero; got {text!r}"
+        )
+    return {"site": site, "how": how}
 
 
 class RunSpec(Spec):
