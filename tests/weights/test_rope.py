@@ -329,7 +329,7 @@ def test_frequencies_without_a_base_are_refused():
 )
 def test_unknown_scaling_is_said_and_incomplete_scaling_is_refused():
     config = {"rope_theta": 1e4, "head_dim": 8, "rope_scaling": {"type": "spiral"}}
-    assert "'spiral'" in rope_report(None, config).note
+    assert "spiral" in rope_report(None, config).note
     with pytest.raises(ValueError, match=r"type linear needs 'factor'"):
         scaled_frequencies(1e4, {"rope_type": "linear"}, 8)
 
