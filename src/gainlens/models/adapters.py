@@ -14,9 +14,19 @@ _WEIGHTS: Final = "adapter_model.safetensors"
 
 
 def is_adapter(path: str) -> bool:
-    """Return True if a local directory holds an adapter and no model of its own."""
+    """Return True if a local directory holds an adapter.
+
+    Raises ValueError if it holds a model too: which of the two is meant cannot be told.
+    """
     folder = Path(path)
-    return (folder / SETTINGS).is_file() and not (folder / "config.json").is_file()
+    if not (folder / SETTINGS).is_file():
+        return False
+    if (folder / "config.json").is_file():
+        raise ValueError(
+            f"{path} holds both a model and an adapter: put the adapter ({SETTINGS} and its "
+            "weights) into a folder of its own"
+        )
+    return True
 
 
 def base_of(path: str) -> str:
