@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from planting.checkpoints import SHAPE, VOCAB
 
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
