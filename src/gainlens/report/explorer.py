@@ -33,7 +33,7 @@ def of_blocks(decomposition: Decomposition, blocks: slice) -> Decomposition:
     Fields of the last block alone stay unchanged.
     """
     capture = decomposition.capture
-    first = _there(capture, "top_value", "top_index", "sink", "heads")
+    first = _there(capture, "top_value", "top_index", "sink", "heads", "skip_loss")
     grids = _there(
         decomposition, "log_gain", "attention", "mlp", "remainder", "norm_in", "norm_out"
     )
@@ -51,8 +51,9 @@ def of_tokens(decomposition: Decomposition, tokens: slice) -> Decomposition:
     """
     capture = decomposition.capture
     by_token = _there(
-        capture, "prompt", "position", "token_id", "gram", "normed", "visible", "null", "heads"
-    )
+        capture, "prompt", "position", "token_id", "gram", "normed", "visible", "null", "heads",
+        "token_loss", "skip_loss",
+    )  # fmt: skip
     of_decomposition = _there(
         decomposition, "log_gain", "attention", "mlp", "remainder", "final_norm", "norm_in",
         "norm_out", "is_bos", "is_massive",
