@@ -11,6 +11,7 @@ from .interventions.ablation import ablate as ablate
 from .interventions.baseline import baseline_of as baseline_of
 from .interventions.rope_override import rope_scaling as rope_scaling
 from .interventions.rope_override import rope_theta as rope_theta
+from .interventions.skipping import with_losses as with_losses
 from .interventions.sweep import sweep_last_blocks as sweep_last_blocks
 from .interventions.theta import theta_dose as theta_dose
 from .interventions.tokens import bos_effects as bos_effects
@@ -32,6 +33,8 @@ from .prompts.encoding import encode as encode
 from .prompts.texts import load_prompts as load_prompts
 from .results.frames import to_frame as to_frame
 from .results.reading import read_run as read_run
+from .runs.layers import Layers as Layers
+from .runs.layers import layers as layers
 from .runs.measure import measure as measure
 from .runs.measurement import Measurement as Measurement
 from .runs.pipeline import compare as compare

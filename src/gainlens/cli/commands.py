@@ -1,4 +1,4 @@
-"""The `gainlens` command: compare, rescore, report, rerun, models, completion."""
+"""The `gainlens` command: measure, layers, compare, rescore, report and more."""
 
 from pathlib import Path
 from typing import Any
@@ -7,11 +7,13 @@ import click
 from click.shell_completion import get_completion_class
 
 from gainlens.cli.compare import compare_command, main
+from gainlens.cli.layers import layers_command
 from gainlens.cli.measure import measure_command
 from gainlens.cli.options import ExamplesCommand
 
 EXAMPLES = (
     ("measure gpt2", "one model: every block's gain, its parts, figures and a page"),
+    ("layers gpt2", "which blocks matter, and in which order they could be removed"),
     ("compare", "the shipped twins: verdict, figures, report.html in runs/twins"),
     ("compare --short DIR --long NAME", "any two models, local or from the hub"),
     ("models", "the presets, and what is known of each model"),
@@ -43,6 +45,7 @@ def gainlens_command() -> None:
 
 gainlens_command.add_command(compare_command)
 gainlens_command.add_command(measure_command)
+gainlens_command.add_command(layers_command)
 
 
 @gainlens_command.command(

@@ -15,7 +15,15 @@ from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Role
 
 RULE_FIELDS: Final = ("confidence", "min_prompts", "resamples", "seed")
-MEASURE_FIELDS: Final = ("prompts", "tokens", "backend", "dtype", "device", "batch_tokens", "revision")
+MEASURE_FIELDS: Final = (
+    "prompts",
+    "tokens",
+    "backend",
+    "dtype",
+    "device",
+    "batch_tokens",
+    "revision",
+)
 INTERVENTION_FIELDS: Final = ("sweep", "sweep_how", "sweep_heads", "theta", "ablate", "controls")
 PERMISSION_FIELDS: Final = ("allow_extrapolation", "trust_remote_code")
 OUTPUT_FLAGS: Final = ("out", "figures", "quiet", "verbose", "as_json")

@@ -4,6 +4,7 @@ from .blocks import split as split
 from .blocks import splits as splits
 from .files import save as save
 from .headline import headline as headline
+from .importance import importance as importance
 from .interventions import ablation_heatmap as ablation_heatmap
 from .interventions import theta_dose as theta_dose
 from .maps import head_map as head_map

@@ -43,9 +43,9 @@ def with_losses(
         batch_tokens: as for `capture`.
         progress: called with the number of prompts done since the last call.
 
-    `token_loss` is [token] and `skip_loss` [block, token], in nats per token, NaN at position 0.  Raises
-    ValueError if the model post-processes its logits, if memory runs out, and if the capture is of
-    other tokens.
+    `token_loss` is [token] and `skip_loss` [block, token], in nats per token, NaN at position
+    0.  Raises ValueError if the model post-processes its logits, if memory runs out, and if the
+    capture is of other tokens.
 
     Examples:
         >>> lossy = gainlens.with_losses(captured, loaded, prompts, skip=True)

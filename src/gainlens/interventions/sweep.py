@@ -140,9 +140,7 @@ class Sweep:
 
     def _batches(self) -> Iterator[Batch]:
         baseline = self._baseline
-        return batches(
-            baseline.model, baseline.prompts, self._sites.device, baseline.batch_tokens
-        )
+        return batches(baseline.model, baseline.prompts, self._sites.device, baseline.batch_tokens)
 
     def _passages(self) -> Iterator[tuple[Batch, Passage]]:
         if self._kept is not None:

@@ -84,9 +84,10 @@ def columns_of(decomposition: Decomposition) -> Mapping[str, np.ndarray | bool]:
     """Return every column that a metric may read, by name.
 
     The Gram columns and the decomposition's arrays are [block, token]; `final_norm`, `normed`,
-    `position`, `token_id` and `token_loss` are [token]; `skip_loss` is [block, token]; `visible` and `null` [component, token]; `sink` [block,
-    head, prompt]; `top_value` and `top_index` [block, token, rank]; `heads` [block, head, column,
-    token]; `parallel` is a bool; a column of `capture(extra=...)` is [block, token].
+    `position`, `token_id` and `token_loss` are [token]; `skip_loss` is [block, token]; `visible`
+    and `null` [component, token]; `sink` [block, head, prompt]; `top_value` and `top_index` [block,
+    token, rank]; `heads` [block, head, column, token]; `parallel` is a bool; a column of
+    `capture(extra=...)` is [block, token].
     """
     capture = decomposition.capture
     columns: dict[str, np.ndarray | bool] = {name: capture.column(name) for name in GRAM_COLUMNS}

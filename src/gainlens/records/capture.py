@@ -47,8 +47,8 @@ class Capture:
     token_loss: Float64[np.ndarray, " token"] | None = None
     """-ln p(token | those before it), nats; NaN at position 0; None if it was not asked for"""
     skip_loss: Float64[np.ndarray, "block token"] | None = None
-    """the loss with one block's writes left out minus `token_loss`, nats; NaN at position 0; None if it
-    was not asked for"""
+    """the loss with one block's writes left out minus `token_loss`, nats; NaN at position 0; None
+    if it was not asked for"""
 
     def column(self, name: str) -> Float64[np.ndarray, "block token"]:
         """Return one Gram column by name, [block, token], squared L2 norm, float64."""

@@ -1,7 +1,7 @@
 """Hold what `measure` returns, and answer questions about it with frames, arrays and figures."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,7 @@ from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.messages import nearest
 from gainlens.core.spec import RunSpec
-from gainlens.core.vocabulary import TokenClass
+from gainlens.core.vocabulary import CAPTURE_COLUMNS, TokenClass
 from gainlens.interventions.skipping import with_losses
 from gainlens.metrics.massive import prompt_slices
 from gainlens.metrics.metric import Metric, OverTokens
@@ -23,6 +23,8 @@ from gainlens.metrics.splits import head_split
 from gainlens.models.loaded import LoadedModel
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
+from gainlens.report.measurement import answer, shown_tables
+from gainlens.report.table import Table
 from gainlens.results.frames import to_frame
 from gainlens.runs.measuring import Measured
 
@@ -85,7 +87,10 @@ class Measurement:
 
     @cached_property
     def tokens(self) -> "pd.DataFrame":
-        """Return a row per model, token and block, with the token's text and the prompt's name."""
+        """Return a row per model, token and block, with the token's text and the prompt's name.
+
+        Columns of `extra`, and token_loss and skip_loss if they were measured, come last.
+        """
         import pandas as pd
 
         frames: list[pd.DataFrame] = []
@@ -94,6 +99,10 @@ class Measurement:
             ids, texts = one.report.prompts.ids, one.decomposition.capture.token_text or ()
             frame["prompt"] = [ids[index] for index in frame["prompt"]]
             frame.insert(2, "text", list(texts) * len(one.report.blocks))
+            captured = one.decomposition.capture
+            for name, values in captured.columns.items():
+                if name not in CAPTURE_COLUMNS:
+                    frame[name] = np.broadcast_to(values, one.decomposition.log_gain.shape).ravel()
             for name, value in reversed(self._position(place).items()):
                 frame.insert(0, name, value)
             frame.insert(0, "model", one.report.checkpoint.name)
@@ -153,7 +162,8 @@ class Measurement:
 
         A model that has fewer blocks, or lacks a prompt, has NaN there.  `attrs` holds the unit and
         the definition.  A metric that needs passes of its own (loss, skip_loss) runs the models
-        again the first time; one that was given by name is loaded again for it.  Raises ValueError, with the nearest name, for an unknown metric.
+        again the first time; one that was given by name is loaded again for it.  Raises ValueError,
+        with the nearest name, for an unknown metric.
         """
         import xarray as xr
 
@@ -218,6 +228,38 @@ class Measurement:
             }
             for block, interval in zip(blocks, intervals, strict=True)
         )
+
+    @property
+    def answer(self) -> str:
+        """Return what was measured in one line."""
+        return answer(self.reports, self.differences())
+
+    @property
+    def shown_tables(self) -> list[Table]:
+        """Return the tables that the terminal shows."""
+        return shown_tables(self.reports, self.differences())
+
+    @property
+    def further_tables(self) -> list[Table]:
+        """Return the tables that the page shows before those of every measurement."""
+        return []
+
+    @property
+    def frames(self) -> "dict[str, pd.DataFrame]":
+        """Return the tables that are written as CSV beside those of every measurement."""
+        return {}
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Return what result.json holds beside the keys of every measurement."""
+        return {}
+
+    def differences(self, names: Sequence[str] = ("log_gain",)) -> list[dict[str, Any]]:
+        """Return the rows of `difference` for several metrics; none unless there are two models."""
+        if len(self.measured) != 2 or self.axis is not None:
+            return []
+        found = (self.difference(name, self.spec.rule.token_class) for name in names)
+        return [row for frame in found for row in frame.to_dict("records")]
 
     @property
     def figures(self) -> tuple[str, ...]:
