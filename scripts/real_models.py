@@ -66,14 +66,16 @@ def gguf_file(cache: Path, name: str) -> Path:
 def directory(cache: Path, name: str) -> Path:
     """Write a model as a Hugging Face directory, dequantised to bfloat16."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     out = cache / name
     if (out / "config.json").exists():
         return out
     source: dict[str, Any] = {"gguf_file": gguf_file(cache, name).name}
-    model = AutoModelForCausalLM.from_pretrained(cache, dtype=torch.bfloat16, **source)
-    del model.config.quantization_config
+    plain = GgufConfig(dequantize=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        cache, dtype=torch.bfloat16, quantization_config=plain, **source
+    )
     model.save_pretrained(out)
     AutoTokenizer.from_pretrained(cache, **source).save_pretrained(out)
     return out

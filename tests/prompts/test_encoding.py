@@ -88,12 +88,56 @@ def test_no_bos_is_invented_where_the_tokenizer_adds_none(tokenizer):
     assert encoded.tokens[0].tolist() == [2, 3, 4]
 
 
-@pytest.mark.parametrize("text", ["<s>abc", "abc<s>abc"])
-@pytest.mark.parametrize("adds", [0, 1])
-@pytest.mark.fault("a text that spells out the BOS token", "refused: the prompt and the count")
-def test_a_text_that_spells_out_bos_is_refused(text, adds):
+@pytest.mark.fault("a text that spells out the BOS that the tokenizer adds", "refused: the prompt")
+def test_a_text_that_doubles_bos_is_refused():
     with pytest.raises(ValueError, match=r"prompt 'p0' spells out the BOS token.*remove it"):
-        run(user(text), Letters(adds=adds))
+        run(user("<s>abc"))
+
+
+@pytest.mark.parametrize(
+    ("adds", "texts", "bos", "note"),
+    [
+        (1, ["abc<s>abc", "abc"], True, "1 of 2 prompts hold the BOS token"),
+        (0, ["abc<s>abc", "abc<s>"], False, "2 of 2 prompts hold the BOS token"),
+        (0, ["<s>abc", "<s>ab"], True, "2 of 2 prompts begin with a BOS token"),
+        (0, ["<s>abc", "ab"], False, "1 of 2 prompts begin with a BOS token"),
+        (0, ["abc", "ab"], False, ""),
+    ],
+)
+@pytest.mark.fault(
+    "a BOS within a text (documents packed with it, chat turns)", "caveat: measured and noted"
+)
+def test_bos_is_told_by_its_place(adds, texts, bos, note):
+    encoded = run(user(*texts), Letters(adds=adds))
+    assert encoded.bos is bos
+    assert note in encoded.note
+    assert bool(note) == bool(encoded.note)
+    if note.endswith("begin with a BOS token"):
+        assert "hold" not in encoded.note
+
+
+@dataclass
+class Framed(Letters):
+    """`[` and `<` in front of every text, as [gMASK] and <sop> of GLM; `>` at its end."""
+
+    bos_token_id: int | None = None
+
+    def __call__(self, text: str, *, verbose: bool) -> SimpleNamespace:
+        ids = super().__call__(text, verbose=verbose).input_ids
+        return SimpleNamespace(input_ids=[50, 51, *ids, 52])
+
+
+@pytest.mark.fault(
+    "a tokenizer that puts [gMASK] <sop> in front or EOS at the end", "caveat: measured and noted"
+)
+def test_constant_tokens_around_every_text_are_noted():
+    encoded = run(user("abc", "abcd"), Framed(adds=0))
+    assert encoded.bos  # position 0 is the same token everywhere
+    assert encoded.tokens[0].tolist() == [50, 51, 2, 3, 4, 52]
+    assert "puts token 50 token 51 in front of every prompt" in encoded.note
+    assert "ends 2 of 2 prompts with token 52" in encoded.note
+    assert "hold" not in encoded.note
+    assert "ends" not in run(user("abc", "abcd"), Framed(adds=0), tokens=4).note
 
 
 @pytest.mark.fault("a tokenizer that prepends BOS twice", "refused: remove one")
@@ -253,7 +297,7 @@ def test_a_real_tokenizer_packs_to_the_token(real):
 
 
 def test_a_real_text_that_spells_bos_is_refused(real):
-    with pytest.raises(ValueError, match="encoding has 2 where 1 is right"):
+    with pytest.raises(ValueError, match="so there are two"):
         run(user("<s>once more"), real, vocab_size=len(real))
 
 

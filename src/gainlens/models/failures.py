@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from gainlens.core.messages import shown
+from gainlens.models.gguf_files import is_gguf
 from gainlens.models.memory import first_line
 
 _OWN_CODE: Final = (
@@ -70,10 +71,10 @@ def tokenizer_failed(source: str, error: Exception) -> ValueError:
     """Return the error of a tokenizer that does not load."""
     if wants_code(error):
         return ValueError(_OWN_CODE.format(source=source))
-    return ValueError(
-        f"{source} has no tokenizer that loads ({said(error)}): copy the tokenizer files from "
-        "where the weights came from"
-    )
+    what = "copy the tokenizer files from where the weights came from"
+    if is_gguf(source):
+        what = "take a GGUF file that was converted together with its tokenizer"
+    return ValueError(f"{source} has no tokenizer that loads ({said(error)}): {what}")
 
 
 def wants_code(error: Exception) -> bool:

@@ -31,15 +31,15 @@ def split_path(source: str) -> tuple[str, str]:
 def check_gguf(source: str) -> None:
     """Raise ValueError if a local file is no GGUF file, or if the gguf package is missing."""
     path = Path(source)
-    if not path.is_file():
-        if source.count("/") == 2 and not source.startswith((".", "/", "~")):
-            return  # owner/repository/file.gguf on the hub
-        raise ValueError(f"there is no file {source}")
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic != _MAGIC:
-        what = "a Git LFS pointer: run git lfs pull" if magic == b"vers" else "download it again"
-        raise ValueError(f"{source} is no GGUF file ({what})")
+    if path.is_file():
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic != _MAGIC:
+            pointer = magic == b"vers"
+            what = "a Git LFS pointer: run git lfs pull" if pointer else "download it again"
+            raise ValueError(f"{source} is no GGUF file ({what})")
+    elif source.count("/") != 2 or source.startswith((".", "/", "~")):
+        raise ValueError(f"there is no file {source}")  # and not owner/repository/file.gguf
     if importlib.util.find_spec("gguf") is None:
         raise ValueError(_INSTALL)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gainlens.models.adapters import base_of, is_adapter, merged
-from gainlens.models.gguf_files import is_gguf, parsed_once, quantisation_of
+from gainlens.models.gguf_files import check_gguf, is_gguf, parsed_once, quantisation_of
 from gainlens.models.hub import read_config, read_tokenizer, read_weights
 from gainlens.models.sources import resolve
 from gainlens.models.text_towers import left_out_of, text_config_of, text_tower
@@ -83,7 +83,10 @@ class OpenedModel:
 
 
 def _reading(path: str) -> AbstractContextManager[None]:
-    return parsed_once() if is_gguf(path) else nullcontext()
+    if not is_gguf(path):
+        return nullcontext()
+    check_gguf(path)  # before gguf is imported
+    return parsed_once()
 
 
 def open_model(
@@ -104,16 +107,15 @@ def open_model(
     path, adapter = resolve(given), None
     if is_adapter(path):
         path, adapter = base_of(path), path
-    with _reading(path):
-        try:
+    try:
+        with _reading(path):
             config = read_config(path, revision, trust_remote_code)
-        except ValueError as error:
-            if adapter is None:
-                raise
-            raise ValueError(f"the base of the adapter {adapter} cannot be had: {error}") from error
-        opened = OpenedModel(
-            given, path, revision, trust_remote_code, text_config_of(config), config, adapter
-        )
-        if is_gguf(path):
-            _ = opened.tokenizer  # from the header that was just parsed
+            text = text_config_of(config)
+            opened = OpenedModel(given, path, revision, trust_remote_code, text, config, adapter)
+            if is_gguf(path):
+                _ = opened.tokenizer  # from the header that was just parsed
+    except ValueError as error:
+        if adapter is None:
+            raise
+        raise ValueError(f"the base of the adapter {adapter} cannot be had: {error}") from error
     return opened

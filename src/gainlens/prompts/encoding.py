@@ -1,10 +1,12 @@
-"""Texts -> one model's token ids, with exactly one BOS where the tokenizer adds one.
+"""Texts -> one model's token ids, with exactly one BOS in front if the tokenizer adds one.
 
-A tokenizer is whatever answers like a Hugging Face one: transformers is not imported here.
+A BOS is told by its place, not by its id alone: GPT-2's is its EOS too, and ChatML's begins every
+turn.  A tokenizer is whatever answers like a Hugging Face one: transformers is not imported here.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, runtime_checkable
+from itertools import takewhile
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -30,6 +32,15 @@ class Tokenizer(Protocol):
         """`.input_ids` of the answer are the token ids of one text, special tokens included."""
 
 
+class Frame(NamedTuple):
+    """What a tokenizer puts around every text."""
+
+    start: tuple[int, ...]
+    """BOS as a rule; [gMASK] and <sop> of GLM"""
+    end: tuple[int, ...]
+    """EOS of some tokenizers, else nothing"""
+
+
 def encode(
     prompts: PromptSet,
     tokenizer: Tokenizer,
@@ -50,19 +61,20 @@ def encode(
         allow_extrapolation: a prompt beyond the context is let through.
         vocab_size: rows of the model's embedding; an id beyond them is refused.
 
-    The BOS is there iff the tokenizer's own encoding of a text begins with it.  Raises ValueError
-    for what cannot be measured, naming the prompt and the flag that helps.  `encode_for` fills in
-    what a loaded model knows.
+    The tokenizer's own encoding is taken.  BOS, EOS and other tokens that it holds beside the text
+    are measured as they stand, and `note` says where they stand.  Raises ValueError for what cannot
+    be measured, naming the prompt and the flag that helps.  `encode_for` fills in what a loaded
+    model knows.
     """
     _check_tokens(tokens, context, allow_extrapolation)
-    adds_bos = _adds_bos(tokenizer)
+    frame = frame_of(tokenizer)
 
     def tokenise(prompt: Prompt) -> TokenIds:
         ids = np.asarray(tokenizer(prompt.text, verbose=False).input_ids, dtype=np.int64)
-        _check_ids(prompt.id, ids, tokenizer, adds_bos, vocab_size)
+        _check_ids(prompt.id, ids, tokenizer.bos_token_id, frame, vocab_size)
         return ids
 
-    encoded, left_out = _usable(prompts, tokenise, tokenizer.unk_token_id, adds_bos)
+    encoded, left_out = _usable(prompts, tokenise, tokenizer.unk_token_id, frame)
     if tokens is not None:
         rows, short = _pack(encoded, tokens, tokenise)
         left_out += short
@@ -73,15 +85,18 @@ def encode(
     if not rows:
         raise ValueError(_nothing_left(prompts, tokens, left_out))
     limit = tokens or (context if prompts.built_in else None)
+    cut = tuple(ids[:limit] for _, ids in rows)
+    notes = (prompts.note, *_notes(cut, tokenizer, frame))
+    first = frame.start[0] if frame.start else tokenizer.bos_token_id
     return EncodedPrompts(
         source=prompts.name,
         sha256=prompts.sha256,
         ids=tuple(prompt.id for prompt, _ in rows),
-        tokens=tuple(ids[:limit] for _, ids in rows),
-        bos=adds_bos,
+        tokens=cut,
+        bos=all(ids[0] == first for ids in cut),
         cut=sum(limit is not None and len(ids) > limit for _, ids in rows),
         left_out=tuple(left_out),
-        note=prompts.note,
+        note="; ".join(filter(None, notes)),
         groups=_groups([prompt for prompt, _ in rows]),
     )
 
@@ -104,35 +119,70 @@ def _check_tokens(tokens: int | None, context: int | None, allow_extrapolation: 
         )
 
 
-def _adds_bos(tokenizer: Tokenizer) -> bool:
-    """Qwen2 has no BOS, GPT-2 has one and does not prepend it: its training did neither."""
+def frame_of(tokenizer: Tokenizer) -> Frame:
+    """Return what a tokenizer puts around every text: what an empty text is encoded as.
+
+    Qwen2 has no BOS, GPT-2 has one and does not prepend it: its training did neither.  Raises
+    ValueError if the tokenizer prepends BOS twice.
+    """
+    empty, letter = (list(tokenizer(text, verbose=False).input_ids) for text in ("", "x"))
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(empty, letter, strict=False))
+    size = len(list(same))
+    frame = Frame(tuple(empty[:size]), tuple(empty[size:]))
     bos = tokenizer.bos_token_id
-    first, *rest = tokenizer("x", verbose=False).input_ids
-    if bos is not None and first == bos and rest[:1] == [bos]:
+    if bos is not None and frame.start[:2] == (bos, bos):
         raise ValueError("the tokenizer prepends BOS twice: remove one from its post-processor")
-    return first == bos
+    return frame
 
 
-def _check_ids(
-    name: str, ids: TokenIds, tokenizer: Tokenizer, adds_bos: bool, vocab_size: int
-) -> None:
-    """Exactly one BOS or none, and every id a row of the embedding."""
+def _check_ids(name: str, ids: TokenIds, bos: int | None, frame: Frame, vocab_size: int) -> None:
+    """Raise ValueError for an id beyond the embedding, or for two BOS in front."""
     if ids.size and ids.max() >= vocab_size:
         raise ValueError(
             f"prompt {name!r} has token id {ids.max()}, and the model's embedding has {vocab_size} "
             "rows: tokenizer and weights do not belong together; take the tokenizer saved with them"
         )
-    count = int(np.count_nonzero(ids == tokenizer.bos_token_id))
-    if count > adds_bos:
+    if bos in frame.start and ids[len(frame.start) :][:1].tolist() == [bos]:
         raise ValueError(
-            f"prompt {name!r} spells out the BOS token, and its encoding has {count} where "
-            f"{int(adds_bos)} is right (the tokenizer adds its own if it uses one): "
-            "remove it from the text"
+            f"prompt {name!r} spells out the BOS token that the tokenizer puts in front, so there "
+            "are two: remove it from the text"
         )
 
 
+def _notes(rows: Sequence[TokenIds], tokenizer: Tokenizer, frame: Frame) -> list[str]:
+    """Say which special tokens the prompts hold beside one BOS that the tokenizer puts in front."""
+    bos, count, notes = tokenizer.bos_token_id, len(rows), list[str]()
+    if len(frame.start) > 1:
+        notes.append(
+            f"the tokenizer puts {_named(frame.start, tokenizer)} in front of every prompt, and "
+            "all but the first count among the ordinary tokens"
+        )
+    ended = sum(tuple(ids[-len(frame.end) :]) == frame.end for ids in rows) if frame.end else 0
+    if ended:
+        notes.append(
+            f"the tokenizer ends {ended} of {count} prompts with {_named(frame.end, tokenizer)}, "
+            "which is their last token"
+        )
+    begun = sum(not frame.start and ids[0] == bos for ids in rows)
+    if begun:
+        notes.append(f"{begun} of {count} prompts begin with a BOS token of their own text")
+    inner = sum(bos in ids[max(len(frame.start), 1) : len(ids) - len(frame.end)] for ids in rows)
+    if inner:
+        notes.append(
+            f"{inner} of {count} prompts hold the BOS token {_named([bos], tokenizer)} after their "
+            "first position too, where it is measured as any other token"
+        )
+    return notes
+
+
+def _named(ids: Sequence[int | None], tokenizer: Tokenizer) -> str:
+    convert = getattr(tokenizer, "convert_ids_to_tokens", None)
+    names = [f"token {each}" for each in ids] if convert is None else convert(list(ids))
+    return " ".join(map(str, names))
+
+
 def _usable(
-    prompts: PromptSet, tokenise: Callable[[Prompt], TokenIds], unk: int | None, adds_bos: bool
+    prompts: PromptSet, tokenise: Callable[[Prompt], TokenIds], unk: int | None, frame: Frame
 ) -> tuple[list[tuple[Prompt, TokenIds]], list[str]]:
     """Prompts with their ids, and what a built-in set has to leave out; a user is told instead."""
     encoded: list[tuple[Prompt, TokenIds]] = []
@@ -141,7 +191,7 @@ def _usable(
         ids = tokenise(prompt)
         if len(ids) < MIN_TOKENS:
             fault = f"has {len(ids)} token in all and at least {MIN_TOKENS} are needed"
-        elif unk is not None and np.all(ids[int(adds_bos) :] == unk):
+        elif unk is not None and np.all(ids[len(frame.start) : len(ids) - len(frame.end)] == unk):
             fault = "is nothing but unknown tokens to this tokenizer"
         else:
             encoded.append((prompt, ids))

@@ -21,13 +21,14 @@ class EncodedPrompts:
     tokens: tuple[Int64[np.ndarray, " _"], ...]
     """token ids [position], one array per prompt; the axis is unnamed because lengths differ"""
     bos: bool
-    """whether position 0 holds a BOS token (Qwen2 prepends none)"""
+    """whether position 0 of every prompt holds BOS, or what the tokenizer puts in its place (Qwen2
+    prepends none)"""
     cut: int
     """how many prompts were shortened to fit"""
     left_out: tuple[str, ...]
     """names of prompts that could not be used, with the reason"""
     note: str = ""
-    """what a reader must know to get the same texts again; empty if `source` is enough"""
+    """what a reader must know of the texts, and of special tokens within them; empty if nothing"""
     groups: tuple[str, ...] = ()
     """the kind or file of each prompt, "" for none; empty if the set names no groups"""
 
