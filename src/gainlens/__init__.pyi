@@ -2,6 +2,7 @@ from . import figures as figures
 from .activations.capturing import capture as capture
 from .activations.losses import loss as loss
 from .claims.blocks import block_gains as block_gains
+from .claims.claim import read_claim as read_claim
 from .claims.components import ablated_verdicts as ablated_verdicts
 from .claims.judging import judge as judge
 from .core.spec import ComparisonSpec as ComparisonSpec
@@ -38,6 +39,8 @@ from .runs.layers import layers as layers
 from .runs.measure import measure as measure
 from .runs.measurement import Measurement as Measurement
 from .runs.pipeline import compare as compare
+from .runs.testing import ClaimTest as ClaimTest
+from .runs.testing import test as test
 from .weights.of_model import unembed_report as unembed_report
 from .weights.report import weights_report as weights_report
 from .weights.rope import rope_report as rope_report

@@ -60,7 +60,7 @@ def agreements(
     """
     blocks = len(skip_loss)
     chance = chance_level(blocks, rule.confidence, rule.seed)
-    return tuple(Agreement(name, _spearman(of, skip_loss), chance) for name, of in measures.items())
+    return tuple(Agreement(name, spearman(of, skip_loss), chance) for name, of in measures.items())
 
 
 def chance_level(blocks: int, confidence: float, seed: int) -> float:
@@ -78,7 +78,8 @@ def chance_level(blocks: int, confidence: float, seed: int) -> float:
     return float(np.quantile(sizes, confidence, method="higher")) + _SLACK
 
 
-def _spearman(left: np.ndarray, right: np.ndarray) -> float:
+def spearman(left: np.ndarray, right: np.ndarray) -> float:
+    """Return the rank correlation of two lists; NaN if one of them is constant or not finite."""
     if not (np.isfinite(left).all() and np.isfinite(right).all()):
         return float("nan")
     ranks = [rankdata(side) - (len(side) + 1) / 2 for side in (left, right)]

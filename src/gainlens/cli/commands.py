@@ -10,12 +10,15 @@ from gainlens.cli.compare import compare_command, main
 from gainlens.cli.layers import layers_command
 from gainlens.cli.measure import measure_command
 from gainlens.cli.options import ExamplesCommand
+from gainlens.cli.testing import claims_command, test_command
 
 EXAMPLES = (
     ("measure gpt2", "one model: every block's gain, its parts, figures and a page"),
     ("layers gpt2", "which blocks matter, and in which order they could be removed"),
     ("compare", "the shipped twins: verdict, figures, report.html in runs/twins"),
     ("compare --short DIR --long NAME", "any two models, local or from the hub"),
+    ("test final-block-jump model=gpt2", "a claim of the literature on a model of yours"),
+    ("claims", "the claims that can be tested"),
     ("models", "the presets, and what is known of each model"),
     ("weights DIR NAME", "W_U and RoPE alone, of any size, without a GPU"),
     ("report runs/twins", "page and figures again, from what was measured"),
@@ -45,6 +48,8 @@ def gainlens_command() -> None:
 
 gainlens_command.add_command(compare_command)
 gainlens_command.add_command(measure_command)
+gainlens_command.add_command(test_command)
+gainlens_command.add_command(claims_command)
 gainlens_command.add_command(layers_command)
 
 

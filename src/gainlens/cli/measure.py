@@ -109,7 +109,7 @@ def spec_of(models: tuple[str, ...], flags: dict[str, Any]) -> MeasureSpec:
     return MeasureSpec(
         name=keys[0] if len(keys) == 1 else f"{keys[0]}-and-{len(keys) - 1}-more",
         models=sources,
-        tokens=_lengths(flags["tokens"]),
+        tokens=lengths_of(flags["tokens"]),
         rule=Rule(**given(flags, ("confidence", "resamples", "seed"))),
         **given(flags, _FIELDS),
     )
@@ -123,7 +123,7 @@ def _revisions(model: str) -> list[str]:
     return [f"{name}@{revision}" for revision in revisions.split(",")]
 
 
-def _lengths(text: str | None) -> tuple[int, ...]:
+def lengths_of(text: str | None) -> tuple[int, ...]:
     """Read `64,256,1024`; raise ValueError for anything but whole numbers."""
     if text is None:
         return ()
