@@ -4,8 +4,8 @@
     python tools/docs.py --check    # exit with status 1 if a region is not up to date
 
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
-them is generated.  KIND is terms (names of the glossary, or none for all), commands, presets
-or calibration (one kind of check).
+them is generated.  KIND is terms (names of the glossary, or none for all), metrics, commands,
+presets or calibration (one kind of check).
 """
 
 import csv
@@ -19,6 +19,7 @@ import click
 from gainlens.cli.commands import gainlens_command
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS
+from gainlens.metrics.builtin import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -47,6 +48,19 @@ def terms(names: str) -> str:
         source = "" if term.source == "gainlens" else f" *({term.source})*"
         meaning = f"{term.label}: {term.meaning}{source}".replace("|", r"\|")
         rows.append(f"| `{name}` | {meaning} | {term.unit} |")
+    return "\n".join(rows)
+
+
+def metrics(_: str) -> str:
+    """Return a table of the built-in metrics."""
+    rows = [
+        "| metric | definition | unit | no change | source |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, metric in BUILT_IN.items():
+        definition = metric.definition.replace("|", r"\|")
+        neutral = "" if metric.neutral is None else f"{metric.neutral:g}"
+        rows.append(f"| `{name}` | {definition} | {metric.unit} | {neutral} | {metric.source} |")
     return "\n".join(rows)
 
 
@@ -98,6 +112,7 @@ def calibration(check: str) -> str:
 
 GENERATORS = {
     "terms": terms,
+    "metrics": metrics,
     "commands": commands,
     "presets": presets,
     "calibration": calibration,

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.stats import rankdata
 
 from gainlens.claims.intervals import ROUNDING, simultaneous_band
 from gainlens.core.spec import Rule
@@ -82,6 +81,12 @@ def spearman(left: np.ndarray, right: np.ndarray) -> float:
     """Return the rank correlation of two lists; NaN if one of them is constant or not finite."""
     if not (np.isfinite(left).all() and np.isfinite(right).all()):
         return float("nan")
-    ranks = [rankdata(side) - (len(side) + 1) / 2 for side in (left, right)]
+    ranks = [_ranks(side) for side in (left, right)]
     size = np.sqrt((ranks[0] @ ranks[0]) * (ranks[1] @ ranks[1]))
     return float(ranks[0] @ ranks[1] / size) if size > 0 else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks about their mean; equal values share one (scipy.stats takes 0.6 s to import)."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse] - (len(values) + 1) / 2

@@ -62,6 +62,8 @@ GLOSSARY: Final[dict[str, Term]] = {
     "effect": Term("effect on the last block's log gain", "nats", "contrast of the cells of a 2 x 2 design, larger minus smaller level"),
     "loss": Term("held-out loss at own context", "nats a token", "cross-entropy on held-out packages in windows of the training context"),
     "delta_log_gain": Term("change of the last block's log gain", "nats", "under an intervention minus without, paired over prompts"),
+    "token_loss": Term("loss of a token", "nats per token", "-ln p(token), predicted from the tokens before it; unknown at position 0"),
+    "skip_loss": Term("skip loss", "nats per token", "loss with one block's writes left out minus the loss of the whole model", "ShortGPT, arXiv 2403.03853"),
     "delta_loss": Term("change of the loss", "nats a token", "next-token loss on the prompts, under an intervention minus without, paired over prompts"),
     "delta_last_gain": Term("change of the notebook's last_gain", "ratio", "under an intervention minus without, on the notebook's sentence"),
     "trained_tokens": Term("training", "tokens", "tokens seen so far"),

@@ -24,7 +24,7 @@ def importance(
     Args:
         measures: by name, [3, block]: mean, low and high end; ends that are NaN are not drawn.
         units: of the measures, by name.
-        spearman: rank correlation with the skip loss by name, written into the panel's title.
+        spearman: rank correlation ρ with the skip loss by name, written into the panel's title.
 
     Raises ValueError if there is no measure.
     """
@@ -42,9 +42,10 @@ def importance(
         block_axis(panel, len(mean))
         title = name.replace("_", " ")
         if spearman and name in spearman:
-            title += f", rank correlation {spearman[name]:+.2f}"
+            title += f": ρ = {spearman[name]:+.2f}"
         panel.set_title(title)
-        panel.set_ylabel((units or {}).get(name, ""))
+        unit = (units or {}).get(name, "1")
+        panel.set_ylabel("" if unit == "1" else unit)
         ends = np.stack(
             [mean, np.where(np.isnan(low), mean, low), np.where(np.isnan(high), mean, high)]
         )
