@@ -5,7 +5,7 @@
 
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
 them is generated.  KIND is terms (names of the glossary, or none for all), metrics, commands,
-presets or calibration (one kind of check).
+presets, calibration (one kind of check), claims (the catalogue) or verdicts (claims.csv).
 """
 
 import csv
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import click
 
+from gainlens.claims.claim import Claim, catalogue
+from gainlens.claims.engine import subject_of
 from gainlens.cli.commands import gainlens_command
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS
@@ -23,6 +25,7 @@ from gainlens.metrics.builtin import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+CLAIMS = ROOT / "src/gainlens/data/claims.csv"
 CALIBRATION = ROOT / "src/gainlens/data/calibration.csv"
 HELP_WIDTH = 90
 """Characters per line of a command's help."""
@@ -110,7 +113,39 @@ def calibration(check: str) -> str:
     return "\n".join(rows)
 
 
+def claims(_: str) -> str:
+    """Return a section per claim of the catalogue: statement, source, departures, estimand."""
+    return "\n\n".join(
+        f"### {name}\n\n{claim.statement}\n\n"
+        f"- Measured: {subject_of(claim)}\n"
+        f"- Predicted: {claim.contrast.prediction or signs_of(claim)}\n"
+        f"- Source: {claim.source}\n"
+        f"- Departures: {claim.departures or 'none'}"
+        for name, claim in catalogue().items()
+    )
+
+
+def signs_of(claim: Claim) -> str:
+    """Return what each pair of signs means."""
+    return ", ".join(f"`{signs}` {outcome}" for signs, outcome in claim.contrast.outcomes.items())
+
+
+def verdicts(_: str) -> str:
+    """Return what became of each claim on each model, from scripts/claims.py's table."""
+    with CLAIMS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    lines = ["| claim | models | outcome | robust | measured |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| `{row['claim']}` | {row['models']} | {row['outcome']} | {row['robust']} "
+        f"| {row['measured']} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 GENERATORS = {
+    "claims": claims,
+    "verdicts": verdicts,
     "terms": terms,
     "metrics": metrics,
     "commands": commands,

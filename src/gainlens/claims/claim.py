@@ -1,7 +1,7 @@
 """Define a claim as data: a TOML file that says what is measured and what is predicted.
 
-A claim file may come from anywhere, so it is read as data.  No expression but a premise's comparison
-is evaluated, no file is opened for it, and its size is bounded.
+A claim file may come from anywhere, so it is read as data.  A premise's comparison is the only
+expression that is evaluated, the file names no other file, and its size is bounded.
 """
 
 import re
@@ -84,7 +84,7 @@ class Contrast(Spec):
     kind: Literal["level", "signs", "difference", "trend", "factorial", "rank"]
     prediction: str | None = Field(default=None, max_length=80)
     margin: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    outcomes: dict[str, ClaimOutcome] = {}
+    outcomes: dict[str, ClaimOutcome] = Field(default={}, max_length=256)
     x: Literal["step", "context", "theta", "length", "block"] | None = None
     scale: Literal["linear", "log"] = "linear"
     factors: tuple[Literal["theta", "context"], ...] = ()
@@ -135,22 +135,19 @@ class Claim(Spec):
     def _parts_fit(self) -> "Claim":
         self._check_models()
         for text, wanted in self.premise.items():
-            roles = {side[0] for side in premise_sides(text) if isinstance(side, tuple)}
+            roles = {side[0] for side in premise_sides(text)[:2] if isinstance(side, tuple)}
             unknown = roles - set(self.roles or ("model",))
             if unknown:
                 raise ValueError(f"the premise {shown(text)!r} names no role of the claim")
             if not wanted:
                 raise ValueError(f"the premise {shown(text)!r} must be true: write its opposite")
-        each = self.estimand.blocks == "each"
-        over_blocks = self.contrast.kind == "rank" and self.contrast.other in METRICS
-        if (
-            each
-            and self.contrast.kind != "level"
-            and not over_blocks
-            and self.contrast.x != "block"
-        ):
-            raise ValueError(f"a contrast of kind {self.contrast.kind} needs blocks that become one "
-                             "number: 'each' is for level, for rank over blocks and for x = 'block'")  # fmt: skip
+        kind, over_blocks = self.contrast.kind, self.contrast.other in METRICS
+        takes_each = kind == "level" or over_blocks or self.contrast.x == "block"
+        if self.estimand.blocks == "each" and not takes_each:
+            raise ValueError(
+                f"a contrast of kind {kind} needs blocks that become one number; 'each' is for "
+                "level, for a rank over blocks and for a trend over x = 'block'"
+            )
         return self
 
     def _check_models(self) -> None:
@@ -194,12 +191,13 @@ Side = tuple[str, str] | float
 """(role, field), or a number"""
 
 
-def premise_sides(text: str) -> tuple[Side, Side, str]:
+def premise_sides(text: str) -> tuple[tuple[str, str], Side, str]:
     """Return what a premise compares and its operator; raise ValueError for any other text."""
     found = _PREMISE.match(text)
     if found is None:
         raise ValueError(
-            f"a premise is 'ROLE.FIELD OP ROLE.FIELD' or 'ROLE.FIELD OP NUMBER'; got {shown(text)!r}"
+            "a premise is 'ROLE.FIELD OP ROLE.FIELD' or 'ROLE.FIELD OP NUMBER'; "
+            f"got {shown(text)!r}"
         )
     role, field, operator, other_role, other_field, number = found.groups()
     for name in (field, other_field):
@@ -235,8 +233,8 @@ def read_claim(source: str | Path) -> Claim:
     if not text.endswith(".toml"):
         if text not in catalogue():
             raise ValueError(
-                f"no claim is called {shown(text)!r}; {nearest(text, catalogue())}. A claim of your "
-                "own is a file that ends in .toml"
+                f"no claim is called {shown(text)!r}; {nearest(text, catalogue())}. A claim of "
+                "your own is a file that ends in .toml"
             )
         return catalogue()[text]
     try:
@@ -273,7 +271,6 @@ def _first_fault(error: ValidationError) -> str:
 @cache
 def catalogue() -> dict[str, Claim]:
     """Return the claims that ship with gainlens, by name."""
-    claims = [
-        parse_claim(path.read_text("utf-8"), path.name) for path in sorted(CATALOGUE.glob("*.toml"))
-    ]
+    paths = sorted(CATALOGUE.glob("*.toml"))
+    claims = (parse_claim(path.read_text("utf-8"), path.name) for path in paths)
     return {claim.name: claim for claim in claims}

@@ -23,6 +23,7 @@ FEWEST_STEPS = 3
 """A trend needs so many different places on its axis: two points always lie on a line."""
 FEWEST_MODELS = 5
 """A rank correlation over fewer models cannot leave its chance level."""
+INTERACTION = "theta:context"
 _RESAMPLES = 2_000
 
 Values = Float64[np.ndarray, "block prompt"]
@@ -200,10 +201,10 @@ def _scaled(claim: Claim, places: Float64[np.ndarray, " place"]) -> np.ndarray:
 def _factorial(
     claim: Claim, evidence: Sequence[Evidence], numbers: Sequence[np.ndarray], rule: Rule
 ) -> Contrasted:
-    """Return the effect over a 2 x 2 design; the training seed is the unit if cells have several.
+    """Return the effect over a 2 x 2 design, with the training seed as the unit.
 
-    Seeds count only if every cell has them; else the prompts are the unit, and the effect speaks of
-    these weights alone.
+    A single seed per cell cannot carry it: its prompts speak of four sets of weights alone.  A main
+    effect comes with the interaction, simultaneous over both.
     """
     cells: dict[tuple[float, float], dict[float | None, int]] = {}
     for index, one in enumerate(evidence):
@@ -222,18 +223,18 @@ def _factorial(
         )
     ordered = [cells[corner] for corner in sorted(cells)]
     effect = str(claim.contrast.effect)
-    place = FACTORS.index(effect)
     seeds = sorted(seed for seed in set.intersection(*map(set, ordered)) if seed is not None)
-    if len(seeds) >= 2:
-        means = np.array([[np.nanmean(numbers[cell[seed]]) for seed in seeds] for cell in ordered])
-        weights = {effect: contrasts(list(np.eye(4)))[place].tolist()}
-        ((interval, _),) = contrast_intervals(means, weights, rule.confidence).values()
-        return Contrasted((Estimate(effect, interval),), "seeds")
-    if any(len(cell) != 1 for cell in ordered):
-        raise NotEnough("the four cells share fewer than two training seeds")
-    chosen = [next(iter(cell.values())) for cell in ordered]
-    paired = _paired([evidence[index] for index in chosen], [numbers[index] for index in chosen])
-    return _mean(contrasts(list(paired))[place], rule)
+    if len(seeds) < 2:
+        raise NotEnough(
+            "an effect of training has the seed as its unit, so each cell needs the same two seeds "
+            f"or more, and they share {len(seeds)}"
+        )
+    means = np.array([[np.nanmean(numbers[cell[seed]]) for seed in seeds] for cell in ordered])
+    columns = contrasts(list(np.eye(4)))
+    weights = {name: columns[FACTORS.index(name)].tolist() for name in (effect, INTERACTION)}
+    found = contrast_intervals(means, weights, rule.confidence)
+    estimates = (Estimate(name, interval) for name, (interval, _) in found.items())
+    return Contrasted(tuple(estimates), "seeds")
 
 
 def _rank(claim: Claim, evidence: Sequence[Evidence], over: str, rule: Rule) -> Contrasted:

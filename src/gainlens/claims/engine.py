@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gainlens.claims.claim import Claim, bounds_of, premise_sides
+from gainlens.claims.claim import Blocks, Claim, bounds_of, premise_sides
 from gainlens.claims.contrasts import Contrasted, NotEnough, contrast_of
 from gainlens.claims.wording import plain
 from gainlens.core.spec import Rule
@@ -38,9 +38,10 @@ def failed_premises(
     unknown: list[str] = []
     for text in claim.premise:
         (role, field), right, sign = premise_sides(text)
-        assert isinstance(role, str), "the left side is a role's field"
         lefts = [fact[field] for fact in facts[role]]
-        others = [right] if isinstance(right, float) else [f[right[1]] for f in facts[right[0]]]
+        others: list[Fact] = [right] if isinstance(right, float) else []
+        if isinstance(right, tuple):
+            others = [fact[right[1]] for fact in facts[right[0]]]
         pairs = [(left, other) for left in lefts for other in others]
         if any(left is None or other is None for left, other in pairs):
             unknown.append(text)
@@ -54,7 +55,7 @@ def decide(interval: Interval, prediction: str, margin: float) -> ClaimOutcome:
     if not interval.known or not np.isfinite(interval.low + interval.high):
         return "UNDETERMINED"
     sign, low, high = bounds_of(prediction)
-    if sign in "=in":
+    if sign in ("=", "in"):
         low, high = low - margin, high + margin
         if low <= interval.low and interval.high <= high:
             return "SUPPORTED"
@@ -67,14 +68,17 @@ def decide(interval: Interval, prediction: str, margin: float) -> ClaimOutcome:
     return "UNDETERMINED"
 
 
-def _outcome(claim: Claim, found: Contrasted) -> ClaimOutcome:
+def outcome_of_claim(claim: Claim, found: Contrasted) -> ClaimOutcome:
     """Return what all intervals of a contrast say together."""
     intervals = [estimate.interval for estimate in found.estimates]
     if claim.contrast.kind == "signs":
-        decided = [decide(interval, "> 0", claim.margin) for interval in intervals]
+        decided: list[ClaimOutcome] = [decide(one, "> 0", claim.margin) for one in intervals]
         signs = "".join(_SIGNS.get(outcome, "?") for outcome in decided)
         return claim.contrast.outcomes.get(signs, "UNDETERMINED")
-    outcomes = {decide(one, str(claim.contrast.prediction), claim.margin) for one in intervals}
+    if claim.contrast.kind == "factorial":
+        intervals = intervals[:1]  # the interaction is beside it
+    prediction = str(claim.contrast.prediction)
+    outcomes: set[ClaimOutcome] = {decide(one, prediction, claim.margin) for one in intervals}
     if len(outcomes) > 1:  # several blocks: one that contradicts is enough, all must support
         return "CONTRADICTED" if "CONTRADICTED" in outcomes else "UNDETERMINED"
     (outcome,) = outcomes
@@ -91,8 +95,8 @@ def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> Claim
         evidence: one per model, of any role; the claim takes the roles that it names.
         rule: confidence, resamples, seed and least number of prompts, fixed before the run.
 
-    If a role has no model, or a premise fails or is not known, the outcome is NOT TESTED.  If models
-    or prompts are too few, or do not pair, it is UNDETERMINED.  Neither raises.
+    If a role has no model, or a premise fails or is not known, the outcome is NOT TESTED.  If
+    models or prompts are too few, or do not pair, it is UNDETERMINED.  Neither raises.
     """
     roles = claim.roles or ("model",)
     mine = [one for role in roles for one in evidence if one.role == role]
@@ -136,7 +140,7 @@ def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> Claim
             f"{str(problem)[0].upper()}{str(problem)[1:]}.",
         )
         return replace(verdict, outcome=outcome, measured="UNDETERMINED", reasons=reasons)
-    measured = _outcome(claim, found)
+    measured = outcome_of_claim(claim, found)
     analyses = _analyses(claim, mine, rule)
     decided = [outcome for outcome in analyses.values() if outcome not in _DECIDES_NOTHING]
     disagreeing = tuple(
@@ -191,7 +195,7 @@ def _analyses(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> dict[st
             key = tuple(round(estimate.interval.estimate, 12) for estimate in found.estimates)
             if key not in seen:
                 seen.add(key)
-                outcomes[f"{over}, {half} prompts"] = _outcome(claim, found)
+                outcomes[f"{over}, {half} prompts"] = outcome_of_claim(claim, found)
     return outcomes
 
 
@@ -232,11 +236,18 @@ def _reasons(
             for estimate in found.estimates
         ]
     else:
-        weakest = _weakest(claim, found)
+        decides = found.estimates[_weakest(claim, found)]
+        subject = subject_of(claim)
+        if claim.contrast.kind == "level" and claim.estimand.blocks == "each":
+            subject = f"the {claim.estimand.metric.replace('_', ' ')} of {decides.of}"
         reasons.append(
-            f"{found.estimates[weakest].of[0].upper()}{found.estimates[weakest].of[1:]} is "
-            f"{interval_text(found.estimates[weakest].interval, verdict.unit)}; the claim predicts "
-            f"{claim.contrast.prediction}."
+            f"{_capital(subject)} is {interval_text(decides.interval, verdict.unit)}; the claim "
+            f"predicts {claim.contrast.prediction}."
+        )
+    if claim.contrast.kind == "factorial" and found.estimates[1].interval.excludes_zero:
+        reasons.append(
+            f"The interaction is {interval_text(found.estimates[1].interval, verdict.unit)}, so "
+            "the effect averages over effects that differ."
         )
     if found.chance is not None and abs(found.estimates[0].interval.estimate) <= found.chance:
         reasons.append(f"Orders drawn at random reach {found.chance:.2f} as well.")
@@ -253,14 +264,62 @@ def _reasons(
     return tuple(reasons[:_REASONS])
 
 
+def subject_of(claim: Claim) -> str:
+    """Return what a claim's number is, in words."""
+    estimand, contrast = claim.estimand, claim.contrast
+    metric = estimand.metric.replace("_", " ")
+    of = f"{estimand.over_blocks} {metric}" if _several(estimand.blocks) else metric
+    said = f"the {of} of {_blocks(estimand.blocks)}"
+    if estimand.minus is not None:
+        said += f" minus that of {_blocks(estimand.minus)}"
+    if contrast.kind == "difference":
+        return f"{said}, {claim.roles[1]} minus {claim.roles[0]},"
+    if contrast.kind == "trend":
+        scale = "the logarithm of the " if contrast.scale == "log" else "the "
+        return f"the slope of {said} over {scale}{contrast.x}"
+    if contrast.kind == "factorial":
+        return f"the effect of {contrast.effect} on {said}"
+    if contrast.kind == "rank":
+        return f"the rank correlation of {metric} with {str(contrast.other).replace('_', ' ')}"
+    return said
+
+
+def _several(blocks: Blocks) -> bool:
+    return not isinstance(blocks, int) and blocks not in ("first", "last", "each")
+
+
+def _blocks(blocks: Blocks) -> str:
+    if isinstance(blocks, int):
+        return f"block {blocks}"
+    if ":" in blocks:
+        return "all blocks" if blocks == "0:" else f"blocks {blocks}"
+    named = {"each": "each block", "first": "the first block", "last": "the last block"}
+    return named.get(blocks, f"the {blocks} of the blocks")
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
 def _weakest(claim: Claim, found: Contrasted) -> int:
-    """Return the place of the block that decides: one that contradicts, else one that is open."""
+    """Return the place of the block that decides: one that contradicts, else one that is open.
+
+    Of several it is the one whose estimate lies furthest against the prediction.
+    """
+    if claim.contrast.kind == "factorial":
+        return 0
     order: dict[ClaimOutcome, int] = {"CONTRADICTED": 0, "UNDETERMINED": 1}
-    ranks = [
-        order.get(decide(estimate.interval, str(claim.contrast.prediction), claim.margin), 2)
-        for estimate in found.estimates
-    ]
-    return int(np.argmin(ranks))
+    prediction = str(claim.contrast.prediction)
+    sign, low, high = bounds_of(prediction)
+
+    def key(place: int) -> tuple[int, float]:
+        interval = found.estimates[place].interval
+        against = {">": interval.estimate, "<": -interval.estimate}
+        distance = -abs(interval.estimate - (low + high) / 2)
+        decided = decide(interval, prediction, claim.margin)
+        return order.get(decided, 2), against.get(sign, distance)
+
+    return min(range(len(found.estimates)), key=key)
 
 
 def interval_text(interval: Interval, unit: str) -> str:
@@ -268,5 +327,5 @@ def interval_text(interval: Interval, unit: str) -> str:
     said = plain(interval.estimate, "+.4g")
     units = "" if unit == "1" else f" {unit}"
     if not interval.known:
-        return f"{said}{units} ({interval.status})"
+        return f"{said}{units} ({interval.status})" if interval.n else interval.status
     return f"{said} [{plain(interval.low, '+.4g')}, {plain(interval.high, '+.4g')}]{units}"

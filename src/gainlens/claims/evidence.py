@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 
 from gainlens.claims.claim import Claim
+from gainlens.metrics.metric import OverTokens
 from gainlens.metrics.prompts import reduce_metric
 from gainlens.metrics.registry import METRICS
 from gainlens.records.claims import Evidence, Fact
@@ -50,9 +51,9 @@ def evidence_of(
     estimand = claim.estimand
     metric = METRICS[estimand.metric]
     first = estimand.reduction
-    ways = (first, *(way for way in metric.reductions if way != first))
+    ways: tuple[OverTokens, ...] = (first, *(way for way in metric.reductions if way != first))
     if "token" not in metric.over:  # one value per prompt: there is nothing to reduce
-        ways = (first,)
+        ways: tuple[OverTokens, ...] = (first,)
     other = claim.contrast.other
     seed = (report.checkpoint.training or {}).get("seed")
     return Evidence(

@@ -34,7 +34,7 @@ _COMPARE_ROLES: Final = ("short", "long", "reference", "control")
 @with_options(
     (
         *options_of(MeasureSpec, *_FIELDS),
-        click.option("--tokens", metavar="N,N,...", help="Prompts of exactly N tokens; a trend over length needs several."),
+        click.option("--tokens", metavar="N,N,...", help="Prompts of exactly N tokens."),
         *options_of(Rule, "min_prompts"),
         *OUTPUT_OPTIONS,
     )
@@ -112,8 +112,13 @@ def _compare(context: click.Context, models: dict[str, list[str]], flags: dict[s
         compare_command.invoke(compare)
 
 
-@click.command("claims", cls=ExamplesCommand, examples=(("", "every claim of the catalogue"),
-                                                       ("final-block-jump", "one in full")))  # fmt: skip
+_CLAIMS_EXAMPLES: Final = (
+    ("", "every claim of the catalogue"),
+    ("final-block-jump", "one in full"),
+)
+
+
+@click.command("claims", cls=ExamplesCommand, examples=_CLAIMS_EXAMPLES)
 @click.argument("name", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def claims_command(name: str | None, as_json: bool) -> None:

@@ -69,6 +69,10 @@ def reasons_table(verdicts: Sequence[ClaimVerdict]) -> Table:
     )
 
 
+def _models(claim: Claim) -> str:
+    return ", ".join(claim.roles) or str(claim.models)
+
+
 def catalogue_table(claims: Sequence[Claim]) -> Table:
     """Return one row per claim of the catalogue."""
     return fill(
@@ -77,9 +81,7 @@ def catalogue_table(claims: Sequence[Claim]) -> Table:
         "gainlens claims NAME prints one in full",
         (
             Column("claim", "claim", lambda one: one.name, numeric=False),
-            Column(
-                "roles", "models", lambda one: ", ".join(one.roles) or one.models, numeric=False
-            ),
+            Column("roles", "models", _models, numeric=False),
             Column("statement", "statement", lambda one: one.statement, numeric=False),
         ),
         claims,

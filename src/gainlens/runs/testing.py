@@ -77,16 +77,16 @@ def test(
         >>> found.verdicts[0].outcome  # two prompts are too few
         'UNDETERMINED'
     """
-    many = isinstance(claims, list | tuple)
-    asked = [
-        one if isinstance(one, Claim) else read_claim(one) for one in (claims if many else [claims])
-    ]  # type: ignore[union-attr]
+    several: Sequence[Claim | str | Path] = (
+        [claims] if isinstance(claims, Claim | str | Path) else claims
+    )
+    asked = [one if isinstance(one, Claim) else read_claim(one) for one in several]
     if not asked:
         raise ValueError("there is no claim to test: give at least one")
     roles: list[str] = []
-    sources: list[Source] = []
+    sources: list[Any] = []
     for role, given in models.items():
-        of_role = list(given) if isinstance(given, list | tuple) else [given]
+        of_role: list[Any] = [*given] if isinstance(given, list | tuple) else [given]
         roles += [role] * len(of_role)
         sources += of_role
     wanted = [name for one in asked for name in (one.estimand.metric, one.contrast.other)]
@@ -115,7 +115,5 @@ def test(
             if roles[place // lengths] in (claim.roles or ("model",))
         ]
         verdicts.append(judge_claim(claim, evidence, spec.rule))
-    given = {
-        field.name: getattr(measured, field.name) for field in fields(Measurement) if field.init
-    }
-    return ClaimTest(**given, verdicts=tuple(verdicts))
+    names = [field.name for field in fields(Measurement) if field.init]
+    return ClaimTest(**{name: getattr(measured, name) for name in names}, verdicts=tuple(verdicts))
