@@ -28,6 +28,7 @@ def test_a_planted_order_is_found_in_spite_of_what_prompts_share():
     assert found.groups == ((3,), (1,), (2,), (0,))
 
 
+@pytest.mark.fault("prompts that cannot tell two blocks apart", "the blocks tie, no full order")
 def test_blocks_that_cost_the_same_tie_and_no_full_order_is_given():
     found = removal_of(losses([3.0, 1.0, 2.0, 1.0]), RULE)
     assert found.groups == ((1, 3), (2,), (0,))
@@ -47,6 +48,7 @@ def test_equal_blocks_get_an_order_no_more_often_than_stated(blocks):
     assert sum(len(removal_of(world, RULE).groups) > 1 for world in worlds) < 19
 
 
+@pytest.mark.fault("too few prompts for an order of blocks", "the order is withheld, and why")
 def test_few_prompts_or_one_block_withhold_the_order():
     few = removal_of(losses([1.0, 2.0], prompts=15), RULE)
     assert few.groups == ()

@@ -134,3 +134,25 @@ def test_no_block_before_the_skipped_one_runs_again(loaded):
 def test_a_capture_of_other_tokens_is_refused(loaded):
     with pytest.raises(ValueError, match="same prompts"):
         with_losses(capture(loaded["native"], prompts_of((7,))), loaded["native"], prompts_of((8,)))
+
+
+@pytest.mark.fault("memory runs out while blocks are skipped", "the batch is halved, and said so")
+def test_a_batch_that_does_not_fit_after_a_block_is_halved(loaded, monkeypatch):
+    native, prompts = loaded["native"], prompts_of((9, 9))
+    captured = capture(native, prompts)
+    whole = with_losses(captured, native, prompts, skip=True)
+    block, calls = native.hf_model.model.layers[3], []
+    original = block.forward
+
+    def full(hidden_states, *args, **kwargs):
+        calls.append(len(hidden_states))
+        if len(calls) == 3:  # the check, the whole pass, then the first resumed one
+            raise torch.OutOfMemoryError("no room")
+        return original(hidden_states, *args, **kwargs)
+
+    monkeypatch.setattr(block, "forward", full)
+    with pytest.warns(RuntimeWarning, match="--batch-tokens"):
+        halved = with_losses(captured, native, prompts, skip=True)
+    assert calls[2] == 2
+    assert set(calls[3:]) == {1}
+    np.testing.assert_allclose(halved.skip_loss, whole.skip_loss, atol=1e-5)
