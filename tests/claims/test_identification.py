@@ -21,6 +21,21 @@ def test_theta_context_and_bookkeeping_are_no_confounds():
     assert differing(long) == ()
 
 
+@pytest.mark.parametrize(
+    "field",
+    ["unsloth_version", "unsloth_fixed", "auto_map", "is_decoder", "pad_token_id", "image_token_id"]
+    + ["initializer_range", "attention_dropout", "embd_pdrop", "pretraining_tp", "_name_or_path"],
+)
+@pytest.mark.fault("config fields that change no computation", "ignored: no confound")
+def test_what_cannot_matter_is_ignored(field):
+    assert differing(checkpoint("long", **{field: "other"})) == ()
+
+
+@pytest.mark.parametrize("field", ["attention_bias", "rms_norm_eps", "drop_every", "token_shift"])
+def test_what_may_matter_is_not(field):
+    assert differing(checkpoint("long", **{field: "other"})) != ()
+
+
 def test_every_other_field_is_named_with_both_values():
     long = checkpoint("long", vocab_size=128256, num_key_value_heads=8)
     assert differing(long) == ("vocab_size 4096 vs 128256", "num_key_value_heads none vs 8")

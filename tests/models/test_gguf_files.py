@@ -11,6 +11,7 @@ from planting.gguf_files import TINY, write_gguf
 
 from gainlens.activations.capturing import capture
 from gainlens.models.loading import load
+from gainlens.weights.report import weights_report
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,15 @@ def test_quantised_weights_are_dequantised_and_named(tiny, tmp_path):
     want = gguf.quants.dequantize(stored, gguf.GGMLQuantizationType.Q8_0)
     torch.testing.assert_close(loaded.model.lm_head.weight.detach(), torch.from_numpy(want))
     assert loaded.model.lm_head.weight.dtype == torch.float32
+
+
+def test_weights_of_a_gguf_file_are_those_of_its_directory(tiny, tmp_path):
+    write_gguf(tmp_path / "tiny.gguf", tiny)
+    tiny.save_pretrained(tmp_path / "tiny")
+    got, want = (weights_report(tmp_path / name) for name in ("tiny.gguf", "tiny"))
+    np.testing.assert_allclose(got[0].folded_spectrum, want[0].folded_spectrum, rtol=1e-6)
+    assert got[1].rope_theta == want[1].rope_theta
+    assert not got[0].tied
 
 
 def refused(path, keyword):

@@ -8,6 +8,7 @@ from planting.hooks import prompts_of
 
 from gainlens.activations.capturing import capture
 from gainlens.activations.losses import loss
+from gainlens.interventions.ablation import ablate
 from gainlens.models.loading import load
 from gainlens.models.wrapping import wrap
 
@@ -63,6 +64,38 @@ def test_a_block_that_adds_in_place_is_measured_by_copies():
     total = sum(captured.column(name) for name in ("xx", "aa", "mm"))
     total = total + 2 * sum(captured.column(name) for name in ("xa", "xm", "am"))
     np.testing.assert_allclose(total, captured.column("yy"), rtol=1e-4)
+
+    np.testing.assert_array_equal(
+        capture(wrapped.model, torch.arange(12)[None]).column("aa"), captured.column("aa")
+    )
+
+
+OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 1}
+LLAMA4 = {
+    "head_dim": 8,
+    "num_local_experts": 4,
+    "intermediate_size_mlp": 48,
+    "attention_chunk_size": 16,
+    "no_rope_layers": [1, 0, 1, 0],
+    "pad_token_id": 1,
+}
+
+
+@pytest.mark.parametrize(("architecture", "shape"), [("OPT", OPT), ("Llama4", LLAMA4)])
+def test_an_mlp_that_flattens_its_tokens_is_seen_as_the_stream_is(architecture, shape):
+    """OPT's MLP returns [batch * position, d_model], and so do Llama 4's experts."""
+    wrapped = wrap(build_model(architecture, **shape))
+    prompts = torch.arange(36).reshape(3, 12)
+    captured = capture(wrapped.model, prompts)  # the bare model, whose sites were found by wrap
+    total = sum(captured.column(name) for name in ("xx", "aa", "mm"))
+    total = total + 2 * sum(captured.column(name) for name in ("xa", "xm", "am"))
+    np.testing.assert_allclose(total, captured.column("yy"), rtol=1e-4)
+    np.testing.assert_allclose(
+        captured.column("mm")[:, 12:24], capture(wrapped, prompts[1:2]).column("mm"), rtol=1e-4
+    )
+    with ablate(wrapped, {"blocks.-1.hook_mlp_out": "zero"}):
+        silenced = capture(wrapped, prompts)
+    np.testing.assert_allclose(silenced.column("yy")[-1], captured.column("xa_sq")[-1], rtol=1e-4)
 
 
 def test_post_norms_of_other_names_are_found():

@@ -27,6 +27,7 @@ SHAPE: dict[str, Any] = {
 CLASSES = {
     "GPT2": ("GPT2Config", "GPT2LMHeadModel"),
     "Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
+    "Llama4": ("Llama4TextConfig", "Llama4ForCausalLM"),
 }
 """Architectures whose classes are not called ...Config and ...ForCausalLM."""
 LLAMA3_SCALING = {

@@ -1,45 +1,20 @@
 """Tell whether two models differ in nothing but theta and context."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from gainlens.records.inputs import Checkpoint
 from gainlens.records.verdict import Identification
 
-BOOKKEEPING: Final = frozenset(
-    {
-        "_name_or_path",
-        "name_or_path",
-        "transformers_version",
-        "dtype",
-        "torch_dtype",
-        "architectures",
-        "use_cache",
-        "_commit_hash",
-        "_attn_implementation",
-        "original_max_position_embeddings",
-    }
+_INERT: Final = re.compile(
+    r"_.*|.*_version|unsloth.*|auto_map|name_or_path|dtype|torch_dtype|architectures|use_cache"
+    r"|return_dict|output_(attentions|hidden_states|router_logits)|is_decoder|is_encoder_decoder"
+    r"|add_cross_attention|.*_token_ids?|tokenizer_class|id2label|label2id|problem_type|task_.*"
+    r"|.*(dropout|_drop|_pdrop|layerdrop)|initializer_.*|pretraining_tp|original_max_position_embeddings"
 )
-"""Config fields that name or store a model."""
-INERT: Final = frozenset(
-    {
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "attention_dropout",
-        "attn_dropout",
-        "resid_dropout",
-        "embd_dropout",
-        "attn_pdrop",
-        "resid_pdrop",
-        "embd_pdrop",
-        "hidden_dropout",
-        "initializer_range",
-        "pretraining_tp",
-    }
-)
-"""Config fields that change nothing of what a model that is being measured computes: names of
-tokens, dropout, and how weights were initialised."""
+"""Config fields that change nothing of what a model that is being measured computes: names,
+bookkeeping of tools, names of tokens, dropout, and how weights were initialised."""
 _ROPE: Final = ("rope_theta", "rope_scaling", "rope_parameters", "max_position_embeddings")
 _VALUE_WIDTH: Final = 60
 
@@ -84,8 +59,11 @@ def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
     RoPE's scaling has an old and a new form; the size of a head and the number of key-value heads
     have defaults that follow from other fields.
     """
-    left_out = {*BOOKKEEPING, *INERT, *_ROPE}
-    kept = {name: value for name, value in config.items() if name not in left_out}
+    kept = {
+        name: value
+        for name, value in config.items()
+        if name not in _ROPE and not _INERT.fullmatch(name)
+    }
     heads, width = kept.get("num_attention_heads"), kept.get("hidden_size")
     if isinstance(heads, int) and heads > 0 and isinstance(width, int):
         kept["head_dim"] = kept.get("head_dim") or width // heads

@@ -3,6 +3,8 @@
 Is every block additive?  Are states independent of later tokens?  Are the logits Hugging Face's?
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -48,20 +50,20 @@ def check_additivity(model: nn.Module, sites: ModelSites, tokens: Tensor, dtype:
     token.  Raises ValueError if it is beyond twice the dtype's unit roundoff, if the model fails on
     the tokens, if a site stays silent, or if an activation has another shape than the stream.
     """
-    worst = _Worst()
+    worst = _Worst(elsewhere(sites.kind))
     readers = [
         (sites.site(f"blocks.{block}.{name}"), partial(worst.read, block, name))
         for block in range(sites.num_blocks)
         for name in BLOCK_SITES
     ]
-    with torch.no_grad(), reading(readers):
-        _run(model, sites, tokens)
+    with torch.no_grad(), reading(readers), no_traceback(model, sites.kind):
+        sites.run(tokens)
     limit = 2 * UNIT_ROUNDOFF[dtype]
     silent = [site.name for site, _ in readers if site.name not in worst.fired]
     if silent:
         raise ValueError(
             f"no activation passed at {silent[0]} of this {_name(model)}, so its blocks "
-            f"cannot be taken apart; {_elsewhere(sites)}"
+            f"cannot be taken apart; {elsewhere(sites.kind)}"
         )
     if worst.broken is not None:
         raise ValueError(
@@ -74,7 +76,7 @@ def check_additivity(model: nn.Module, sites: ModelSites, tokens: Tensor, dtype:
             f"block {worst.block} of this {_name(model)} is not additive: |x+a+m-y| is "
             f"{worst.value:.2g} of |x|+|a|+|m|+|y| where {dtype} allows {limit:.2g}, so what "
             "hook_attn_out and hook_mlp_out show is not what the block adds, and no gain can be "
-            f"split (some models scale what they add); {_elsewhere(sites)}"
+            f"split (some models scale what they add); {elsewhere(sites.kind)}"
         )
     return worst.value
 
@@ -103,15 +105,17 @@ def check_causal(sites: ModelSites, tokens: Tensor, dtype: str) -> None:
         )
 
 
-def _run(model: nn.Module, sites: ModelSites, tokens: Tensor) -> None:
+@contextmanager
+def no_traceback(model: nn.Module, kind: str) -> Generator[None]:
+    """Turn whatever the checks of a model stumble over into one sentence."""
     try:
-        sites.run(tokens)
-    except Exception as error:  # whatever a front end's forward pass stumbles over
+        yield
+    except Exception as error:
         if isinstance(error, ValueError) or ran_out(error):
             raise
         raise ValueError(
             f"this {_name(model)} fails on a short prompt ({type(error).__name__}: "
-            f"{first_line(error)}); {_elsewhere(sites)}"
+            f"{first_line(error)}); {elsewhere(kind)}"
         ) from error
 
 
@@ -121,14 +125,16 @@ def _name(model: Any) -> str:
     return type(model).__name__ + (f" of a {type(inner).__name__}" if inner is not None else "")
 
 
-def _elsewhere(sites: ModelSites) -> str:
-    return "gainlens cannot measure it" if sites.kind == "native" else "try --backend native"
+def elsewhere(kind: str) -> str:
+    """Return what to do about a model that fails on a back end."""
+    return "gainlens cannot measure it" if kind == "native" else "try --backend native"
 
 
 class _Worst:
     """Find the least additive block of one forward pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, advice: str) -> None:
+        self._advice = advice
         self.value, self.block = 0.0, 0
         self.fired: set[str] = set()
         self.broken: str | None = None
@@ -142,7 +148,7 @@ class _Worst:
         elif tensor.shape != self._stream:
             raise ValueError(
                 f"blocks.{block}.{name} has the shape {list(tensor.shape)} and the stream "
-                f"{list(self._stream)}, so it is not what the block adds"
+                f"{list(self._stream)}, so it is not what the block adds; {self._advice}"
             )
         self._open[name] = tensor.float()
         self.fired.add(f"blocks.{block}.{name}")

@@ -45,28 +45,59 @@ def scoped(registrations: Iterable[Callable[[], Any]]) -> Generator[None]:
             handle.remove()
 
 
-def _apart(tensor: Tensor, heads: int | None) -> Tensor:
-    return tensor if heads is None else tensor.unflatten(-1, (heads, -1))
+class _Shown:
+    """Show a site's tensor as readers and writers see it."""
+
+    def __init__(self, site: Site) -> None:
+        self._heads = site.heads
+        self._stream: tuple[int, ...] | None = None
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep the shape of the stream that enters the block."""
+        self._stream = first_tensor(args, kwargs).shape
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        if self._stream is not None:
+            tensor = tensor.reshape(self._stream)
+        return tensor if self._heads is None else tensor.unflatten(-1, (self._heads, -1))
+
+
+class _Handles(list[Any]):
+    """Torch hooks that are removed together."""
+
+    def remove(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for handle in self:
+            handle.remove()
+
+
+def _register_after(site: Site, shown: _Shown, hook: Callable[..., Any]) -> Any:
+    if site.within is None:
+        return site.module.register_forward_hook(hook)
+    enter = site.within.register_forward_pre_hook(shown.enter, with_kwargs=True)
+    return _Handles([enter, site.module.register_forward_hook(hook)])
 
 
 def _register_reader(site: Site, read: Reader) -> Any:
+    shown = _Shown(site)
     if site.side == "input":
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            read(_apart(first_tensor(args, kwargs), site.heads))
+            read(shown(first_tensor(args, kwargs)))
 
         return site.module.register_forward_pre_hook(before, with_kwargs=True)
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         tensor = tensor_of(output)
-        read(_apart(tensor.clone() if site.copied else tensor, site.heads))
+        read(shown(tensor.clone() if site.copied else tensor))
 
-    return site.module.register_forward_hook(after)
+    return _register_after(site, shown, after)
 
 
 def _register_writer(site: Site, write: Writer) -> Any:
+    shown = _Shown(site)
+
     def rewritten(tensor: Tensor) -> Tensor:
-        return write(_apart(tensor, site.heads)).reshape(tensor.shape)
+        return write(shown(tensor)).reshape(tensor.shape)
 
     if site.side == "input":
 
@@ -79,4 +110,4 @@ def _register_writer(site: Site, write: Writer) -> Any:
         new = rewritten(tensor_of(output))
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
-    return site.module.register_forward_hook(after)
+    return _register_after(site, shown, after)

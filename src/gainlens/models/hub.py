@@ -116,6 +116,7 @@ def read_config(source: str, revision: str | None, trust_remote_code: bool) -> A
         raise _failed(source, error) from error
     named: Any = getattr(config, "architectures", None) or _class_of(config)
     config.architectures = named
+    config.return_dict = True  # what a forward pass returns is ours to say, not the checkpoint's
     name = str(named[0]) if isinstance(named, list) and named else "none named"
     if not name.endswith(_CAUSAL):
         raise ValueError(

@@ -40,6 +40,9 @@ class Site:
     [batch, position, head, d_head]"""
     copied: bool = False
     """the model goes on to add to this tensor in place, so a reader is given a copy"""
+    within: nn.Module | None = None
+    """its block, if the module may return [batch * position, d_model]: readers and writers see it
+    in the shape of the stream that enters the block"""
 
 
 def _always_alike(length: int) -> Hashable:

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from gainlens.core.messages import check_one_of
 from gainlens.core.spec import Backend, Dtype
 from gainlens.models.backends import FRONT_ENDS, choose_backend
-from gainlens.models.checks import check_causal, check_logits, check_tokens
+from gainlens.models.checks import check_causal, check_logits, check_tokens, no_traceback
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.digest import weights_digest
 from gainlens.models.encoding import encode_for
@@ -91,18 +91,20 @@ def _load(
         hf_model = _on_device(opened, backend, dtype, placement)
         tokens = check_tokens(opened.source, opened.tokenizer, sizes_of(opened.config).d_vocab)
         tokens = tokens.to(placement.device)
-        wanted = None if backend == "native" else logits_of(hf_model, tokens)
-        make = FRONT_ENDS[backend]
-        model = make(hf_model, opened.tokenizer, opened.config, dtype, placement.device)
-        sites, additivity = additive_sites(model, tokens, dtype)
-        check_causal(sites, tokens, dtype)
-        kl = None if wanted is None else check_logits(sites, wanted, tokens, dtype)
+        with no_traceback(hf_model, backend):
+            wanted = None if backend == "native" else logits_of(hf_model, tokens)
+            make = FRONT_ENDS[backend]
+            model = make(hf_model, opened.tokenizer, opened.config, dtype, placement.device)
+            sites, additivity = additive_sites(model, tokens, dtype)
+            check_causal(sites, tokens, dtype)
+            kl = None if wanted is None else check_logits(sites, wanted, tokens, dtype)
+            twin = _twin(model, hf_model, tokens, dtype)
     return LoadedModel(
         model=model,
         tokenizer=opened.tokenizer,
         checkpoint=_checkpoint(opened, name, backend, dtype, additivity, kl),
         sites=sites,
-        hf_model=hf_model if shares_weights(model, hf_model) else None,
+        hf_model=twin,
     )
 
 
@@ -145,6 +147,18 @@ def _checkpoint(
         base=opened.path if opened.adapter else None,
         left_out=opened.left_out,
     )
+
+
+def _twin(model: Any, hf_model: Any, tokens: Tensor, dtype: str) -> Any:
+    """Return the Hugging Face model if it has the model's tensors and its blocks come apart too."""
+    if not shares_weights(model, hf_model):
+        return None
+    try:
+        if model is not hf_model:
+            additive_sites(hf_model, tokens, dtype)
+    except ValueError:
+        return None
+    return hf_model
 
 
 def shares_weights(model: nn.Module, hf_model: nn.Module) -> bool:

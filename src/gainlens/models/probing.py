@@ -22,8 +22,9 @@ def additive_sites(model: Any, tokens: Tensor, dtype: str) -> tuple[ModelSites, 
     """Return a model's sites under which its blocks are additive, and how far they are not.
 
     The usual names come first.  If they fail on a Hugging Face model, its blocks are searched for
-    two modules whose outputs are what the block adds: a post-norm of another name, or an output
-    that the block goes on to add to in place.  Raises ValueError, of the usual names, if there are
+    two modules whose outputs are what the block adds: a post-norm of another name, an output that
+    the block goes on to add to in place, or one that is flattened to [batch * position, d_model]
+    (OPT, Llama 4).  Raises ValueError, of the usual names, if there are
     none.
     """
     try:
@@ -35,7 +36,7 @@ def additive_sites(model: Any, tokens: Tensor, dtype: str) -> tuple[ModelSites, 
         writers = _writers(model, tokens, dtype)
         if writers is None:
             raise
-    sites = native_sites(model, writers, copied=True)
+    sites = native_sites(model, writers)
     return sites, check_additivity(model, sites, tokens, dtype)
 
 
@@ -70,9 +71,12 @@ def _writers(model: Any, tokens: Tensor, dtype: str) -> tuple[str, str] | None:
         except Exception:  # the check of the usual names says what is wrong
             return None
     x, y = states.pop("x"), states.pop("y")
-    alike = [name for name, state in states.items() if state.shape == x.shape]
-    for first, second in combinations(alike, 2):
-        a, m = states[first], states[second]
+    alike = {
+        name: state.reshape(x.shape)
+        for name, state in states.items()
+        if state.numel() == x.numel() and state.shape[-1] == x.shape[-1]
+    }
+    for (first, a), (second, m) in combinations(alike.items(), 2):
         size = sum(part.norm(dim=-1) for part in (x, a, m, y))
         if float(((x + a + m - y).norm(dim=-1) / size).max()) <= 2 * UNIT_ROUNDOFF[dtype]:
             return (second, first) if _is_attention(second, first) else (first, second)

@@ -7,10 +7,11 @@ on which the tensor passes.
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gainlens.models.config import hooked_fields
 from gainlens.models.decoders import (
@@ -49,6 +50,8 @@ __all__ = [
     "sites_of",
 ]
 
+_WRITERS: Final[WeakKeyDictionary[nn.Module, tuple[str, str]]] = WeakKeyDictionary()
+"""What `models.probing` found of models whose blocks are not additive under the usual names."""
 _LEARNED = "its positions are a table, so no back end goes beyond it"
 _HEADS_APART = ".attn.hook_z"
 """TransformerLens shows z as [batch, position, head, d_head] on every kind of model."""
@@ -154,24 +157,28 @@ def _bridge_sites(model: Any) -> ModelSites:
     )
 
 
-def native_sites(
-    model: Any, writers: tuple[str, str] | None = None, copied: bool = False
-) -> ModelSites:
+def native_sites(model: Any, writers: tuple[str, str] | None = None) -> ModelSites:
     """Return the sites of a Hugging Face causal LM.
 
     Args:
         model: the causal LM.
-        writers: names within a block of the modules that attention and the MLP add; None: by the
-            usual names.
-        copied: whether the block adds to their outputs in place.
+        writers: names within a block of the modules that attention and the MLP add, which are kept
+            for the next call; None: those of an earlier call, else the usual names.  What they
+            return may be added to in place, and may be flattened.
     """
+    if writers is None:
+        writers = _WRITERS.get(model)
+    else:
+        _WRITERS[model] = writers
     config, decoder = model.config.get_text_config(), decoder_of(model, writers)
     base = decoder.whole
     embedding = model.get_input_embeddings()
     norm = decoder.final_norm
     found = [Site("hook_embed", embedding, "output"), Site("ln_final", norm, "output")]
     for index, block in enumerate(decoder.blocks):
-        found += _native_block(f"blocks.{index}", block, config.num_attention_heads, copied)
+        found += _native_block(
+            f"blocks.{index}", block, config.num_attention_heads, writers is not None
+        )
     checks = [no_longer_than(decoder.positions, _LEARNED)]
     if config._attn_implementation == "eager":
         checks.append(attention_fits("native", config.num_attention_heads, embedding.weight))
@@ -203,11 +210,13 @@ def logits_of(hf_model: Any, tokens: Tensor) -> Tensor:
         return hf_model(tokens, use_cache=False, return_dict=True).logits
 
 
-def _native_block(prefix: str, block: DecoderBlock, heads: int, copied: bool) -> list[Site]:
+def _native_block(prefix: str, block: DecoderBlock, heads: int, searched: bool) -> list[Site]:
+    """Return a block's sites; searched: found by what the block adds, not by the usual names."""
+    within = block.whole if searched else None
     sites = [
         Site(f"{prefix}.hook_resid_pre", block.whole, "input"),
-        Site(f"{prefix}.hook_attn_out", block.attention, "output", copied=copied),
-        Site(f"{prefix}.hook_mlp_out", block.mlp, "output", copied=copied),
+        Site(f"{prefix}.hook_attn_out", block.attention, "output", None, searched, within),
+        Site(f"{prefix}.hook_mlp_out", block.mlp, "output", None, searched, within),
         Site(f"{prefix}.hook_resid_post", block.whole, "output"),
     ]
     if block.projection is not None:

@@ -5,7 +5,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from gainlens.models.checks import check_causal, check_logits, check_tokens
+from gainlens.models.checks import check_causal, check_logits, check_tokens, no_traceback
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.loaded import LoadedModel, ModelSites
 from gainlens.models.probing import additive_sites
@@ -50,8 +50,10 @@ def wrap(model: nn.Module, tokenizer: Any = None, *, name: str | None = None) ->
     hf_model = None if kind == "hooked" else getattr(bare, "original_model", bare)
     tokens = check_tokens("this model", tokenizer, int(_vocabulary(hf_model, bare)))
     tokens = tokens.to(next(model.parameters()).device)
-    sites, additivity = additive_sites(model, tokens, dtype)
-    check_causal(sites, tokens, dtype)
+    with no_traceback(model, kind):
+        sites, additivity = additive_sites(model, tokens, dtype)
+        check_causal(sites, tokens, dtype)
+        kl = _logits_kl(sites, hf_model, tokens, dtype)
     checkpoint = Checkpoint(
         name=name or _name(bare, hf_model),
         hf_name=_name(bare, hf_model),
@@ -67,7 +69,7 @@ def wrap(model: nn.Module, tokenizer: Any = None, *, name: str | None = None) ->
         config=config_of(bare),
         training=None,
         additivity=additivity,
-        logits_kl=_logits_kl(sites, hf_model, tokens, dtype),
+        logits_kl=kl,
         logits_skipped=_NO_TWIN if hf_model is None else "",
         processed=hf_model is None and str(bare.cfg.normalization_type).endswith(_PROCESSED),
     )

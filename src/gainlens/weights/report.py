@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gainlens.models.gguf_files import is_gguf
 from gainlens.models.hub import check_directory, fetch_some
+from gainlens.models.opening import open_model
 from gainlens.models.sources import resolve
 from gainlens.records.weights import RopeReport, UnembedReport
+from gainlens.weights.of_model import unembed_report
 from gainlens.weights.rope import rope_report
 from gainlens.weights.unembed import spectrum_report, unembed_gram
 from gainlens.weights.unembed_file import (
@@ -27,8 +30,9 @@ def weights_report(
     """Report W_U's spectrum and norms, and what the config states of RoPE.
 
     Args:
-        source: hub name, directory, or one of the package's twins; of a sharded checkpoint the
-            shards without lm_head and the final norm may be missing, and are not fetched.
+        source: hub name, directory, GGUF file (which is read whole), or one of the package's twins;
+            of a sharded checkpoint the shards without lm_head and the final norm may be missing,
+            and are not fetched.
         revision: branch, tag or commit of a hub model.
 
     No model is made, so no rotary buffer is read: `measured_theta` is None.  If RoPE is not known,
@@ -40,6 +44,9 @@ def weights_report(
         >>> unembed.shape, rope.rope_theta, rope.measured_theta
         ((4096, 128), 10000.0, None)
     """
+    if is_gguf(str(source)):
+        opened = open_model(source, revision=revision)
+        return unembed_report(opened.weights("float32")), _rope(opened.config)
     directory = Path(resolve(str(source)))
     check_directory(str(directory))
     if not directory.is_dir():

@@ -57,7 +57,13 @@ def _is_embedding(directory: Path, head: Tensor) -> bool:
 
 
 def _plain(directory: Path, weight: Tensor) -> Tensor:
-    """Return W_U if it is stored as plain numbers; raise ValueError if it is quantised."""
+    """Return W_U if it is a matrix of plain numbers; raise ValueError if not, or if quantised."""
+    if weight.ndim != 2 or 0 in weight.shape:
+        raise ValueError(
+            f"{directory} stores W_U with the shape {list(weight.shape)}, which is no matrix "
+            "(DeepSpeed ZeRO-3 writes empty tensors): gather the weights with zero_to_fp32.py and "
+            "save again"
+        )
     fields = _config(directory)
     scaled = fields.get("quantization_config") or fields.get("quantization")
     if not weight.is_floating_point() or (scaled and weight.element_size() == 1):
@@ -89,16 +95,18 @@ def _hugging_face(directory: Path) -> Any:
 
 def read_final_norm(directory: Path) -> Float[Tensor, " d_model"] | None:
     """Read the final norm's weight as it is stored; None if the norm has no weight."""
-    return _read_first(directory, _FINAL_NORMS)
+    return _read_first(directory, _FINAL_NORMS, in_blocks=False)
 
 
 def final_norm_of(directory: Path, d_model: int) -> tuple[Tensor | None, bool]:
     """Return what the final norm multiplies by, and whether it takes the mean off the stream.
 
     Both are measured on the norm itself if transformers knows the model's class.  Otherwise the
-    stored weight is taken as the scale.
+    stored weight is taken as the scale; if there is none of W_U's width, no scale is known.
     """
     weight = read_final_norm(directory)
+    if weight is not None and weight.shape != (d_model,):
+        weight = None
     norm = _empty_norm(directory)
     if norm is None or weight is None or norm.weight.shape != weight.shape:
         return weight, "rms_norm_eps" not in text_fields(_config(directory))
@@ -126,8 +134,8 @@ def _empty_norm(directory: Path) -> Any:
 def unembedding_files(directory: Path) -> set[str]:
     """Return the names of the shards that hold W_U and the final norm, by the index."""
     files = tensor_files(directory)
-    names = (_first_name(files, suffixes) for suffixes in (_HEADS, _EMBEDDINGS, _FINAL_NORMS))
-    head, embedding, norm = names
+    head, embedding = (_first_name(files, suffixes) for suffixes in (_HEADS, _EMBEDDINGS))
+    norm = _first_name(_outside_blocks(files), _FINAL_NORMS)
     return {files[name].name for name in (head or embedding, norm) if name is not None}
 
 
@@ -135,6 +143,11 @@ def _first_name(names: Iterable[str], suffixes: tuple[str, ...]) -> str | None:
     """Return the first tensor whose name is a suffix, or ends with a dot and a suffix."""
     ends = tuple(f".{suffix}" for suffix in suffixes)
     return next((name for name in names if f".{name}".endswith(ends)), None)
+
+
+def _outside_blocks(names: Iterable[str]) -> list[str]:
+    """Return the names of tensors that belong to no block: those have the block's number."""
+    return [name for name in names if not any(part.isdecimal() for part in name.split("."))]
 
 
 def config_in(directory: Path) -> Any:
@@ -150,7 +163,9 @@ def _config(directory: Path) -> dict[str, Any]:
     return json_object(path)
 
 
-def _read_first(directory: Path, suffixes: tuple[str, ...]) -> Tensor | None:
+def _read_first(
+    directory: Path, suffixes: tuple[str, ...], *, in_blocks: bool = True
+) -> Tensor | None:
     files = tensor_files(directory)
-    name = _first_name(files, suffixes)
+    name = _first_name(files if in_blocks else _outside_blocks(files), suffixes)
     return None if name is None else read_tensor(files[name], name)
