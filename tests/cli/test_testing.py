@@ -93,4 +93,4 @@ def test_a_model_in_memory_is_tested(base):
     model = gainlens.load(base / "grows", backend="native")
     found = gainlens.test(base / "mine.toml", {"model": model}, TEXTS)
     assert found.verdicts[0].outcome == "SUPPORTED"
-    assert found.verdicts[0].robust is True
+    assert found.verdicts[0].robust is False  # either half by length has fewer than 16 prompts

@@ -51,7 +51,7 @@ def _of_twin(model: ModelSpec) -> str:
     loss = curves[f"loss_{model.context_length}"][last]
     gain = exp(curves[GAIN_COLUMN][last])
     return (
-        f"held-out loss {loss:.2f} nats a token at {model.context_length:,} tokens; last block "
+        f"held-out loss {loss:.2f} nats per token at {model.context_length:,} tokens; last block "
         f"{gain:.2f} on the mixed prompts"
     )
 
