@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gainlens import figures
+from gainlens.claims.dose_response import cell_intervals, read_design
 from gainlens.core.spec import ComparisonSpec
 from gainlens.records.comparison import Comparison, HypothesisTest, ModelReport
 from gainlens.records.verdict import Verdict
@@ -94,7 +95,16 @@ def all_drawings() -> dict[str, Callable[[], Axes | Figure]]:
     """Return the functions that draw figures/, by file name."""
     found = drawings(*kept())
     del found[PAGE_ONLY]
-    return found | {"bench": lambda: bench_figure(read_rows())}
+    return found | {"bench": lambda: bench_figure(read_rows()), "dose_response": _dose_response}
+
+
+def _dose_response() -> Figure:
+    """Draw the training experiment: all ordinary tokens, the first ones, and those from 128 on."""
+    bins = {"all ordinary tokens": "", "positions 4 to 15": "4-15", "from position 128 on": "128-"}
+    designs = {title: read_design(positions=positions) for title, positions in bins.items()}
+    one = designs["all ordinary tokens"]
+    cells = {title: cell_intervals(design) for title, design in designs.items()}
+    return figures.dose_response(one.contexts, one.thetas, cells)
 
 
 def file_names() -> set[str]:

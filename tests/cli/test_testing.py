@@ -94,3 +94,10 @@ def test_a_model_in_memory_is_tested(base):
     found = gainlens.test(base / "mine.toml", {"model": model}, TEXTS)
     assert found.verdicts[0].outcome == "SUPPORTED"
     assert found.verdicts[0].robust is False  # either half by length has fewer than 16 prompts
+
+
+def test_a_metric_that_the_back_end_does_not_show_is_undetermined(base):
+    model = gainlens.load(base / "grows", backend="native")
+    found = gainlens.test("sinks-in-small-models", {"model": model}, TEXTS)
+    assert found.verdicts[0].outcome == "UNDETERMINED"
+    assert "sink" in found.verdicts[0].reasons[0]

@@ -65,7 +65,7 @@ class Estimand(Spec):
 
     @property
     def reduction(self) -> OverTokens:
-        """How a prompt's tokens become one number."""
+        """Return how a prompt's tokens become one number."""
         return self.over_tokens or METRICS[self.metric].reductions[0]
 
 
@@ -181,7 +181,7 @@ class Claim(Spec):
 
     @property
     def margin(self) -> float:
-        """What counts as no difference, in the metric's unit."""
+        """Return what counts as no difference, in the metric's unit."""
         if self.contrast.margin is not None:
             return self.contrast.margin
         return _GAIN_MARGIN if self.estimand.metric == "log_gain" else 0.0

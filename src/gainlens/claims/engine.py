@@ -87,13 +87,16 @@ def outcome_of_claim(claim: Claim, found: Contrasted) -> ClaimOutcome:
     return outcome
 
 
-def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> ClaimVerdict:
+def judge_claim(
+    claim: Claim, evidence: Sequence[Evidence], rule: Rule, unmeasured: str = ""
+) -> ClaimVerdict:
     """Judge a claim by the numbers of the models at hand.
 
     Args:
         claim: from `read_claim`.
         evidence: one per model, of any role; the claim takes the roles that it names.
         rule: confidence, resamples, seed and least number of prompts, fixed before the run.
+        unmeasured: why a number that the claim needs could not be measured; then UNDETERMINED.
 
     If a role has no model, or a premise fails or is not known, the outcome is NOT TESTED.  If
     models or prompts are too few, or do not pair, it is UNDETERMINED.  Neither raises.
@@ -123,6 +126,8 @@ def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> Claim
         reasons=(),
     )
     counts = {role: sum(one.role == role for one in mine) for role in roles}
+    if unmeasured:
+        return replace(verdict, outcome="UNDETERMINED", reasons=(f"{_capital(unmeasured)}.",))
     problem = _wrong_models(claim, counts)
     if problem:
         return replace(verdict, reasons=(problem,))

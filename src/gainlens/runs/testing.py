@@ -11,7 +11,7 @@ from gainlens.claims.evidence import evidence_of
 from gainlens.core.spec import MeasureSpec
 from gainlens.metrics.registry import METRICS, metric_named
 from gainlens.models.encoding import Prompts
-from gainlens.records.claims import ClaimVerdict
+from gainlens.records.claims import ClaimVerdict, Evidence
 from gainlens.report.claims import claim_table, claims_answer, reasons_table
 from gainlens.report.table import Table
 from gainlens.runs.measure import Source, measure
@@ -103,17 +103,17 @@ def test(
     lengths = len(measured.measured) // len(sources)
     verdicts: list[ClaimVerdict] = []
     for claim in asked:
-        evidence = [
-            evidence_of(
-                claim,
-                one.report,
-                one.decomposition,
-                roles[place // lengths],
-                step_of(str(sources[place // lengths]), one.report.checkpoint.training),
-            )
-            for place, one in enumerate(measured.measured)
-            if roles[place // lengths] in (claim.roles or ("model",))
-        ]
-        verdicts.append(judge_claim(claim, evidence, spec.rule))
+        evidence: list[Evidence] = []
+        unmeasured = ""
+        for place, one in enumerate(measured.measured):
+            role, source = roles[place // lengths], sources[place // lengths]
+            if role not in (claim.roles or ("model",)):
+                continue
+            step = step_of(str(source), one.report.checkpoint.training)
+            try:
+                evidence.append(evidence_of(claim, one.report, one.decomposition, role, step))
+            except ValueError as problem:  # this back end does not show what the metric reads
+                unmeasured = str(problem)
+        verdicts.append(judge_claim(claim, evidence, spec.rule, unmeasured))
     names = [field.name for field in fields(Measurement) if field.init]
     return ClaimTest(**{name: getattr(measured, name) for name in names}, verdicts=tuple(verdicts))
