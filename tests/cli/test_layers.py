@@ -48,7 +48,7 @@ def test_quiet_and_json_print_one_thing(base, tmp_path, capsys):
     few = flags(base, tmp_path / "run", "--quiet", "--batch-tokens", "8", prompts="few.txt")
     assert run(layers_command, few) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert "3 prompts" in line
+    assert "loss: 3" in line
     assert run(layers_command, [*few[:-3], "--json", "--tokens", "4"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["models"]["a"]["prompts"]["tokens"] == [4, 4, 4]

@@ -56,7 +56,7 @@ def test_agreement_is_with_the_skip_loss(make_checkpoint):
 
 def test_few_prompts_withhold_the_order(planted):
     few = gainlens.layers(gainlens.load(planted.folder), TEXTS[:3], spec=SPEC)
-    assert "3 prompts" in few.answer
+    assert "loss: 3" in few.answer
     assert few.layers["place"].isna().all()
     assert few.figure("importance") is not None
 

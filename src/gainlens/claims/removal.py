@@ -29,7 +29,7 @@ def removal_of(skip_loss: Float64[np.ndarray, "block prompt"], rule: Rule) -> Re
         return Removal((), "the model has one block, so there is nothing to put in order")
     if prompts < rule.min_prompts:
         return Removal(
-            (), f"there are {prompts} prompts with a loss; at least {rule.min_prompts} are needed"
+            (), f"too few prompts with a loss: {prompts}, at least {rule.min_prompts} are needed"
         )
     order = np.argsort(known.mean(axis=1), kind="stable")
     steps = np.diff(known[order], axis=0)

@@ -147,7 +147,7 @@ def layers(
     Examples:
         >>> found = gainlens.layers(loaded, ["x = 1", "Hello, world."])
         >>> found.removal.withheld  # no order from so few prompts
-        'there are 2 prompts with a loss; at least 16 are needed'
+        'too few prompts with a loss: 2, at least 16 are needed'
         >>> found.layers["skip_loss"].shape
         (8,)
     """
