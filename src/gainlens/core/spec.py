@@ -91,7 +91,8 @@ class RunSpec(Spec):
     name: str
     prompts: str = Field(
         default="mixed",
-        description="notebook, mixed, long, or a text or JSONL file with one prompt per line.",
+        description="notebook, mixed, english, code, long, "
+        "or a text or JSONL file with one prompt per line.",
     )
     rule: Rule = Rule()
     backend: Backend = Field(
