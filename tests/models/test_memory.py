@@ -1,4 +1,4 @@
-"""What cannot be held is one sentence that says what to change, whichever back end it is."""
+"""Check that what cannot be held is one sentence that says what to change, whichever back end it is."""
 
 from pathlib import Path
 from types import SimpleNamespace

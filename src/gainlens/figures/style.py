@@ -80,7 +80,7 @@ styled = rc_context(RC)
 
 @dataclass(frozen=True)
 class Look:
-    """How a model appears in every figure."""
+    """Hold how a model appears in every figure."""
 
     colour: str
     marker: str

@@ -87,7 +87,7 @@ _UNKNOWN: Final = -32768
 _FULL: Final = 32767
 
 Explored = dict[str, Any]
-"""What the page draws of one model: its blocks under each class, reduction and split, and maps of
+"""Drawings of one model on the page: its blocks under each class, reduction and split, and maps of
 every metric over blocks and tokens of some prompts."""
 
 
