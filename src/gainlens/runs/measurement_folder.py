@@ -13,6 +13,7 @@ from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.metrics.registry import metric_named
 from gainlens.notebook.result_file import SCHEMA
+from gainlens.records.gains import band_meaning
 from gainlens.report.measurement import (
     blocks_table,
     difference_table,
@@ -79,6 +80,7 @@ def measurement_json(measurement: Measurement, metrics: Sequence[str] = ()) -> d
             "num_layers": report.checkpoint.num_blocks,
             "checkpoint": report.checkpoint,
             "layers": report.blocks,
+            "layers_interval": band_meaning(measurement.spec.rule.confidence),
             "metrics": [row for row in rows if row["model"] == name],
             "massive": report.massive,
             "rope": report.rope,
