@@ -169,13 +169,7 @@ def test_an_endless_line_is_refused(tmp_path, monkeypatch):
 @pytest.mark.fault("no such prompt set or file", "refused: the sets that there are")
 def test_an_unknown_name_is_answered_with_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-<<<<<<< HEAD
-    with pytest.raises(
-        ValueError, match=rf"'{name}'.*no such file.*notebook, mixed, english, code, long"
-    ):
-=======
     with pytest.raises(ValueError, match=rf"'{name}'.*no such file.*mixed, english"):
->>>>>>> wt-figures
         load_prompts(name)
 
 

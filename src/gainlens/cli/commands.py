@@ -9,12 +9,8 @@ from click.shell_completion import get_completion_class
 from gainlens.cli.compare import compare_command, main
 from gainlens.cli.layers import layers_command
 from gainlens.cli.measure import measure_command
-<<<<<<< HEAD
-from gainlens.cli.options import ExamplesCommand
-from gainlens.cli.testing import claims_command, test_command
-=======
 from gainlens.cli.options import ExamplesCommand, json_option, print_json
->>>>>>> wt-figures
+from gainlens.cli.testing import claims_command, test_command
 
 EXAMPLES = (
     ("measure gpt2", "one model: every block's gain, its parts, figures and a page"),
