@@ -24,11 +24,18 @@ def test_theta_context_and_bookkeeping_are_no_confounds():
 @pytest.mark.parametrize(
     "field",
     [
-        "unsloth_version", "unsloth_fixed", "auto_map", "is_decoder", "pad_token_id",
-        "image_token_id", "initializer_range", "attention_dropout", "embd_pdrop", "pretraining_tp",
+        "unsloth_version",
+        "unsloth_fixed",
+        "auto_map",
+        "is_decoder",
+        "image_token_id",
+        "initializer_range",
+        "attention_dropout",
+        "embd_pdrop",
+        "pretraining_tp",
         "_name_or_path",
     ],
-)  # fmt: skip
+)
 @pytest.mark.fault("config fields that change no computation", "ignored: no confound")
 def test_what_cannot_matter_is_ignored(field):
     assert differing(checkpoint("long", **{field: "other"})) == ()

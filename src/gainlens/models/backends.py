@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gainlens.models.config import rope_from_config, rope_type, rotated_share
+from gainlens.models.config import rope_from_config, rope_type, rotated_share, sizes_of
 from gainlens.models.memory import first_line, ran_out
 
 HOOKED_TOKENS = 2048
@@ -43,9 +43,10 @@ def choose_backend(config: Any, longest_prompt: int = 0) -> str:
     tokens native measures what they cannot, and so it does beyond the model's own context, where
     HookedTransformer ends.
     """
-    too_long = longest_prompt > min(HOOKED_TOKENS, config.max_position_embeddings)
     known = config.architectures[0] in HOOKED_ARCHITECTURES
-    if too_long or not known or misfit(config) is not None:
+    if not known or misfit(config) is not None:
+        return "native"
+    if longest_prompt > min(HOOKED_TOKENS, config.max_position_embeddings):
         return "native"
     return "hooked" if has_hooked_transformer() else "bridge"
 
@@ -90,16 +91,17 @@ def hooked(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) 
             f"TransformerLens {version('transformer-lens')} has no HookedTransformer (removed in "
             "4.0): use --backend bridge or native, or install transformer-lens>=3.9,<4"
         )
-    if (what := misfit(config)) is not None:
-        raise _cannot(config, f"{what} would be left out")
+    sizes_of(config)
     try:
-        return _converted(hf_model, tokenizer, config, dtype, device)
+        if (what := misfit(config)) is None:
+            return _converted(hf_model, tokenizer, config, dtype, device)
     except NotImplementedError as error:
         raise _cannot(config, "TransformerLens does not know it") from error
     except Exception as error:  # whatever a conversion stumbles over becomes one sentence
         if ran_out(error):
             raise
         raise _cannot(config, f"{type(error).__name__}: {first_line(error)}") from error
+    raise _cannot(config, f"{what} would be left out")
 
 
 def _converted(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) -> Any:

@@ -98,10 +98,11 @@ def check_causal(sites: ModelSites, tokens: Tensor, dtype: str) -> None:
     full, short = (state[:, : tokens.shape[1] - 1].double() for state in states)
     moved = float(((full - short).norm(dim=-1) / full.norm(dim=-1).clamp_min(1e-30)).median())
     if not moved <= _CAUSAL_LIMIT[dtype]:
+        what = "gainlens measures decoders whose states do not depend on later tokens"
         raise ValueError(
-            f"this model is not causal: without the prompt's last token its earlier states move by "
-            f"{moved:.2g} of their norm; gainlens measures decoders whose states do not depend on "
-            "later tokens"
+            f"this {sites.kind} model is not causal: without the prompt's last token its earlier "
+            f"states move by {moved:.2g} of their norm; "
+            + (what if sites.kind == "native" else elsewhere(sites.kind))
         )
 
 

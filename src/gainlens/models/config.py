@@ -69,11 +69,16 @@ def text_fields(config: Any) -> Mapping[str, Any]:
 
 
 def sizes_of(config: Any) -> Sizes:
-    """Return the sizes of a config object's text model."""
+    """Return the sizes of a config object's text model; raise ValueError if it lacks one."""
     text = config.get_text_config()
-    return Sizes(
-        text.num_hidden_layers, text.num_attention_heads, text.hidden_size, text.vocab_size
-    )
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
+    missing = [name for name in names if not isinstance(getattr(text, name, None), int)]
+    if missing:
+        raise ValueError(
+            f"the config of this {text.model_type} model gives no {missing[0]}: gainlens measures "
+            "decoders whose blocks all hold one attention and one MLP"
+        )
+    return Sizes(*(getattr(text, name) for name in names))
 
 
 def context_of(config: Any) -> int | None:

@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 _LAYERS = ("layers", "h", "blocks")
-_NORMS = ("norm", "final_layer_norm", "ln_f", "final_layernorm")
+_NORMS = (
+    "norm", "final_layer_norm", "ln_f", "final_layernorm", "norm_f", "final_norm", "layer_norm",
+)  # fmt: skip
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _MLP = ("mlp", "feed_forward", "block_sparse_moe")
 _PROJECTIONS = ("o_proj", "c_proj", "dense", "out_proj")

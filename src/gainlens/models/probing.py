@@ -70,6 +70,8 @@ def _writers(model: Any, tokens: Tensor, dtype: str) -> tuple[str, str] | None:
             base(tokens, use_cache=False)
         except Exception:  # the check of the usual names says what is wrong
             return None
+    if not {"x", "y"} <= states.keys():  # a block that does not map a stream to a stream
+        return None
     x, y = states.pop("x"), states.pop("y")
     alike = {
         name: state.reshape(x.shape)
