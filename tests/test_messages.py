@@ -1,4 +1,4 @@
-"""What a library user's mistake says where types are not checked, as in use."""
+"""Check what a library user's mistake says if types are not checked, as in use."""
 
 import json
 import subprocess

@@ -4,8 +4,8 @@
     python tools/docs.py --check    # exit with status 1 if a region is not up to date
 
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
-them is generated.  KIND is terms (names of the glossary, or none for all), commands, presets
-or calibration (one kind of check).
+them is generated.  KIND is terms (names of the glossary, or none for all), metrics, commands,
+presets, calibration (one kind of check), claims (the catalogue) or verdicts (claims.csv).
 """
 
 import csv
@@ -16,12 +16,16 @@ from pathlib import Path
 
 import click
 
+from gainlens.claims.claim import Claim, catalogue
+from gainlens.claims.engine import subject_of
 from gainlens.cli.commands import gainlens_command
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS
+from gainlens.metrics.builtin import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+CLAIMS = ROOT / "src/gainlens/data/claims.csv"
 CALIBRATION = ROOT / "src/gainlens/data/calibration.csv"
 HELP_WIDTH = 90
 """Characters per line of a command's help."""
@@ -47,6 +51,19 @@ def terms(names: str) -> str:
         source = "" if term.source == "gainlens" else f" *({term.source})*"
         meaning = f"{term.label}: {term.meaning}{source}".replace("|", r"\|")
         rows.append(f"| `{name}` | {meaning} | {term.unit} |")
+    return "\n".join(rows)
+
+
+def metrics(_: str) -> str:
+    """Return a table of the built-in metrics."""
+    rows = [
+        "| metric | definition | unit | no change | source |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, metric in BUILT_IN.items():
+        definition = metric.definition.replace("|", r"\|")
+        neutral = "" if metric.neutral is None else f"{metric.neutral:g}"
+        rows.append(f"| `{name}` | {definition} | {metric.unit} | {neutral} | {metric.source} |")
     return "\n".join(rows)
 
 
@@ -96,8 +113,41 @@ def calibration(check: str) -> str:
     return "\n".join(rows)
 
 
+def claims(_: str) -> str:
+    """Return a section per claim of the catalogue: statement, source, departures, estimand."""
+    return "\n\n".join(
+        f"### {name}\n\n{claim.statement}\n\n"
+        f"- Measured: {subject_of(claim)}\n"
+        f"- Predicted: {claim.contrast.prediction or signs_of(claim)}\n"
+        f"- Source: {claim.source}\n"
+        f"- Departures: {claim.departures or 'none'}"
+        for name, claim in catalogue().items()
+    )
+
+
+def signs_of(claim: Claim) -> str:
+    """Return what each pair of signs means."""
+    return ", ".join(f"`{signs}` {outcome}" for signs, outcome in claim.contrast.outcomes.items())
+
+
+def verdicts(_: str) -> str:
+    """Return what became of each claim on each model, from scripts/claims.py's table."""
+    with CLAIMS.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    lines = ["| claim | models | outcome | robust | measured |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| `{row['claim']}` | {row['models']} | {row['outcome']} | {row['robust']} "
+        f"| {row['measured']} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 GENERATORS = {
+    "claims": claims,
+    "verdicts": verdicts,
     "terms": terms,
+    "metrics": metrics,
     "commands": commands,
     "presets": presets,
     "calibration": calibration,

@@ -79,7 +79,7 @@ def bench_figure(rows: Sequence[BenchRow]) -> Figure:
     for row in rows:
         groups.setdefault((row.machine, row.model, row.dtype), []).append(row)
     figure = new_figure(TWO_COLUMNS, 0.8 + 2.6 * max(1, len(groups)))
-    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False)
+    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False, sharey="col")
     handles: dict[str, object] = {}
     for (time, memory), (names, group) in zip(panels, groups.items(), strict=True):
         bench_times(group, time)

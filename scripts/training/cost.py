@@ -1,4 +1,4 @@
-"""What a job costs: arithmetic per token, the card's rate, memory."""
+"""Compute what a job costs: arithmetic per token, the card's rate, memory."""
 
 import os
 

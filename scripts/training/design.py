@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "designs"
 
 @dataclass(frozen=True)
 class Cell:
-    """What differs between replicas of one group, the seed apart."""
+    """Hold what differs between replicas of one group, the seed apart."""
 
     context: int
     theta: float
@@ -39,7 +39,7 @@ class Replica:
 
 @dataclass(frozen=True)
 class Measuring:
-    """What is measured, and when."""
+    """Say what is measured, and when."""
 
     points: tuple[float, ...]
     """shares of the steps"""

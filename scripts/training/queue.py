@@ -28,7 +28,7 @@ from training.trainer import Pieces, Trainer
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a design's jobs lie."""
+    """Say where a design's jobs lie."""
 
     path: Path
 

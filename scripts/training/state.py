@@ -1,4 +1,4 @@
-"""What a training is at a step, on disk and back."""
+"""Save a training at a step, and read it back."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ class Row(NamedTuple):
 
 
 class State(NamedTuple):
-    """What a training is at a step."""
+    """Hold a training at one step."""
 
     step: int
     weights: Weights

@@ -2,6 +2,7 @@ from . import figures as figures
 from .activations.capturing import capture as capture
 from .activations.losses import loss as loss
 from .claims.blocks import block_gains as block_gains
+from .claims.claim import read_claim as read_claim
 from .claims.components import ablated_verdicts as ablated_verdicts
 from .claims.judging import judge as judge
 from .core.spec import ComparisonSpec as ComparisonSpec
@@ -11,6 +12,7 @@ from .interventions.ablation import ablate as ablate
 from .interventions.baseline import baseline_of as baseline_of
 from .interventions.rope_override import rope_scaling as rope_scaling
 from .interventions.rope_override import rope_theta as rope_theta
+from .interventions.skipping import with_losses as with_losses
 from .interventions.sweep import sweep_last_blocks as sweep_last_blocks
 from .interventions.theta import theta_dose as theta_dose
 from .interventions.tokens import bos_effects as bos_effects
@@ -32,9 +34,13 @@ from .prompts.encoding import encode as encode
 from .prompts.texts import load_prompts as load_prompts
 from .results.frames import to_frame as to_frame
 from .results.reading import read_run as read_run
+from .runs.layers import Layers as Layers
+from .runs.layers import layers as layers
 from .runs.measure import measure as measure
 from .runs.measurement import Measurement as Measurement
 from .runs.pipeline import compare as compare
+from .runs.testing import ClaimTest as ClaimTest
+from .runs.testing import test as test
 from .weights.of_model import unembed_report as unembed_report
 from .weights.report import weights_report as weights_report
 from .weights.rope import rope_report as rope_report

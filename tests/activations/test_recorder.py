@@ -1,5 +1,6 @@
 """Record batches: every prompt's numbers in their place, whatever the batches; extra columns."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -147,6 +148,24 @@ def test_a_batch_that_does_not_fit_is_halved_to_the_same_numbers(loaded, monkeyp
     np.testing.assert_allclose(halved.gram, whole.gram, rtol=1e-5, atol=1e-6 * whole.gram.max())
     with pytest.warns(RuntimeWarning, match="halves"):
         np.testing.assert_allclose(loss(model, prompts), whole_loss, atol=1e-5)
+
+
+def test_halving_is_said_once_for_many_batches():
+    ran = []
+
+    def small(batch):
+        if len(batch.index) > 1:
+            raise DoesNotFit(f"no room for {batch.index}")
+        ran.append(batch.index)
+
+    two = Batch((0, 1, 2), torch.tensor([3, 2, 1]), torch.zeros(3, 3, dtype=torch.long))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            run_halving(two, small)
+    assert len(said) == 1
+    assert "--batch-tokens" in str(said[0].message)
+    assert ran == [(0,), (1,), (2,)] * 3
 
 
 def test_a_single_prompt_that_does_not_fit_is_refused_without_a_warning():

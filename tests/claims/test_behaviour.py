@@ -1,4 +1,4 @@
-"""What one interval says of a block, and what two signs say of the claim."""
+"""Check what one interval says of a block, and what two signs say of the claim."""
 
 import itertools
 

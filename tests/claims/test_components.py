@@ -1,4 +1,4 @@
-"""What the interventions say: components that decide, differences under one theta, in words."""
+"""Check what interventions say: components that decide, differences under one theta, in words."""
 
 from dataclasses import replace
 
@@ -121,7 +121,7 @@ def test_the_verdict_says_which_ablation_turns_the_outcome():
 
 @pytest.mark.parametrize("change", [0.04, -0.04])
 def test_a_theta_swap_is_told_as_distance_from_training(change):
-    """Of two swapped models the one that changes most is named, whichever way it changes."""
+    """The swapped model that changes most is named, whichever way it changes."""
     reports = intervened(
         1.2, 1.3, short=({}, {1e4: 0.0, 5e5: 0.01 * WAVES}), long=({}, {5e5: change + 0.01 * WAVES})
     )

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
@@ -122,6 +123,28 @@ def test_a_rerun_agrees_to_the_bit(compared, tmp_path, capsys):
     flags = ["rerun", str(compared), "--out", str(tmp_path / "again"), "--quiet"]
     assert run(gainlens_command, flags) == 0
     assert "every number is the same to the bit" in capsys.readouterr().out
+
+
+def test_every_command_prints_json_and_nothing_else(compared, tmp_path, capsys):
+    def document(*words: str) -> Any:
+        status = run(gainlens_command, [*words, "--json"])
+        captured = capsys.readouterr()
+        assert (status, captured.err) == (0, "")
+        return json.loads(captured.out)
+
+    folder, again = str(compared), str(tmp_path / "again")
+    twin = PRESETS["twins"][0].hf_name
+    assert document("models")["twins"][0]["hf_name"] == twin
+    assert document("weights", twin)[twin]["w_u"]["vocab_size"] == 4096
+    written = json.loads((compared / "result.json").read_text("utf-8"))
+    assert document("report", folder) == written
+    assert "simultaneous" in written["models"]["short"]["layers_interval"]
+    assert document("rerun", folder, "--out", again)["same"] is True
+    result = str(compared / "result.json")
+    rescored = document("rescore", result, "--out", str(tmp_path / "one"))
+    assert set(rescored) == {"rescore"}
+    both = document("rescore", result, result, "--out", str(tmp_path / "two"))
+    assert len(both["rescores"]) == 2
 
 
 def test_a_rerun_names_what_differs(compared, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
 
@@ -52,6 +53,19 @@ def test_two_models_show_their_paired_difference_first(base, tmp_path, capsys):
     layers = [document["models"][name]["layers"][-1]["log_gain"] for name in "ab"]
     np.testing.assert_allclose(last["difference"], layers[1] - layers[0], rtol=1e-9)
     assert document["answer"].startswith("b minus a")
+
+
+def test_skip_loss_is_measured_if_it_is_asked_for(base, tmp_path):
+    also = ("--metric", "skip_loss", "--metric", "loss", "--quiet")
+    assert run(measure_command, flags(base, tmp_path / "run", "a", "b", also=also)) == 0
+    rows = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    by_metric = rows.groupby("metric")["block"].nunique()
+    assert by_metric.to_dict() == {"loss": 1, "skip_loss": 3}
+    tokens = pd.read_parquet(tmp_path / "run" / "tokens.parquet")
+    last = tokens[tokens["layer"] == 2]
+    assert last["token_loss"].isna().tolist() == (last["position"] == 0).tolist()
+    assert tokens[tokens["layer"] < 2]["token_loss"].isna().all()
+    assert (tmp_path / "run" / "heads.parquet").is_file()
 
 
 def test_quiet_prints_one_line(base, tmp_path, capsys):

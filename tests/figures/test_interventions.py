@@ -122,7 +122,9 @@ def test_theta_dose_draws_the_intervals_and_marks_the_own_base():
     own_bases = sorted(float(line.get_xdata()[0]) for line in own)
     np.testing.assert_allclose(own_bases, [1e4, 1e4, 5e5, 5e5], rtol=0.2)  # they stand aside
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [name_of(report) for report in TWINS]
+    models = [name_of(report) for report in TWINS]
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == [*models, "base that the model was trained with"]
     joined = [line for line in gain.lines if line.get_linestyle() != "None"]
     assert len(joined) == 1  # the line at 0: nothing was measured between two bases
 

@@ -52,7 +52,7 @@ def massive_checkpoint(folder, flags):
 
 
 def written(embedding, token):
-    """What block 0 writes at MASS on a token, float64."""
+    """Return what block 0 writes at MASS on a token, float64."""
     read = embedding[token, FLAG] / np.sqrt((embedding[token] ** 2).mean() + 1e-6)
     return WRITE * 3 * read / (1 + np.exp(-3 * read)) * read
 
@@ -158,7 +158,7 @@ def test_bos_effects_equal_measuring_the_changed_prompts(random_baseline, name):
     }[name]
 
     def text_loss(tokens, text):
-        """Of the last len(text) - 1 tokens: the text without its first."""
+        """Return the mean over the text without its first token."""
         with torch.no_grad():
             logits = model(torch.from_numpy(tokens)[None]).logits[0].double()
         scores = -logits.log_softmax(-1)[:-1].gather(1, torch.from_numpy(tokens[1:])[:, None])

@@ -260,7 +260,7 @@ def test_a_metric_is_loaded_from_a_module_of_the_working_directory(
 
 
 def test_every_built_in_metric_states_what_it_is(gains):
-    available = {*columns_of(gains), "sink", "visible"}
+    available = {*columns_of(gains), "sink", "visible", "token_loss", "skip_loss"}
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.definition

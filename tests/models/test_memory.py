@@ -1,4 +1,4 @@
-"""What cannot be held is one sentence that says what to change, whichever back end it is."""
+"""A model that does not fit gives one sentence that says what to change, on every back end."""
 
 from pathlib import Path
 from types import SimpleNamespace

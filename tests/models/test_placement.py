@@ -1,4 +1,4 @@
-"""Where weights go: on one device where they fit, else over everything, with the same numbers."""
+"""Check where weights go: on one device if they fit, else over all, with the same numbers."""
 
 import gc
 from pathlib import Path

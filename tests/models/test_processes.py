@@ -65,7 +65,7 @@ def _free_port() -> str:
 
 
 def _launch(flags: list[str], size: int) -> list[subprocess.Popen[str]]:
-    """What a launcher does, a process each."""
+    """Start processes as a launcher does."""
     together = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     return [
         subprocess.Popen(

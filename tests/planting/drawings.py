@@ -37,6 +37,18 @@ def heads_of(name: str) -> dict[str, np.ndarray]:
     }
 
 
+def importance_of() -> dict[str, np.ndarray]:
+    """Return planted measures, [end, block]; block 0 is far off, and one block has no interval."""
+    rng = np.random.default_rng(0)
+    names = ("influence", "attention_write", "write", "skip_loss")
+    measures = {
+        name: rng.uniform(0.1, 0.2, 8) + np.array([[0.0], [-0.02], [0.03]]) for name in names
+    }
+    measures["write"][:, 0] += 9.0
+    measures["skip_loss"][1:, 2] = np.nan
+    return measures
+
+
 DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "gain_curve": lambda name: figures.gain_curve(SETS[name]),
     "split": lambda name: figures.split(SETS[name][-1]),
@@ -46,6 +58,9 @@ DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "headline of one": lambda name: figures.headline(SETS[name][0]),
     "token_map": lambda name: figures.token_map(
         decompositions(name)[SETS[name][0].checkpoint.name].log_gain[:, :40], ["token"] * 40
+    ),
+    "importance": lambda name: figures.importance(
+        importance_of(), {"influence": "1", "write": "ratio"}, {"attention_write": -0.45}
     ),
     "head_map": lambda name: figures.head_map(heads_of(name)),
     "verdict_forest": lambda name: figures.verdict_forest(SETS[name]),

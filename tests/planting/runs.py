@@ -198,7 +198,7 @@ def planted_run(
 
 
 def write_files(folder: Path, run: Comparison) -> Path:
-    """What a run folder is read from: tables and result, without figures and page."""
+    """Write what a run folder is read from: tables and result, without figures and page."""
     folder.mkdir(parents=True, exist_ok=True)
     reports = {report.checkpoint.name: report for report in run.reports}
     with TokenTable(folder / TOKENS) as tokens:
@@ -211,7 +211,7 @@ def write_files(folder: Path, run: Comparison) -> Path:
 
 
 def explored_of(run: Comparison) -> dict[str, Any]:
-    """What a page lets one explore, by model key."""
+    """Return what a page lets one explore, by model key."""
     return {
         report.checkpoint.name: explored(
             run,

@@ -201,7 +201,7 @@ def test_packing_joins_followers_by_a_blank_line_and_repeats_nothing():
 
 
 def test_packing_goes_on_where_the_joined_text_has_fewer_tokens_than_its_parts():
-    """Where white space has no tokens, n one-letter texts have 2n alone and n + 1 joined."""
+    """If white space has no tokens, n one-letter texts have 2n alone and n + 1 joined."""
 
     class NoSpace(Letters):
         def __call__(self, text, *, verbose):

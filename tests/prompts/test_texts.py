@@ -47,6 +47,14 @@ def test_mixed_is_varied():
     assert all(octaves.count(octave) >= 9 for octave in (5, 6, 7, 8, 9))  # 32 to 1,023 bytes
 
 
+def test_english_and_code_are_mixed_without_its_other_languages():
+    mixed, english, code = (load_prompts(name).prompts for name in ("mixed", "english", "code"))
+    assert (len(english), len(code)) == (52, 20)
+    rest = [prompt for prompt in mixed if prompt not in (*english, *code)]
+    assert {prompt.group for prompt in rest} == {"language"}
+    assert all(prompt.text.isascii() for prompt in english)
+
+
 def test_long_is_long_and_says_where_it_is_from():
     long = load_prompts("long")
     assert len(long.prompts) >= 16
@@ -161,7 +169,7 @@ def test_an_endless_line_is_refused(tmp_path, monkeypatch):
 @pytest.mark.fault("no such prompt set or file", "refused: the sets that there are")
 def test_an_unknown_name_is_answered_with_the_known_ones(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=rf"'{name}'.*no such file.*notebook, mixed, long"):
+    with pytest.raises(ValueError, match=rf"'{name}'.*no such file.*mixed, english"):
         load_prompts(name)
 
 

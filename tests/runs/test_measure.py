@@ -6,8 +6,11 @@ import torch
 from planting.planted_blocks import TEXTS, planted_checkpoint
 
 import gainlens
+from gainlens.activations.batches import batches
 from gainlens.core.spec import MeasureSpec, Rule
 from gainlens.metrics.splits import head_split
+from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
+from gainlens.results.parquet_reading import Shape, TableFile, read_capture
 from gainlens.runs.measurement import step_of
 
 SPEC = MeasureSpec(name="test", models=(), rule=Rule(resamples=200))
@@ -134,6 +137,61 @@ def test_a_model_in_memory_without_a_tokenizer_takes_token_ids(folders):
     bare = gainlens.measure(loaded.hf_model, torch.arange(12).reshape(2, 6) + 3, spec=SPEC)
     assert bare.blocks["gain"].iloc[-1] == pytest.approx(1.25, rel=1e-2)
     assert set(bare.tokens["prompt"]) == {"row-0", "row-1"}
+
+
+def test_loss_is_measured_when_it_is_asked_for(one, folders):
+    loss = one.metric("loss", tokens="all")
+    assert one.measured[0].decomposition.capture.token_loss is None, "nobody had asked"
+    expected = gainlens.loss(gainlens.load(folders[1]), TEXTS)
+    np.testing.assert_allclose(loss.values[0, -1], expected, rtol=1e-5)
+    assert np.isnan(loss.values[0, :-1]).all()
+    skip = one.metric("skip_loss", tokens="all")
+    np.testing.assert_allclose(skip.values[0, :2], 0.0, atol=1e-5)  # those blocks write nothing
+
+
+def test_a_metric_of_the_spec_is_measured_at_once_and_written(folders, tmp_path):
+    spec = SPEC.model_copy(update={"metric": ("skip_loss",), "batch_tokens": 16})
+    extra = {"largest": lambda rows: rows.y.abs().amax(dim=-1)}
+    measured = gainlens.measure(folders[1], TEXTS[:4], extra=extra, spec=spec)
+    capture = measured.measured[0].decomposition.capture
+    report = measured.measured[0].report
+    with TokenTable(tmp_path / TOKENS) as table:
+        table.add(report, measured.measured[0].decomposition)
+    write_heads(tmp_path / HEADS, [(report, capture.sink)])
+    lengths = tuple(len(tokens) for tokens in report.prompts.tokens)
+    files = (TableFile(tmp_path / name) for name in (TOKENS, HEADS))
+    back = read_capture(*files, "step3", Shape(len(report.blocks), lengths))
+    np.testing.assert_array_equal(back.extra["largest"], capture.extra["largest"])
+    np.testing.assert_array_equal(back.token_loss, capture.token_loss)
+    np.testing.assert_array_equal(back.skip_loss, capture.skip_loss)
+    assert set(back.extra) == {"largest"}
+    np.testing.assert_allclose(capture.extra["largest"], np.abs(capture.top_value[..., 0]))
+    np.testing.assert_array_equal(measured.tokens["largest"], capture.extra["largest"].ravel())
+
+
+def test_an_extra_column_that_the_table_has_already_is_refused(folders, tmp_path):
+    extra = {"log_gain": lambda rows: rows.y.abs().amax(dim=-1)}
+    measured = gainlens.measure(folders[1], TEXTS[:2], extra=extra, spec=SPEC)
+    with (
+        TokenTable(tmp_path / TOKENS) as table,
+        pytest.raises(ValueError, match="'log_gain'"),
+    ):
+        table.add(measured.reports[0], measured.measured[0].decomposition)
+
+
+def test_batch_tokens_reaches_every_pass(folders, monkeypatch):
+    budgets = []
+
+    def spy(model, prompts, device, batch_tokens=None, **rest):
+        budgets.append(batch_tokens)
+        return batches(model, prompts, device, batch_tokens, **rest)
+
+    for module in ("activations.capturing", "interventions.skipping", "interventions.sweep"):
+        monkeypatch.setattr(f"gainlens.{module}.batches", spy)
+    update = {"metric": ("loss",), "batch_tokens": 16, "sweep": 1}
+    gainlens.measure(folders[1], TEXTS[:4], heads=False, spec=SPEC.model_copy(update=update))
+    assert budgets.count(16) == 3, "capture, loss, sweep"
+    assert set(budgets) == {16, None}, "None: the notebook's one sentence"
 
 
 def test_no_model_is_refused():

@@ -1,4 +1,4 @@
-"""What the command says, and leaves, when the disk, the network or another run is in its way."""
+"""Check what the command says and leaves if the disk, the network or another run is in its way."""
 
 import errno
 import os

@@ -89,18 +89,19 @@ def _groups(
 def run_halving(batch: Batch, run: Callable[[Batch], None]) -> None:
     """Run a batch; if memory cannot hold it, warn and run its halves.
 
-    Raises DoesNotFit if a single prompt does not fit.
+    The warning is the same for every batch, so Python shows it once.  Raises DoesNotFit if a single
+    prompt does not fit.
     """
     try:
         run(batch)
-    except DoesNotFit as error:
+    except DoesNotFit:
         if len(batch.index) == 1:
             raise
         warn(
-            "a batch did not fit into memory, so its halves are run; --batch-tokens sets the size "
-            f"of a batch ({error})",
+            "a batch did not fit into memory, so its halves are run; --batch-tokens N makes the "
+            "batches smaller",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=1,
         )
         middle = len(batch.index) // 2
         for half in (slice(middle), slice(middle, None)):

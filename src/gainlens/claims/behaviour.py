@@ -1,22 +1,16 @@
 """Say what one interval shows of a block, and what two signs show of the claim."""
 
-from typing import Final, Literal
+from typing import Literal, cast
 
 import numpy as np
 
+from gainlens.claims.claim import SEED_CLAIM, catalogue
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import Behaviour, Outcome
 from gainlens.records.interval import Interval
 
 Sign = Literal["+", "-", "0"]
 """above 1, below 1, or equal to 1 within the rule's margin"""
-
-_OUTCOMES: Final[dict[tuple[Sign | None, Sign | None], Outcome]] = {
-    ("+", "-"): "CONFIRMED",
-    ("-", "-"): "REJECTED",
-    ("+", "+"): "UNEXPECTED",
-    ("-", "+"): "INVERTED",
-}
 
 
 def behaviour_of(interval: Interval, roundoff: float) -> Behaviour | None:
@@ -64,4 +58,6 @@ def outcome_of(short: Interval, long: Interval, rule: Rule) -> Outcome:
 
     UNDETERMINED if either is equivalent to a gain of 1, straddles the margin, or is not known.
     """
-    return _OUTCOMES.get((sign_of(short, rule), sign_of(long, rule)), "UNDETERMINED")
+    signs = f"{sign_of(short, rule)}{sign_of(long, rule)}"
+    found = catalogue()[SEED_CLAIM].contrast.outcomes.get(signs, "UNDETERMINED")
+    return cast("Outcome", found)

@@ -11,7 +11,10 @@ from dataclasses import replace
 from gainlens.claims.attribution import attribute
 from gainlens.claims.behaviour import outcome_of
 from gainlens.claims.cells import primary_cell
+from gainlens.claims.claim import SEED_CLAIM, catalogue
 from gainlens.claims.components import ablated_outcome, ablated_verdicts, differences_at_theta
+from gainlens.claims.engine import failed_premises
+from gainlens.claims.evidence import facts_of
 from gainlens.claims.headline import headline_of
 from gainlens.claims.identification import identify
 from gainlens.claims.pairing import difference_of
@@ -25,14 +28,10 @@ from gainlens.records.verdict import Verdict
 
 
 def premise_of(short: ModelReport, long: ModelReport) -> bool | None:
-    """Return whether the long model has the larger theta and the larger context.
-
-    None if a theta is not known.
-    """
-    thetas = short.rope.rope_theta, long.rope.rope_theta
-    if thetas[0] is None or thetas[1] is None:
-        return None
-    return thetas[1] > thetas[0] and long.checkpoint.context > short.checkpoint.context
+    """Return whether the catalogue's premise of the claim holds; None if a theta is not known."""
+    facts = {"short": [facts_of(short)], "long": [facts_of(long)]}
+    failed, unknown = failed_premises(catalogue()[SEED_CLAIM], facts)
+    return False if failed else None if unknown else True
 
 
 def judge(

@@ -4,7 +4,6 @@ The exit status is 0 if the comparison ran, whatever its verdict; 2 for a user's
 line on standard error; 130 on Ctrl-C.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import click
 from pydantic import ValidationError
 
 from gainlens.cli.flags import COMPARE_OPTIONS, command_line, spec_of
-from gainlens.cli.options import ExamplesCommand, with_options
+from gainlens.cli.options import ExamplesCommand, print_json, with_options
 from gainlens.models.processes import joined, started
 
 EXAMPLES = (
@@ -52,7 +51,7 @@ def compare_command(context: click.Context, /, **flags: Any) -> None:
     else:
         document = _compare(flags, command_line(context))
     if flags["as_json"]:
-        click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(document)
 
 
 def _run_share(flags: dict[str, Any]) -> None:

@@ -8,14 +8,22 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
-from gainlens.cli.options import options_of
+from gainlens.cli.options import json_option, options_of
 from gainlens.core.names import key_of
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Role
 
 RULE_FIELDS: Final = ("confidence", "min_prompts", "resamples", "seed")
-MEASURE_FIELDS: Final = ("prompts", "tokens", "backend", "dtype", "device", "revision")
+MEASURE_FIELDS: Final = (
+    "prompts",
+    "tokens",
+    "backend",
+    "dtype",
+    "device",
+    "batch_tokens",
+    "revision",
+)
 INTERVENTION_FIELDS: Final = ("sweep", "sweep_how", "sweep_heads", "theta", "ablate", "controls")
 PERMISSION_FIELDS: Final = ("allow_extrapolation", "trust_remote_code")
 OUTPUT_FLAGS: Final = ("out", "figures", "quiet", "verbose", "as_json")
@@ -39,7 +47,7 @@ COMPARE_OPTIONS: Final = (
     click.option("--figures", metavar="DIR", type=_FOLDER, help="Figure folder. [default: DIR/figures]"),
     click.option("--quiet", is_flag=True, help="Print only the answer's line."),
     click.option("--verbose", is_flag=True, help="Print every reason and every table."),
-    click.option("--json", "as_json", is_flag=True, help="Print only the result as JSON."),
+    json_option,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import exp
-from typing import Final
+from typing import Any, Final
 
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +15,7 @@ from gainlens.core.spec import ModelSpec
 from gainlens.notebook.published import REFERENCE_ROWS
 from gainlens.records.weights import RopeReport, UnembedReport
 from gainlens.report.terminal import console_of
+from gainlens.results.values import to_json
 
 _SHIPPED_SEED: Final = 0
 _PUBLISHED: Final = {
@@ -51,7 +52,7 @@ def _of_twin(model: ModelSpec) -> str:
     loss = curves[f"loss_{model.context_length}"][last]
     gain = exp(curves[GAIN_COLUMN][last])
     return (
-        f"held-out loss {loss:.2f} nats a token at {model.context_length:,} tokens; last block "
+        f"held-out loss {loss:.2f} nats per token at {model.context_length:,} tokens; last block "
         f"{gain:.2f} on the mixed prompts"
     )
 
@@ -83,6 +84,28 @@ def print_weights(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> None
         values = (plain(None if value is None else float(value), form) for value in known)
         table.add_row(GLOSSARY[name].label, *values)
     console_of().print(table)
+
+
+def weights_json(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> dict[str, Any]:
+    """Return W_U and RoPE of several models as JSON values, by model."""
+    return to_json({model: {"w_u": w_u, "rope": rope} for model, (w_u, rope) in found.items()})
+
+
+def models_json() -> dict[str, Any]:
+    """Return every preset's models as JSON values."""
+    return {
+        preset: [
+            {
+                "role": model.role,
+                "hf_name": model.hf_name,
+                "context": model.context_length,
+                "theta": model.expected_rope_theta,
+                "known": known_of(model),
+            }
+            for model in models
+        ]
+        for preset, models in PRESETS.items()
+    }
 
 
 def print_models() -> None:

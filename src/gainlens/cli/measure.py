@@ -1,9 +1,10 @@
 """The `measure` command: flags -> spec -> measurement -> run folder, page and terminal."""
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -13,6 +14,9 @@ from gainlens.core.names import key_of
 from gainlens.core.presets import TWIN_PREFIX
 from gainlens.core.spec import MeasureSpec, Rule
 
+if TYPE_CHECKING:
+    from gainlens.runs.measurement import Measurement
+
 EXAMPLES: Final = (
     ("gpt2", "one model: blocks, heads, figures, page"),
     ("BASE TUNED --metric angle", "two models: the paired difference first"),
@@ -21,18 +25,21 @@ EXAMPLES: Final = (
     ("--series NAME@step1000,step2000", "the same, as revisions of a hub model"),
 )
 _FIELDS: Final = (
-    "prompts", "metric", "heads", "series", "backend", "dtype", "device", "revision", "sweep",
-    "sweep_how", "sweep_heads", "theta", "ablate", "allow_extrapolation", "trust_remote_code",
+    "prompts", "metric", "heads", "series", "backend", "dtype", "device", "batch_tokens",
+    "revision", "sweep", "sweep_how", "sweep_heads", "theta", "ablate", "allow_extrapolation", "trust_remote_code",
 )  # fmt: skip
 _FOLDER = click.Path(path_type=Path)
-_OPTIONS: Final = (
-    *options_of(MeasureSpec, *_FIELDS),
-    click.option("--tokens", metavar="N,N,...", help="Prompts of exactly N tokens; several N give a curve."),
+OUTPUT_OPTIONS: Final = (
     *options_of(Rule, "confidence", "resamples", "seed"),
     click.option("--out", metavar="DIR", type=_FOLDER, help="Run folder. [default: runs/<model>]"),
     click.option("--figures", metavar="DIR", type=_FOLDER, help="Figure folder. [default: DIR/figures]"),
     click.option("--quiet", is_flag=True, help="Print only the answer's line."),
     click.option("--json", "as_json", is_flag=True, help="Print only the result as JSON."),
+)  # fmt: skip
+_OPTIONS: Final = (
+    *options_of(MeasureSpec, *_FIELDS),
+    click.option("--tokens", metavar="N,N,...", help="Prompts of exactly N tokens; several N give a curve."),
+    *OUTPUT_OPTIONS,
 )  # fmt: skip
 
 
@@ -47,46 +54,49 @@ def measure_command(context: click.Context, models: tuple[str, ...], **flags: An
     difference comes first, the second minus the first.
     """
     from gainlens.metrics.registry import metric_named
-    from gainlens.models.quiet import chatter_silenced
-    from gainlens.report.measurement import answer, print_line, print_measurement, shown_tables
-    from gainlens.results.run_folder import run_folder
-    from gainlens.runs.writing import check_writable
 
     spec = spec_of(models, flags)
     for name in spec.metric:
         metric_named(name)
+
+    def run() -> "Measurement":
+        from gainlens.runs.measure import measure
+
+        return measure(
+            spec.models, tokens=spec.tokens, series=spec.series, heads=spec.heads, spec=spec
+        )
+
+    write_and_print(context, flags, spec, run)
+
+
+def write_and_print(
+    context: click.Context,
+    flags: Mapping[str, Any],
+    spec: MeasureSpec,
+    run: "Callable[[], Measurement]",
+) -> None:
+    """Measure, write the run folder, and print the answer, the tables or the JSON."""
+    from gainlens.models.quiet import chatter_silenced
+    from gainlens.report.measurement import print_line, print_measurement
+    from gainlens.results.run_folder import run_folder
+    from gainlens.runs.writing import check_writable
+
     out: Path = flags["out"] or Path("runs") / spec.name
     check_writable(out)
     with run_folder(out), chatter_silenced():
-        from gainlens.runs.measure import measure
-        from gainlens.runs.measurement_folder import (
-            difference_rows,
-            measurement_json,
-            write_measurement,
-        )
+        from gainlens.runs.measurement_folder import measurement_json, write_measurement
 
-        measurement = measure(
-            spec.models,
-            tokens=spec.tokens,
-            series=spec.series,
-            heads=spec.heads,
-            spec=spec,
-        )
-        measurement = replace(measurement, command=command_line(context))
+        measurement = replace(run(), command=command_line(context))
         figures = flags["figures"] or out / "figures"
         written = write_measurement(out, figures, measurement, spec.metric)
-    difference = difference_rows(measurement)
     if flags["as_json"]:
         document = measurement_json(measurement, spec.metric)
         click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
     elif flags["quiet"]:
-        print_line(answer(measurement.reports, difference))
+        print_line(measurement.answer)
     else:
         print_measurement(
-            answer(measurement.reports, difference),
-            shown_tables(measurement.reports, difference),
-            written,
-            measurement.seconds,
+            measurement.answer, measurement.shown_tables, written, measurement.seconds
         )
 
 
@@ -99,7 +109,7 @@ def spec_of(models: tuple[str, ...], flags: dict[str, Any]) -> MeasureSpec:
     return MeasureSpec(
         name=keys[0] if len(keys) == 1 else f"{keys[0]}-and-{len(keys) - 1}-more",
         models=sources,
-        tokens=_lengths(flags["tokens"]),
+        tokens=lengths_of(flags["tokens"]),
         rule=Rule(**given(flags, ("confidence", "resamples", "seed"))),
         **given(flags, _FIELDS),
     )
@@ -113,7 +123,7 @@ def _revisions(model: str) -> list[str]:
     return [f"{name}@{revision}" for revision in revisions.split(",")]
 
 
-def _lengths(text: str | None) -> tuple[int, ...]:
+def lengths_of(text: str | None) -> tuple[int, ...]:
     """Read `64,256,1024`; raise ValueError for anything but whole numbers."""
     if text is None:
         return ()

@@ -1,9 +1,10 @@
 """Generate click options from the fields of a spec, and print help that leads with examples."""
 
+import json
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -48,6 +49,16 @@ class ExamplesCommand(click.Command):
         if twice:
             raise click.UsageError(f"{twice[0]} is given twice: give it once.", ctx)
         return super().parse_args(ctx, args)
+
+
+json_option: Final = click.option(
+    "--json", "as_json", is_flag=True, help="Print only the result as JSON."
+)
+
+
+def print_json(document: Any) -> None:
+    """Print a document of JSON values."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def options_of(spec: type[BaseModel], *fields: str) -> tuple[Decorator, ...]:

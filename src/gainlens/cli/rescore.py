@@ -21,11 +21,13 @@ def rescore_file(file: Path, out: Path | None, quiet: bool) -> dict[str, Any]:
     return document
 
 
-def rescore_files(files: Sequence[Path], out: Path | None, quiet: bool) -> int:
+def rescore_files(
+    files: Sequence[Path], out: Path | None, quiet: bool
+) -> tuple[dict[str, Any], int]:
     """Re-score several files and set the numbers of one model side by side.
 
-    Returns the exit status: 2 if a file could not be re-scored, which one line on standard error
-    names; the others are written nevertheless.
+    Returns the document, which is empty if no file could be re-scored, and the exit status: 2 if a
+    file could not be, which one line on standard error names; the others are written nevertheless.
     """
     from gainlens.notebook.across_files import origins, side_by_side
     from gainlens.notebook.record import plain
@@ -42,6 +44,7 @@ def rescore_files(files: Sequence[Path], out: Path | None, quiet: bool) -> int:
             refused += 1
             click.echo(f"error: {problem}", err=True)
     rows, copied = side_by_side(scores), origins(scores)
+    document: dict[str, Any] = {}
     if scores:
         document = {
             "rescores": [to_json(score) for score in scores],
@@ -51,7 +54,7 @@ def rescore_files(files: Sequence[Path], out: Path | None, quiet: bool) -> int:
         made = (side_by_side_table(rows), origin_table(copied), state_table(scores))
         made = () if quiet else tuple(table for table in made if table.rows)
         _write(out or Path("runs") / "rescore", document, made)
-    return 2 if refused else 0
+    return document, 2 if refused else 0
 
 
 def _write(folder: Path, document: dict[str, Any], made: Sequence[Any]) -> None:

@@ -91,7 +91,8 @@ class RunSpec(Spec):
     name: str
     prompts: str = Field(
         default="mixed",
-        description="notebook, mixed, long, or a text or JSONL file with one prompt per line.",
+        description="notebook, mixed, english, code, long, "
+        "or a text or JSONL file with one prompt per line.",
     )
     rule: Rule = Rule()
     backend: Backend = Field(
@@ -101,6 +102,11 @@ class RunSpec(Spec):
         default=None, description="[default: float32 on CPU, the checkpoint's own on CUDA]"
     )
     device: Device = Field(default="auto", description="Where the models run.")
+    batch_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Tokens per batch, padding included. [default: what suits the device]",
+    )
     revision: str | None = Field(default=None, description="Branch, tag or commit of hub models.")
     allow_extrapolation: bool = Field(
         default=False, description="Measure beyond the context that a model was made for."

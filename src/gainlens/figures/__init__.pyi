@@ -2,8 +2,10 @@ from .attribution import attribution as attribution
 from .blocks import gain_curve as gain_curve
 from .blocks import split as split
 from .blocks import splits as splits
+from .dose_response import dose_response as dose_response
 from .files import save as save
 from .headline import headline as headline
+from .importance import importance as importance
 from .interventions import ablation_heatmap as ablation_heatmap
 from .interventions import theta_dose as theta_dose
 from .maps import head_map as head_map

@@ -37,6 +37,8 @@ from gainlens.records.comparison import ModelReport
 from gainlens.records.interval import Interval
 from gainlens.records.interventions import AblationEffect, Change, ThetaDose
 
+_OWN: Final[Style] = {"markersize": 7.0, "markeredgecolor": INK, "markeredgewidth": 0.8}
+"""The mark of the base that a model was trained with."""
 QUANTITIES: Final = ("delta_log_gain", "delta_last_gain", "delta_loss")
 _PALE: Final = 0.05
 """Changes below this stay pale, so that a panel of next to nothing does not look like a finding."""
@@ -192,9 +194,12 @@ def theta_dose(reports: Reports, doses: Mapping[str, Sequence[ThetaDose]]) -> Fi
             _draw_dose(ax, doses[name], look_of[name], quantity, name_of(report), aside)
         threshold(ax, 0.0, along="x")
         ax.set_xlabel(label("rope_theta"))
-        ax.set_ylabel(textwrap.fill(label(quantity), 30))
+        ax.set_ylabel(label(quantity).replace(" (", "\n("))
         log_axis(ax.xaxis)
     handles, names = panels[0].get_legend_handles_labels()
+    if any(dose.own for report in shown for dose in doses[report.checkpoint.name]):
+        handles.append(Line2D([], [], linestyle="", marker="o", color="white", **_OWN))
+        names.append("base that the model was trained with")
     figure.legend(handles, names, loc="outside upper left", ncols=2)
     return figure
 
@@ -210,4 +215,4 @@ def _draw_dose(
         if np.isfinite([interval.low, interval.high]).all():
             ax.vlines(theta, interval.low, interval.high, color=look.colour, linewidth=1.0)
         if dose.own:
-            ax.plot(theta, interval.estimate, ms=7.0, mec=INK, mew=0.8, zorder=4, **mark)
+            ax.plot(theta, interval.estimate, zorder=4, **mark | _OWN)

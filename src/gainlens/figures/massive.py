@@ -18,12 +18,12 @@ from gainlens.figures.scales import block_axis, log_axis, padded, positive
 from gainlens.figures.style import (
     COMPONENTS,
     FAINT,
-    INK,
     SMALL,
     TWO_COLUMNS,
     Look,
     Style,
     label,
+    legend_above,
     looks,
     name_of,
     new_figure,
@@ -198,4 +198,4 @@ def _legend(figure: Figure, norms: Sequence[ClassNorms], lines: Sequence[tuple[s
         colour = _component_colour(component)
         handles.append(Line2D([], [], linestyle="", marker=marker, color=colour, markersize=5))
         names.append(f"{'written' if marker == '^' else 'erased'} by {who[component]} (tokens)")
-    figure.legend(handles, names, loc="outside upper left", ncols=4, labelcolor=INK)
+    legend_above(figure.axes[0], outside=True, handles=handles, names=names)

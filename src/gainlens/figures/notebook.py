@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gainlens.core.names import shortened
 from gainlens.figures.blocks import Reports, listed
-from gainlens.figures.scales import block_axis, log_axis
+from gainlens.figures.scales import block_axis, break_above, log_axis
 from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
@@ -82,7 +82,7 @@ def _bars(reports: Sequence[ModelReport], references: Sequence[ReferenceRow]) ->
         for report, look in zip(reports, looks(reports), strict=True)
     ]
     for row in references:
-        name = f"{row.label.removesuffix(' (ref)')} reference"
+        name = row.label.replace(" (ref)", " (reference)")
         numbers = (row.last_gain, row.rope_theta, row.w_u_spectral)
         bars.append(_Bar(name, row.context, "#BBBBBB", "////", *numbers))
     return bars
@@ -97,7 +97,7 @@ def _bar_names(bars: Sequence[_Bar]) -> tuple[list[str], dict[str, Any]]:
     if all(len(line) <= width for name in lines for line in name):
         return ["\n".join([*name, _size(b)]) for name, b in zip(lines, bars, strict=True)], {}
     slanted = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
-    return [f"{shortened(bar.name, 26)}\n{_size(bar)}" for bar in bars], slanted
+    return [f"{shortened(bar.name, 30)}\n{_size(bar)}" for bar in bars], slanted
 
 
 def _size(bar: _Bar) -> str:
@@ -120,7 +120,9 @@ def _draw_bars(
         hatch=[bar.hatch for bar in bars],
     )
     labels = ["" if np.isnan(value) else pattern.format(value) for value in values]
-    ax.bar_label(drawn, labels, padding=2, fontsize=SMALL - (len(bars) > 4), **text)
+    size = SMALL - (len(bars) > 4)
+    for written in ax.bar_label(drawn, labels, padding=2, fontsize=size, **text):
+        written.set_bbox({"facecolor": "white", "linewidth": 0, "pad": 0.6})  # over a line
 
 
 def _last_gains(ax: Axes, bars: Sequence[_Bar]) -> None:
@@ -156,6 +158,9 @@ def _curves(ax: Axes, reports: Sequence[ModelReport]) -> None:
         ax.axvline(last, color=look.colour, linestyle=":", alpha=0.7)
     threshold(ax, 1.0, along="x")
     block_axis(ax, max(len(report.residual.gains) for report in reports))
+    gains = [report.residual.gains for report in reports]
+    rest = [gain for each in gains for gain in each[1:]]
+    break_above(ax, [each[0] for each in gains], [*rest, 0.0, 1.0], log=False)
     ax.set(xlabel="Layer", ylabel="Gain")
     _name(ax, "Layer-wise Gains\n(Last layer highlighted)")
     ax.legend(loc="best")

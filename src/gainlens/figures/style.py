@@ -62,7 +62,7 @@ RC: Final[dict[Any, Any]] = {
     "lines.markersize": 4.0,
     "legend.fontsize": SMALL,
     "legend.frameon": False,
-    "legend.handlelength": 2.2,
+    "legend.handlelength": 3.2,
     "legend.columnspacing": 1.2,
     "hatch.linewidth": 0.5,
     "figure.titlesize": 9.0,
@@ -80,7 +80,7 @@ styled = rc_context(RC)
 
 @dataclass(frozen=True)
 class Look:
-    """How a model appears in every figure."""
+    """Hold how a model appears in every figure."""
 
     colour: str
     marker: str

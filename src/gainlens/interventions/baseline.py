@@ -29,6 +29,8 @@ class Baseline:
     decomposition: Decomposition
     """fixes the token classes: an intervention is judged on the same tokens"""
     rule: Rule
+    batch_tokens: int | None = None
+    """tokens per batch; None: what suits the device"""
 
 
 def baseline_of(
@@ -38,6 +40,7 @@ def baseline_of(
     *,
     decomposition: Decomposition | None = None,
     sentence: EncodedPrompts | None = None,
+    batch_tokens: int | None = None,
 ) -> Baseline:
     """Measure a loaded model once, for interventions to compare with.
 
@@ -47,6 +50,7 @@ def baseline_of(
         rule: estimand and interval; None: `Rule()`.
         decomposition: of these prompts; None: measured here.
         sentence: the notebook's sentence; None: encoded here.
+        batch_tokens: tokens per batch of every pass; None: what suits the device.
 
     Raises ValueError if the model cannot be captured, or computes its logits in a way that is not
     known: then its loss is not known either, and no intervention can be judged by it.
@@ -66,7 +70,10 @@ def baseline_of(
         sentence=sentence or encode_for(loaded, load_prompts("notebook")),
         decomposition=decomposition
         or decompose(
-            capture(loaded.model, prompts), split=rule.split, massive_ratio=rule.massive_ratio
+            capture(loaded.model, prompts, batch_tokens=batch_tokens),
+            split=rule.split,
+            massive_ratio=rule.massive_ratio,
         ),
         rule=rule,
+        batch_tokens=batch_tokens,
     )

@@ -151,7 +151,7 @@ def measure_last(
         values.update(meter.prompt_values(batch))
 
     with torch.no_grad(), reading(meter.readers()):
-        for batch in batches(baseline.model, baseline.prompts, sites.device):
+        for batch in batches(baseline.model, baseline.prompts, sites.device, baseline.batch_tokens):
             run_halving(batch, run)
             if progress is not None:
                 progress(len(batch.index))

@@ -35,7 +35,9 @@ def ablated_model(
     before = measure_last(baseline)
     wanted = {ablation.site: ablation.how for ablation in ablations}
     with ablate(baseline.model, wanted, reference=baseline.prompts, seed=rule.seed):
-        captured = capture(baseline.model, baseline.prompts, progress=progress)
+        captured = capture(
+            baseline.model, baseline.prompts, batch_tokens=baseline.batch_tokens, progress=progress
+        )
         after = measure_last(baseline)
     under = replace(
         decompose(captured, split=rule.split, massive_ratio=rule.massive_ratio),
@@ -107,7 +109,12 @@ def interventions_of(
         return Interventions()
     try:
         baseline = baseline_of(
-            loaded, prompts, spec.rule, decomposition=decomposition, sentence=sentence
+            loaded,
+            prompts,
+            spec.rule,
+            decomposition=decomposition,
+            sentence=sentence,
+            batch_tokens=spec.batch_tokens,
         )
     except ValueError as problem:
         if spec.sweep > 1 or spec.theta or spec.ablate or spec.controls:

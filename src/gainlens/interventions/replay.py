@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gainlens.models.decoders import tensor_of, with_first
+from gainlens.models.decoders import first_tensor, tensor_of, with_first
 from gainlens.models.hooks import scoped
 from gainlens.models.sites import ModelSites
 
@@ -41,11 +41,19 @@ class Passage:
 
     def resume(self, first: int) -> None:
         """Run block `first` on the stream that entered it, then all later ones; hooks fire."""
-        stream: Tensor | None = None
+        self._run(first, first_tensor(*self._calls[first]))
+
+    def skip(self, block: int) -> Tensor:
+        """Run the blocks after `block` on the stream that entered it, as if it wrote nothing.
+
+        Returns what leaves the last block, [batch, position, d_model].
+        """
+        return self._run(block + 1, first_tensor(*self._calls[block]))
+
+    def _run(self, first: int, stream: Tensor) -> Tensor:
         with torch.no_grad():
             self._embedding(self._tokens)  # hooks there learn which rows the later blocks run on
             for block in range(first, len(self._blocks)):
-                args, kwargs = self._calls[block]
-                if stream is not None:
-                    args, kwargs = with_first(args, kwargs, stream)
+                args, kwargs = with_first(*self._calls[block], stream)
                 stream = tensor_of(self._blocks[block](*args, **kwargs))
+        return stream

@@ -139,7 +139,8 @@ class Sweep:
         return tuple(sorted(effects, key=lambda effect: self._names.index(effect.site)))
 
     def _batches(self) -> Iterator[Batch]:
-        return batches(self._baseline.model, self._baseline.prompts, self._sites.device)
+        baseline = self._baseline
+        return batches(baseline.model, baseline.prompts, self._sites.device, baseline.batch_tokens)
 
     def _passages(self) -> Iterator[tuple[Batch, Passage]]:
         if self._kept is not None:

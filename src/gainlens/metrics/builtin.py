@@ -17,6 +17,7 @@ _FLOAT16_MAX = 65_504.0
 _DIVISIA = "additive logarithmic-mean Divisia index, Ang 2004"
 _DEPTH = "arXiv 2505.13898"
 _GU = "Gu et al. 2024, arXiv 2410.10781; arXiv 2504.02732"
+_FIRST = "no token comes before position 0, so it is not predicted"
 _SILENT = "the component writes nothing"
 
 BUILT_IN: dict[str, Metric] = {}
@@ -146,6 +147,18 @@ def visible(visible: np.ndarray, aa: np.ndarray, mm: np.ndarray) -> np.ndarray:
     total = squared.sum(axis=0)
     inside = np.where(squared > 0, visible * squared, 0.0).sum(axis=0)  # 0 times NaN: no write
     return inside / np.where(total > 0, total, np.nan)
+
+
+@_built_in("nats per token", None, over="token", undefined=_FIRST)
+def loss(token_loss: np.ndarray) -> np.ndarray:
+    """-ln p(token), predicted from the tokens before it; belongs to the token that is predicted."""
+    return token_loss
+
+
+@_built_in("nats per token", 0.0, f"ShortGPT, arXiv 2403.03853; {_DEPTH}", undefined=_FIRST)
+def skip_loss(skip_loss: np.ndarray) -> np.ndarray:
+    """loss with the block's writes left out (y = x) minus the loss of the whole model."""
+    return skip_loss
 
 
 def _cosine(product: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -84,9 +84,10 @@ def columns_of(decomposition: Decomposition) -> Mapping[str, np.ndarray | bool]:
     """Return every column that a metric may read, by name.
 
     The Gram columns and the decomposition's arrays are [block, token]; `final_norm`, `normed`,
-    `position` and `token_id` are [token]; `visible` and `null` [component, token]; `sink` [block,
-    head, prompt]; `top_value` and `top_index` [block, token, rank]; `heads` [block, head, column,
-    token]; `parallel` is a bool; a column of `capture(extra=...)` is [block, token].
+    `position`, `token_id` and `token_loss` are [token]; `skip_loss` is [block, token]; `visible`
+    and `null` [component, token]; `sink` [block, head, prompt]; `top_value` and `top_index` [block,
+    token, rank]; `heads` [block, head, column, token]; `parallel` is a bool; a column of
+    `capture(extra=...)` is [block, token].
     """
     capture = decomposition.capture
     columns: dict[str, np.ndarray | bool] = {name: capture.column(name) for name in GRAM_COLUMNS}
@@ -103,7 +104,7 @@ _OF_DECOMPOSITION = (
 )  # fmt: skip
 _OF_CAPTURE = (
     "position", "token_id", "normed", "visible", "null", "sink", "heads", "top_value", "top_index",
-    "parallel",
+    "parallel", "token_loss", "skip_loss",
 )  # fmt: skip
 
 
@@ -113,6 +114,8 @@ def _advice(name: str, columns: Mapping[str, object]) -> str:
         "heads": "capture(heads=True) adds it",
         "visible": "capture(subspaces=...) adds it",
         "null": "capture(subspaces=...) adds it",
+        "token_loss": "gainlens.with_losses adds it",
+        "skip_loss": "gainlens.with_losses(..., skip=True) adds it",
     }.get(name)
     return f"; {how}" if how else f"; {nearest(name, columns)}"
 

@@ -21,7 +21,7 @@ _PROJECTIONS = ("o_proj", "c_proj", "dense", "out_proj")
 
 @dataclass(frozen=True)
 class AttentionOut:
-    """How the heads of one block reach the stream: W_O, its bias, and a norm after it."""
+    """Hold how the heads of one block reach the stream: W_O, its bias, and a norm after it."""
 
     weight: Tensor
     """W_O, [head * d_head, d_model]: the heads one after the other"""

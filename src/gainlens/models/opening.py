@@ -52,7 +52,7 @@ class OpenedModel:
 
     @property
     def quantisation(self) -> str | None:
-        """How the file stores its weights; None if they are not quantised."""
+        """Return how the file stores its weights; None if they are not quantised."""
         if is_gguf(self.path):
             return quantisation_of(self.path) if Path(self.path).is_file() else "unknown"
         settings = getattr(self.whole_config, "quantization_config", None)

@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
 
 
 class Frame(NamedTuple):
-    """What a tokenizer puts around every text."""
+    """Hold what a tokenizer puts around every text."""
 
     start: tuple[int, ...]
     """BOS as a rule; [gMASK] and <sop> of GLM"""

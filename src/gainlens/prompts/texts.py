@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import BinaryIO, Final, cast
 
 NOTEBOOK_SENTENCE: Final = "The quick brown fox jumps over the lazy dog."
-BUILT_IN: Final = ("notebook", "mixed", "long")
+BUILT_IN: Final = ("notebook", "mixed", "english", "code", "long")
+_OF_MIXED: Final = {
+    "english": ("prose", "list", "dialogue", "maths", "letter"),
+    "code": ("code",),
+}
+"""Sets that are some kinds of mixed."""
 MAX_LINE_BYTES: Final = 32 * 2**20
 """A longer line is a file without line breaks, not a prompt."""
 
@@ -55,10 +60,11 @@ def load_prompts(source: str) -> PromptSet:
     """A built-in set by name, else the prompts of a text or JSONL file.
 
     Args:
-        source: notebook (its one sentence), mixed or long; or a path.  A text file holds one prompt
-            a line, blank lines skipped; a file named `.jsonl` or `.ndjson` holds {"text": ...,
-            "id": ...} (id optional) or a JSON string a line.  A file that bears the name of a
-            built-in set is reached as `./mixed`.
+        source: notebook (its one sentence), mixed (72 English texts and pieces of code, 24 texts in
+            other languages), english (52 of mixed), code (20 of mixed) or long; or a path.  A text
+            file holds one prompt per line, blank lines skipped; a file named `.jsonl` or `.ndjson`
+            holds {"text": ..., "id": ...} (id optional) or a JSON string per line.  A file that
+            bears the name of a built-in set is reached as `./mixed`.
 
     Raises ValueError where the file is not that.
 
@@ -69,9 +75,10 @@ def load_prompts(source: str) -> PromptSet:
     if source == "notebook":
         return PromptSet(source, True, (Prompt("notebook", NOTEBOOK_SENTENCE),))
     if source == "mixed":
-        packaged = resources.files("gainlens").joinpath("data/prompts_mixed.jsonl")
-        with packaged.open("rb") as handle:
-            return PromptSet(source, True, tuple(_read_jsonl(cast(BinaryIO, handle), source)))
+        return PromptSet(source, True, _mixed_prompts())
+    if kinds := _OF_MIXED.get(source):
+        some = tuple(prompt for prompt in _mixed_prompts() if prompt.group in kinds)
+        return PromptSet(source, True, some)
     if source == "long":
         note = (
             f"texts of the standard library of Python {platform.python_version()}; "
@@ -79,6 +86,12 @@ def load_prompts(source: str) -> PromptSet:
         )
         return PromptSet(source, True, _long_prompts(), note)
     return PromptSet(source, False, _read_file(source))
+
+
+def _mixed_prompts() -> tuple[Prompt, ...]:
+    packaged = resources.files("gainlens").joinpath("data/prompts_mixed.jsonl")
+    with packaged.open("rb") as handle:
+        return tuple(_read_jsonl(cast(BinaryIO, handle), "mixed"))
 
 
 def _read_file(source: str) -> tuple[Prompt, ...]:

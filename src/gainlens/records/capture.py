@@ -44,6 +44,11 @@ class Capture:
     """True if attention and the MLP both read the block's input (GPT-NeoX, GPT-J, Phi)"""
     extra: Mapping[str, Float64[np.ndarray, "block token"]] = field(default_factory=dict[str, Any])
     """columns that `capture(extra=...)` added, by name"""
+    token_loss: Float64[np.ndarray, " token"] | None = None
+    """-ln p(token | those before it), nats; NaN at position 0; None if it was not asked for"""
+    skip_loss: Float64[np.ndarray, "block token"] | None = None
+    """the loss with one block's writes left out minus `token_loss`, nats; NaN at position 0; None
+    if it was not asked for"""
 
     def column(self, name: str) -> Float64[np.ndarray, "block token"]:
         """Return one Gram column by name, [block, token], squared L2 norm, float64."""
@@ -53,8 +58,8 @@ class Capture:
     def columns(self) -> dict[str, np.ndarray]:
         """Return the numbers per token by column name, as tables show them.
 
-        [block, token], or [token] for what belongs to the last block.  A column is missing if its
-        numbers were not asked for.
+        [block, token], or [token] for what belongs to the last block or to the token alone.  A
+        column is missing if its numbers were not asked for.
         """
         columns: dict[str, np.ndarray] = dict(zip(GRAM_COLUMNS, self.gram, strict=True))
         columns["normed"] = self.normed
@@ -66,7 +71,10 @@ class Capture:
         for rank in range(self.top_value.shape[2]):
             columns[f"top_value_{rank}"] = self.top_value[..., rank]
             columns[f"top_index_{rank}"] = self.top_index[..., rank]
-        return columns
+        for name in ("token_loss", "skip_loss"):
+            if getattr(self, name) is not None:
+                columns[name] = getattr(self, name)
+        return columns | dict(self.extra)
 
     @property
     def num_prompts(self) -> int:

@@ -113,6 +113,14 @@ class BlockGain:
     high: float
 
 
+def band_meaning(confidence: float) -> str:
+    """Say what `low` and `high` of a model's BlockGains are."""
+    return (
+        f"low and high are the ends of a {confidence:.0%} band over prompts that is simultaneous "
+        "over blocks, as ratios; null if there are too few prompts"
+    )
+
+
 @dataclass(frozen=True)
 class MassiveToken:
     """Describe the life of one massive token, or of position 0."""

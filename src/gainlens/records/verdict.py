@@ -114,7 +114,7 @@ class Identification:
 
 @dataclass(frozen=True)
 class Clustering:
-    """How much prompts of one group resemble one another in their difference."""
+    """Hold how much prompts of one group resemble one another in their difference."""
 
     groups: int
     correlation: float

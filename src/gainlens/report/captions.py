@@ -60,7 +60,7 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
     ),
     "rope_wavelengths": (
         "RoPE wavelengths",
-        "Tokens a turn of every rotated pair of dimensions, against each model's context.",
+        "Tokens per turn of every rotated pair of dimensions, against each model's context.",
     ),
     "notebook": (
         "The notebook's figure",

@@ -33,7 +33,7 @@ def of_blocks(decomposition: Decomposition, blocks: slice) -> Decomposition:
     Fields of the last block alone stay unchanged.
     """
     capture = decomposition.capture
-    first = _there(capture, "top_value", "top_index", "sink", "heads")
+    first = _there(capture, "top_value", "top_index", "sink", "heads", "skip_loss")
     grids = _there(
         decomposition, "log_gain", "attention", "mlp", "remainder", "norm_in", "norm_out"
     )
@@ -51,8 +51,9 @@ def of_tokens(decomposition: Decomposition, tokens: slice) -> Decomposition:
     """
     capture = decomposition.capture
     by_token = _there(
-        capture, "prompt", "position", "token_id", "gram", "normed", "visible", "null", "heads"
-    )
+        capture, "prompt", "position", "token_id", "gram", "normed", "visible", "null", "heads",
+        "token_loss", "skip_loss",
+    )  # fmt: skip
     of_decomposition = _there(
         decomposition, "log_gain", "attention", "mlp", "remainder", "final_norm", "norm_in",
         "norm_out", "is_bos", "is_massive",
@@ -86,7 +87,7 @@ _UNKNOWN: Final = -32768
 _FULL: Final = 32767
 
 Explored = dict[str, Any]
-"""What the page draws of one model: its blocks under each class, reduction and split, and maps of
+"""Drawings of one model on the page: its blocks under each class, reduction and split, and maps of
 every metric over blocks and tokens of some prompts."""
 
 

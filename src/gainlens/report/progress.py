@@ -1,7 +1,8 @@
-"""Show the progress of a comparison on standard error."""
+"""Show the progress of a comparison: bars on standard error, or a line in a notebook."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -45,6 +46,36 @@ class ProgressWatch:
     def phase(self, name: str) -> None:
         """Name what happens after the last model."""
         self._progress.update(self._models, description=name)
+
+
+class NotebookWatch(ProgressWatch):
+    """Show progress as one line of a notebook's output, which is written again as it goes."""
+
+    def __init__(self, models: int) -> None:
+        from IPython.display import display
+
+        super().__init__(Progress(disable=True), models, quiet=False)
+        self._total, self._finished = models, 0
+        self._line: Any = display({"text/plain": ""}, raw=True, display_id=True)
+
+    @contextmanager
+    def model(self, name: str, prompts: int) -> Generator[None]:
+        """Show the model that is being measured, and count it as done at the end."""
+        self._name, self._all, self._done = name, prompts, 0
+        self.advance(0)
+        yield
+        self._finished += 1
+        self.phase(f"{self._finished} of {self._total} models measured")
+
+    def advance(self, prompts: int) -> None:
+        """Count this many more prompts as done."""
+        self._done += prompts
+        place = f"model {self._finished + 1} of {self._total}"
+        self.phase(f"{place}, {self._name}: {self._done} of {self._all} prompts")
+
+    def phase(self, name: str) -> None:
+        """Replace the line."""
+        self._line.update({"text/plain": name}, raw=True)
 
 
 def silent(models: int) -> ProgressWatch:

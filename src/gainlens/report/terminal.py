@@ -6,7 +6,7 @@ The width is that of the terminal, or COLUMNS, or 100 columns in a pipe.
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from textwrap import shorten
+from textwrap import fill
 from typing import Final
 
 from rich.console import Console
@@ -28,6 +28,8 @@ _COLOURS: Final = {
     "INVERTED": "red",
 }
 _PIPE_WIDTH: Final = 100
+_DOUBT_LINES: Final = 2
+"""Lines that a doubt takes at most; --verbose shows it whole."""
 _GAP: Final = 2
 """Columns between two cells."""
 _NAME: Final = 12
@@ -57,15 +59,14 @@ def print_comparison(
     print_answer(comparison, console)
     console.print()
     _print_table(console, last_block(comparison))
-    console.print(escape(difference(comparison.verdict)))
+    console.print(_wrapped(difference(comparison.verdict), console))
     console.print()
     if verbose:
         _print_everything(console, comparison)
     else:
-        lines = doubts(comparison)
         console.print("[bold]Doubts[/]")
-        for line in lines:
-            console.print(f"  {_line(line, console.width - 2)}")
+        for line in doubts(comparison):
+            console.print(_wrapped(line, console, "- ", _DOUBT_LINES))
     _print_paths(console, comparison, written)
     print_answer(comparison, console)
 
@@ -81,9 +82,20 @@ def print_measurement(run: Run, written: Sequence[Path], *, verbose: bool = Fals
     _print_paths(console, run, written)
 
 
-def _line(sentence: str, width: int) -> str:
-    """Return the sentence in one line of the console, cut at a word if it is too long."""
-    return escape(shorten(sentence, width, placeholder=" …"))
+def _wrapped(sentence: str, console: Console, first: str = "", most: int | None = None) -> str:
+    """Return the sentence in at most `most` lines, the later ones below the first one's words."""
+    return escape(
+        fill(
+            sentence,
+            console.width,
+            initial_indent=first,
+            subsequent_indent=" " * (len(first) or _GAP),
+            max_lines=most,
+            placeholder=" …",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 def _print_everything(console: Console, comparison: Comparison) -> None:
@@ -103,7 +115,7 @@ def _print_sentences(console: Console, title: str, sentences: Iterable[str]) -> 
     if lines:
         console.print(f"[bold]{title}[/]")
         for line in lines:
-            console.print(f"  - {escape(line)}")
+            console.print(_wrapped(line, console, "- "))
         console.print()
 
 

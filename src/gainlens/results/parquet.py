@@ -85,7 +85,8 @@ def token_columns(
 
     Gram columns are float32, as captured.  log_gain, attention and mlp are in nats.  What belongs
     to the last block (`normed`, `visible_attention`, ...) is null in the other rows.  `text` is
-    null if it is unknown.
+    null if it is unknown.  What only some captures have (columns of `capture(extra=...)`,
+    token_loss, skip_loss) comes last, as float64.
     """
     import pyarrow as pa
 
@@ -122,6 +123,14 @@ def token_columns(
             columns[name] = values[part].ravel()
     for name in ("log_gain", "attention", "mlp"):
         columns[name] = getattr(decomposition, name)[part].astype(np.float32).ravel()
+    for name, values in measured.items():
+        if name in CAPTURE_COLUMNS:
+            continue
+        if name in columns:
+            raise ValueError(f"{TOKENS} has a column {name!r} already: give yours another name")
+        of_blocks = np.broadcast_to(values, (num_blocks, tokens))[part]
+        hidden = ~last if values.ndim == 1 else np.zeros(len(last), bool)
+        columns[name] = pa.array(of_blocks.ravel().astype(np.float64), mask=hidden)
     return columns
 
 

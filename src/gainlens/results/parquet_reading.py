@@ -8,11 +8,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from gainlens.core.vocabulary import COMPONENTS, GRAM_COLUMNS, TOP_COMPONENTS
+from gainlens.core.vocabulary import CAPTURE_COLUMNS, COMPONENTS, GRAM_COLUMNS, TOP_COMPONENTS
 from gainlens.records.capture import Capture
 from gainlens.results.parquet import HEADS
 from gainlens.results.run_folder import RESULT
 
+_OWN: Final = frozenset(
+    ("model", "prompt", "position", "token_id", "text", "layer", "class", *CAPTURE_COLUMNS)
+) | {"log_gain", "attention", "mlp", "token_loss", "skip_loss"}
+"""Columns of tokens.parquet that are not a user's."""
 _TWO_RUNS: Final = f"it and {RESULT} are not of one run; copy the whole folder, or compare again"
 
 
@@ -116,6 +120,13 @@ def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) 
         sink=_sink(heads, model, shape),
         token_text=None if rows.unknown("text") else rows.texts("text", length),
         parallel=shape.parallel,
+        extra={
+            name: rows.values(name).astype(np.float64).reshape(shape.blocks, length)
+            for name in tokens.columns
+            if name not in _OWN and not rows.unknown(name)
+        },
+        token_loss=None if rows.unknown("token_loss") else last("token_loss"),
+        skip_loss=None if rows.unknown("skip_loss") else stacked(["skip_loss"], 0, np.float64)[0],
     )
     _give_back()
     return capture

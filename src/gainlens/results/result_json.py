@@ -3,9 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
+from gainlens.core.spec import Rule
 from gainlens.notebook.json import notebook_json
 from gainlens.notebook.result_file import SCHEMA
 from gainlens.records.comparison import Comparison, ModelReport
+from gainlens.records.gains import band_meaning
 from gainlens.records.inputs import EncodedPrompts
 from gainlens.results.values import to_json
 
@@ -20,7 +22,7 @@ def result_json(comparison: Comparison) -> dict[str, Any]:
         comparison.test,
     )
     for report in comparison.reports:
-        _add_model(document["models"][report.checkpoint.name], report)
+        _add_model(document["models"][report.checkpoint.name], report, comparison.spec.rule)
     document |= _asked_for(comparison)
     identification = comparison.verdict.identification
     status = "CONTROLLED" if identification.controlled else "CONFOUNDED"
@@ -53,7 +55,7 @@ def _label(comparison: Comparison, report: ModelReport) -> str:
     return next(model.label or key for model in comparison.spec.models if model.key == key)
 
 
-def _add_model(model: dict[str, Any], report: ModelReport) -> None:
+def _add_model(model: dict[str, Any], report: ModelReport, rule: Rule) -> None:
     """Add everything beyond the notebook's keys; an unknown number is null beside its status."""
     checkpoint = report.checkpoint
     model |= {
@@ -62,6 +64,7 @@ def _add_model(model: dict[str, Any], report: ModelReport) -> None:
         "dtype": checkpoint.dtype,
         "checkpoint": checkpoint,
         "layers": report.blocks,
+        "layers_interval": band_meaning(rule.confidence),
         "behaviour": report.behaviour,
         "equivalent": report.equivalent,
         "cells": report.cells,

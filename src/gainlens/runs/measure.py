@@ -4,6 +4,7 @@ import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gainlens.activations.capturing import capture
+from gainlens.activations.recorder import Extra
 from gainlens.activations.scale_control import scale_control
 from gainlens.claims.blocks import block_gains
 from gainlens.claims.intervals import halves_interval
@@ -23,6 +25,7 @@ from gainlens.interventions.plan import interventions_of
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import massive_lifecycle
 from gainlens.metrics.reductions import reduce_gains
+from gainlens.metrics.registry import metric_named
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.encoding import Prompts, encode_for
 from gainlens.models.loaded import LoadedModel
@@ -37,7 +40,7 @@ from gainlens.records.comparison import ModelReport, NotebookResidual
 from gainlens.records.inputs import EncodedPrompts
 from gainlens.records.weights import UnembedReport
 from gainlens.runs.environment import environment, set_threads
-from gainlens.runs.measurement import Measurement, step_of
+from gainlens.runs.measurement import Measurement, step_of, with_passes
 from gainlens.runs.measuring import Measured, token_texts
 from gainlens.weights.of_model import unembed_report, unembedding
 from gainlens.weights.rope import check_theta, rope_report
@@ -54,6 +57,7 @@ def measure(
     tokens: int | Sequence[int] = (),
     series: bool = False,
     heads: bool | None = None,
+    extra: Extra | None = None,
     spec: RunSpec | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Measurement:
@@ -67,10 +71,14 @@ def measure(
         tokens: prompt lengths in tokens; several give a curve over lengths.
         series: the models are checkpoints along training; they are put in the order of their steps.
         heads: measure every attention head; None: if the model shows its heads.
+        extra: further columns by name, as for `capture`; `tokens`, metrics and the run folder have
+            them.
         spec: back end, dtype, device, rule and interventions; the defaults if None.
         progress: called with the number of prompts done since the last call.
 
-    Raises ValueError if a model cannot be loaded or measured, and if a series has no order.
+    A metric that needs passes of its own (loss, skip_loss) is measured here if `spec.metric` names
+    it, else when `Measurement.metric` asks for it.  Raises ValueError if a model cannot be loaded
+    or measured, and if a series has no order.
 
     Examples:
         >>> m = gainlens.measure(loaded, ["x = 1", "Hello, world."])
@@ -88,17 +96,23 @@ def measure(
     opened = [_opened(source, spec) for source in sources]
     lengths = tuple([tokens] if isinstance(tokens, int) else tokens)
     smallest = min((_context(one) for one in opened), default=None)
+    longest = max(lengths, default=0)
     measured: list[Measured] = []
     given: list[str] = []
     names: list[str] = []
     for source, one in zip(sources, opened, strict=True):
-        loaded = _loaded(one, spec, max(lengths, default=0))
+        loaded = _loaded(one, spec, longest)
+        reopen = partial(_loaded, one, spec, longest)
         given.append(_name(source, loaded))
         names.append(key_of(given[-1], names))
         weights = _weights_of(loaded)
         for encoded in _encoded(loaded, texts, lengths, smallest, spec):
             label = names[-1] if len(lengths) < 2 else f"{names[-1]}@{len(encoded.tokens[0])}"
-            measured.append(_measure(loaded, weights, label, encoded, spec, heads, progress))
+            done = _measure(loaded, weights, label, encoded, spec, heads, extra, progress)
+            done = replace(done, reopen=reopen)
+            for name in spec.metric if isinstance(spec, MeasureSpec) else ():
+                done = with_passes(done, metric_named(name), spec, loaded, progress)
+            measured.append(done)
         del loaded
     axis, positions = None, ()
     if series:
@@ -206,11 +220,25 @@ def _measure(
     prompts: EncodedPrompts,
     spec: RunSpec,
     heads: bool | None,
+    extra: Extra | None,
     progress: Callable[[int], None] | None,
 ) -> Measured:
     """Measure one model on one set of prompts."""
     rule = spec.rule
-    captured = _captured(loaded, prompts, weights.bases, heads, progress)
+
+    def run(with_heads: bool) -> Capture:
+        return capture(
+            loaded,
+            prompts,
+            subspaces=weights.bases,
+            patterns=True,
+            heads=with_heads,
+            extra=extra,
+            batch_tokens=spec.batch_tokens,
+            progress=progress,
+        )
+
+    captured = _with_heads(run, heads)
     texts = _texts(loaded, captured)
     captured = replace(captured, token_text=texts)
     decomposition = decompose(captured, split=rule.split, massive_ratio=rule.massive_ratio)
@@ -260,25 +288,8 @@ def _ignore(prompts: int) -> None:
     """Take a number of finished prompts and do nothing."""
 
 
-def _captured(
-    loaded: LoadedModel,
-    prompts: EncodedPrompts,
-    bases: tuple[Tensor, Tensor] | None,
-    heads: bool | None,
-    progress: Callable[[int], None] | None,
-) -> Capture:
+def _with_heads(run: Callable[[bool], Capture], heads: bool | None) -> Capture:
     """Capture with heads if they were asked for, or if the model shows them and nobody asked."""
-
-    def run(with_heads: bool) -> Capture:
-        return capture(
-            loaded,
-            prompts,
-            subspaces=bases,
-            patterns=True,
-            heads=with_heads,
-            progress=progress,
-        )
-
     if heads is not None:
         return run(heads)
     try:

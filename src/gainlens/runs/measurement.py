@@ -1,8 +1,8 @@
 """Hold what `measure` returns, and answer questions about it with frames, arrays and figures."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,13 +13,18 @@ from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.messages import nearest
 from gainlens.core.spec import RunSpec
-from gainlens.core.vocabulary import TokenClass
+from gainlens.core.vocabulary import CAPTURE_COLUMNS, TokenClass
+from gainlens.interventions.skipping import with_losses
 from gainlens.metrics.massive import prompt_slices
-from gainlens.metrics.metric import OverTokens
+from gainlens.metrics.metric import Metric, OverTokens
 from gainlens.metrics.prompts import reduce_metric
 from gainlens.metrics.registry import metric_named
 from gainlens.metrics.splits import head_split
+from gainlens.models.loaded import LoadedModel
 from gainlens.records.comparison import ModelReport
+from gainlens.records.gains import Decomposition
+from gainlens.report.measurement import answer, shown_tables
+from gainlens.report.table import Table
 from gainlens.results.frames import to_frame
 from gainlens.runs.measuring import Measured
 
@@ -50,6 +55,9 @@ class Measurement:
     environment: Mapping[str, str]
     command: str | None = None
     """the command line that asked for it; None if Python code did"""
+    _with_passes: dict[int, Measured] = field(
+        default_factory=dict[int, Measured], init=False, repr=False, compare=False
+    )
 
     @property
     def reports(self) -> tuple[ModelReport, ...]:
@@ -79,7 +87,10 @@ class Measurement:
 
     @cached_property
     def tokens(self) -> "pd.DataFrame":
-        """Return a row per model, token and block, with the token's text and the prompt's name."""
+        """Return a row per model, token and block, with the token's text and the prompt's name.
+
+        Columns of `extra`, and token_loss and skip_loss if they were measured, come last.
+        """
         import pandas as pd
 
         frames: list[pd.DataFrame] = []
@@ -88,6 +99,10 @@ class Measurement:
             ids, texts = one.report.prompts.ids, one.decomposition.capture.token_text or ()
             frame["prompt"] = [ids[index] for index in frame["prompt"]]
             frame.insert(2, "text", list(texts) * len(one.report.blocks))
+            captured = one.decomposition.capture
+            for name, values in captured.columns.items():
+                if name not in CAPTURE_COLUMNS:
+                    frame[name] = np.broadcast_to(values, one.decomposition.log_gain.shape).ravel()
             for name, value in reversed(self._position(place).items()):
                 frame.insert(0, name, value)
             frame.insert(0, "model", one.report.checkpoint.name)
@@ -146,7 +161,9 @@ class Measurement:
             over: how a prompt's tokens become one number; None: the metric's own way.
 
         A model that has fewer blocks, or lacks a prompt, has NaN there.  `attrs` holds the unit and
-        the definition.  Raises ValueError, with the nearest name, for an unknown metric.
+        the definition.  A metric that needs passes of its own (loss, skip_loss) runs the models
+        again the first time; one that was given by name is loaded again for it.  Raises ValueError,
+        with the nearest name, for an unknown metric.
         """
         import xarray as xr
 
@@ -157,7 +174,7 @@ class Measurement:
         values = np.full((len(self.measured), depth, len(ids)), np.nan)
         for place, one in enumerate(self.measured):
             columns = [column[id] for id in one.report.prompts.ids]
-            own = reduce_metric(found, one.decomposition, tokens, over)
+            own = reduce_metric(found, self._for_metric(place, found), tokens, over)
             values[place, : len(own), columns] = own.T
         coords: dict[str, Any] = {
             "model": list(self.models), "block": np.arange(depth), "prompt": ids
@@ -213,6 +230,38 @@ class Measurement:
         )
 
     @property
+    def answer(self) -> str:
+        """Return what was measured in one line."""
+        return answer(self.reports, self.differences())
+
+    @property
+    def shown_tables(self) -> list[Table]:
+        """Return the tables that the terminal shows."""
+        return shown_tables(self.reports, self.differences())
+
+    @property
+    def further_tables(self) -> list[Table]:
+        """Return the tables that the page shows before those of every measurement."""
+        return []
+
+    @property
+    def frames(self) -> "dict[str, pd.DataFrame]":
+        """Return the tables that are written as CSV beside those of every measurement."""
+        return {}
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Return what result.json holds beside the keys of every measurement."""
+        return {}
+
+    def differences(self, names: Sequence[str] = ("log_gain",)) -> list[dict[str, Any]]:
+        """Return the rows of `difference` for several metrics; none unless there are two models."""
+        if len(self.measured) != 2 or self.axis is not None:
+            return []
+        found = (self.difference(name, self.spec.rule.token_class) for name in names)
+        return [row for frame in found for row in frame.to_dict("records")]
+
+    @property
     def figures(self) -> tuple[str, ...]:
         """Return the names of the figures that can be drawn of this measurement."""
         return tuple(self.drawings())
@@ -254,6 +303,12 @@ class Measurement:
             drawn["theta_dose"] = partial(figures.theta_dose, reports, doses)
         return drawn
 
+    def _for_metric(self, place: int, metric: Metric) -> Decomposition:
+        """Return one model's numbers with what the metric reads, measured now if it is missing."""
+        one = self._with_passes.get(place, self.measured[place])
+        self._with_passes[place] = with_passes(one, metric, self.spec)
+        return self._with_passes[place].decomposition
+
     def _draw_heads(self) -> "Figure":
         return figures.head_map(
             {
@@ -283,6 +338,33 @@ class Measurement:
             if ordinary[tokens].any():
                 means[..., index] = parts[..., tokens][..., ordinary[tokens]].mean(axis=-1)
         return means
+
+
+def with_passes(
+    one: Measured,
+    metric: Metric,
+    spec: RunSpec,
+    loaded: LoadedModel | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Measured:
+    """Measure what a metric reads and a capture alone does not give: token_loss and skip_loss.
+
+    They run on the Hugging Face model if it holds the same tensors, which is faster.
+    """
+    captured = one.decomposition.capture
+    wanted = {"token_loss", "skip_loss"} & set(metric.columns)
+    if all(getattr(captured, name) is not None for name in wanted) or one.reopen is None:
+        return one
+    loaded = loaded or one.reopen()
+    captured = with_losses(
+        captured,
+        loaded if loaded.hf_model is None else loaded.hf_model,
+        one.report.prompts,
+        skip="skip_loss" in wanted,
+        batch_tokens=spec.batch_tokens,
+        progress=progress,
+    )
+    return replace(one, decomposition=replace(one.decomposition, capture=captured))
 
 
 _STEP = re.compile(r"(?:step|checkpoint|ckpt|iter|tokens)[-_]?(\d+)|(\d+)$", re.IGNORECASE)

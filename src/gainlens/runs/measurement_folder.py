@@ -13,8 +13,8 @@ from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.metrics.registry import metric_named
 from gainlens.notebook.result_file import SCHEMA
+from gainlens.records.gains import band_meaning
 from gainlens.report.measurement import (
-    answer,
     blocks_table,
     difference_table,
     frame_table,
@@ -22,7 +22,7 @@ from gainlens.report.measurement import (
     models_table,
 )
 from gainlens.results.files import write_json
-from gainlens.results.parquet import TOKENS, TokenTable
+from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.run_folder import RESULT, publish
 from gainlens.results.values import to_json
 from gainlens.runs.measurement import Measurement
@@ -69,16 +69,6 @@ def metric_rows(measurement: Measurement, names: Sequence[str]) -> "pd.DataFrame
     return pd.DataFrame(rows)
 
 
-def difference_rows(
-    measurement: Measurement, names: Sequence[str] = ("log_gain",)
-) -> list[dict[str, Any]]:
-    """Return the rows of `difference` for several metrics; none unless there are two models."""
-    if len(measurement.measured) != 2 or measurement.axis is not None:
-        return []
-    frames = (measurement.difference(name, measurement.spec.rule.token_class) for name in names)
-    return [row for frame in frames for row in frame.to_dict("records")]
-
-
 def measurement_json(measurement: Measurement, metrics: Sequence[str] = ()) -> dict[str, Any]:
     """Return result.json of a measurement: JSON values only, an unknown number is null."""
     rows = metric_rows(measurement, metrics).to_dict("records")
@@ -90,6 +80,7 @@ def measurement_json(measurement: Measurement, metrics: Sequence[str] = ()) -> d
             "num_layers": report.checkpoint.num_blocks,
             "checkpoint": report.checkpoint,
             "layers": report.blocks,
+            "layers_interval": band_meaning(measurement.spec.rule.confidence),
             "metrics": [row for row in rows if row["model"] == name],
             "massive": report.massive,
             "rope": report.rope,
@@ -109,12 +100,13 @@ def measurement_json(measurement: Measurement, metrics: Sequence[str] = ()) -> d
         {
             "experiment": "gainlens measure",
             "date": measurement.date,
-            "answer": answer(measurement.reports, difference_rows(measurement)),
+            "answer": measurement.answer,
             "models": models,
-            "difference": difference_rows(measurement, ("log_gain", *metrics)),
+            "difference": measurement.differences(("log_gain", *metrics)),
             "gainlens": {"version": version("gainlens"), "schema": SCHEMA},
             "environment": measurement.environment,
             "spec": measurement.spec.model_dump(),
+            **measurement.document,
             "command": measurement.command,
             "seconds": round(measurement.seconds, 3),
         }
@@ -139,8 +131,14 @@ def _write(
         for one in measurement.measured:
             tokens.add(one.report, one.decomposition)
     measurement.blocks.to_csv(folder / "blocks.csv", index=False)
+    for name, frame in measurement.frames.items():
+        frame.to_csv(folder / f"{name}.csv", index=False)
     if metrics:
         metric_rows(measurement, metrics).to_csv(folder / "metrics.csv", index=False)
+    write_heads(
+        folder / HEADS,
+        ((one.report, one.decomposition.capture.sink) for one in measurement.measured),
+    )
     if all(one.decomposition.capture.heads is not None for one in measurement.measured):
         measurement.heads.to_csv(folder / "heads.csv", index=False)
     vector: dict[str, str] = {}
@@ -153,8 +151,8 @@ def _write(
 
 
 def _page(measurement: Measurement, metrics: Sequence[str], vector: Mapping[str, str]) -> str:
-    difference = difference_rows(measurement, ("log_gain", *metrics))
-    tables = [models_table(measurement.reports)]
+    difference = measurement.differences(("log_gain", *metrics))
+    tables = [*measurement.further_tables, models_table(measurement.reports)]
     if difference:
         tables.insert(0, difference_table(difference))
     tables += [blocks_table(report) for report in measurement.reports]
@@ -171,7 +169,7 @@ def _page(measurement: Measurement, metrics: Sequence[str], vector: Mapping[str,
     }
     return measurement_page(
         " and ".join(measurement.models) if len(measurement.models) < 4 else "Measurement",
-        answer(measurement.reports, difference_rows(measurement)),
+        measurement.answer,
         tables,
         vector,
         facts,

@@ -21,6 +21,7 @@ from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import massive_lifecycle
 from gainlens.metrics.reductions import reduce_gains
 from gainlens.models.config import sizes_of
+from gainlens.models.loaded import LoadedModel
 from gainlens.models.loading import load
 from gainlens.notebook.statistics import notebook_residual
 from gainlens.records.capture import Capture
@@ -39,6 +40,8 @@ class Measured:
 
     report: ModelReport
     decomposition: Decomposition
+    reopen: Callable[[], LoadedModel] | None = None
+    """gives the model again, for a metric that needs passes of its own; None: there is none"""
 
 
 def measure_model(
@@ -72,7 +75,12 @@ def measure_model(
     spectrum = unembed_gram(head.weight)
     rule, prompts = spec.rule, inputs.prompts
     captured = capture(
-        loaded.model, prompts, subspaces=subspaces(spectrum), patterns=True, progress=progress
+        loaded.model,
+        prompts,
+        subspaces=subspaces(spectrum),
+        patterns=True,
+        batch_tokens=spec.batch_tokens,
+        progress=progress,
     )
     texts = token_texts(loaded.tokenizer, captured)
     captured = replace(captured, token_text=texts)

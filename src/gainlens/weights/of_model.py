@@ -18,7 +18,7 @@ _PROBE = 1024.0
 
 
 class Unembedding(NamedTuple):
-    """How a model turns its last stream into logits."""
+    """Hold how a model turns its last stream into logits."""
 
     weight: Float[Tensor, "d_vocab d_model"]
     """W_U as lm_head holds it"""

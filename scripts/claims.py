@@ -1,0 +1,66 @@
+"""Test the catalogue's claims on the shipped twins and on further models; write the table.
+
+    python scripts/claims.py                       # the twins alone
+    python scripts/claims.py FILE.gguf DIR ...     # and these models
+
+A model is measured once for all claims about one model.  Claims that need the loss with each block
+left out are tested on the twins alone: a model of 24 blocks would run 12 times as long.  The first
+and the last twin stand for claims about a short and a long model; all four for claims about many.
+The table is written anew.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import gainlens
+from gainlens.claims.claim import catalogue
+from gainlens.claims.engine import interval_text
+from gainlens.records.claims import ClaimVerdict
+
+TABLE = Path(__file__).parents[1] / "src/gainlens/data/claims.csv"
+FIELDS = ("claim", "models", "outcome", "robust", "measured", "prompts", "reason", "command")
+SHORT, LONG = "gainlens:context512-theta10k", "gainlens:context4096-theta500k"
+PRUNING = "influence-ranks-pruning"
+TWINS = (SHORT, "gainlens:context512-theta500k", "gainlens:context4096-theta10k", LONG)
+
+
+def main(models: list[str]) -> None:
+    """Measure, judge and write."""
+    of_one = [name for name, claim in catalogue().items() if claim.roles == ("model",)]
+    of_many = [name for name, claim in catalogue().items() if claim.models == "many"]
+    of_pair = [name for name, claim in catalogue().items() if claim.roles == ("short", "long")]
+    rows: list[dict[str, str]] = []
+    for model in [*TWINS, *models]:
+        names = [name for name in of_one if model in TWINS or name != PRUNING]
+        found = gainlens.test(names, {"model": model}).verdicts
+        rows += [row_of(one, f"model={Path(model).name}") for one in found]
+    pair = gainlens.test(of_pair, {"short": SHORT, "long": LONG}).verdicts
+    rows += [row_of(one, f"short={SHORT} long={LONG}") for one in pair]
+    many = gainlens.test(of_many, {"model": list(TWINS)}).verdicts
+    rows += [row_of(one, " ".join(f"model={twin}" for twin in TWINS)) for one in many]
+    rows.sort(key=lambda row: row["claim"])
+    with TABLE.open("w", encoding="utf-8", newline="") as file:
+        file.write("# made by scripts/claims.py\n")
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def row_of(verdict: ClaimVerdict, models: str) -> dict[str, str]:
+    """Return one row of the table."""
+    shown = [interval_text(one.interval, verdict.unit) for one in verdict.estimates]
+    return {
+        "claim": verdict.claim,
+        "models": " and ".join(verdict.models.values()),
+        "outcome": verdict.outcome,
+        "robust": "" if verdict.robust is None else "yes" if verdict.robust else "no",
+        "measured": "; ".join(shown) if len(shown) <= 2 else f"{len(shown)} blocks",
+        "prompts": str(max((one.interval.n for one in verdict.estimates), default=0)),
+        "reason": verdict.reasons[0],
+        "command": f"gainlens test {verdict.claim} {models}",
+    }
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,336 @@
+"""Judge any claim: premise, contrast, outcome, robustness and reasons."""
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+
+from gainlens.claims.claim import Blocks, Claim, bounds_of, premise_sides
+from gainlens.claims.contrasts import Contrasted, NotEnough, contrast_of
+from gainlens.claims.wording import plain
+from gainlens.core.spec import Rule
+from gainlens.metrics.registry import METRICS
+from gainlens.records.claims import ClaimOutcome, ClaimVerdict, Evidence, Fact
+from gainlens.records.interval import Interval
+
+_OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "==": operator.eq, "!=": operator.ne,
+}  # fmt: skip
+_ENOUGH_DECIDE: Final = 0.8
+"""Share of distinct analyses that must decide before an outcome counts as robust."""
+_DECIDES_NOTHING: Final = ("UNDETERMINED", "NOT TESTED")
+_REASONS: Final = 5
+_SIGNS: Final[dict[ClaimOutcome, str]] = {"SUPPORTED": "+", "CONTRADICTED": "-"}
+"""What the prediction "> 0" gives for a level of either sign; others have no sign."""
+
+
+def failed_premises(
+    claim: Claim, facts: Mapping[str, Sequence[Mapping[str, Fact]]]
+) -> tuple[list[str], list[str]]:
+    """Return the premises that fail, and those that are not known.
+
+    facts: of each role, the facts of its models.  A premise must hold for every model of its roles.
+    """
+    failed: list[str] = []
+    unknown: list[str] = []
+    for text in claim.premise:
+        (role, field), right, sign = premise_sides(text)
+        lefts = [fact[field] for fact in facts[role]]
+        others: list[Fact] = [right] if isinstance(right, float) else []
+        if isinstance(right, tuple):
+            others = [fact[right[1]] for fact in facts[right[0]]]
+        pairs = [(left, other) for left in lefts for other in others]
+        if any(left is None or other is None for left, other in pairs):
+            unknown.append(text)
+        elif not all(_OPERATORS[sign](left, other) for left, other in pairs):
+            failed.append(text)
+    return failed, unknown
+
+
+def decide(interval: Interval, prediction: str, margin: float) -> ClaimOutcome:
+    """Return what one interval says of a prediction; UNDETERMINED if the interval is not known."""
+    if not interval.known or not np.isfinite(interval.low + interval.high):
+        return "UNDETERMINED"
+    sign, low, high = bounds_of(prediction)
+    if sign in ("=", "in"):
+        low, high = low - margin, high + margin
+        if low <= interval.low and interval.high <= high:
+            return "SUPPORTED"
+        return "CONTRADICTED" if interval.low > high or interval.high < low else "UNDETERMINED"
+    if low - margin <= interval.low and interval.high <= low + margin:
+        return "EQUIVALENT"
+    above, below = interval.low > low + margin, interval.high < low - margin
+    if above or below:
+        return "SUPPORTED" if above == (sign == ">") else "CONTRADICTED"
+    return "UNDETERMINED"
+
+
+def outcome_of_claim(claim: Claim, found: Contrasted) -> ClaimOutcome:
+    """Return what all intervals of a contrast say together."""
+    intervals = [estimate.interval for estimate in found.estimates]
+    if claim.contrast.kind == "signs":
+        decided: list[ClaimOutcome] = [decide(one, "> 0", claim.margin) for one in intervals]
+        signs = "".join(_SIGNS.get(outcome, "?") for outcome in decided)
+        return claim.contrast.outcomes.get(signs, "UNDETERMINED")
+    if claim.contrast.kind == "factorial":
+        intervals = intervals[:1]  # the interaction is beside it
+    prediction = str(claim.contrast.prediction)
+    outcomes: set[ClaimOutcome] = {decide(one, prediction, claim.margin) for one in intervals}
+    if len(outcomes) > 1:  # several blocks: one that contradicts is enough, all must support
+        return "CONTRADICTED" if "CONTRADICTED" in outcomes else "UNDETERMINED"
+    (outcome,) = outcomes
+    if found.chance is not None and abs(intervals[0].estimate) <= found.chance:
+        return "CONTRADICTED" if outcome == "CONTRADICTED" else "UNDETERMINED"
+    return outcome
+
+
+def judge_claim(
+    claim: Claim, evidence: Sequence[Evidence], rule: Rule, unmeasured: str = ""
+) -> ClaimVerdict:
+    """Judge a claim by the numbers of the models at hand.
+
+    Args:
+        claim: from `read_claim`.
+        evidence: one per model, of any role; the claim takes the roles that it names.
+        rule: confidence, resamples, seed and least number of prompts, fixed before the run.
+        unmeasured: why a number that the claim needs could not be measured; then UNDETERMINED.
+
+    If a role has no model, or a premise fails or is not known, the outcome is NOT TESTED.  If
+    models or prompts are too few, or do not pair, it is UNDETERMINED.  Neither raises.
+    """
+    roles = claim.roles or ("model",)
+    mine = [one for role in roles for one in evidence if one.role == role]
+    verdict = ClaimVerdict(
+        claim=claim.name,
+        statement=claim.statement,
+        source=claim.source,
+        models={
+            role: ", ".join(one.name for one in mine if one.role == role)
+            for role in roles
+            if any(one.role == role for one in mine)
+        },
+        outcome="NOT TESTED",
+        measured="NOT TESTED",
+        robust=None,
+        analyses=0,
+        undecided=0,
+        disagreeing=(),
+        premise=None,
+        estimates=(),
+        unit=METRICS[claim.estimand.metric].unit,
+        prediction=claim.contrast.prediction or "",
+        independent="prompts",
+        reasons=(),
+    )
+    counts = {role: sum(one.role == role for one in mine) for role in roles}
+    if unmeasured:
+        return replace(verdict, outcome="UNDETERMINED", reasons=(f"{_capital(unmeasured)}.",))
+    problem = _wrong_models(claim, counts)
+    if problem:
+        return replace(verdict, reasons=(problem,))
+    facts = {role: [one.facts for one in mine if one.role == role] for role in roles}
+    failed, unknown = failed_premises(claim, facts)
+    premise = False if failed else None if unknown else True
+    verdict = replace(verdict, premise=premise)
+    over = claim.estimand.reduction
+    try:
+        found = contrast_of(claim, mine, over, rule)
+    except NotEnough as problem:
+        outcome = "UNDETERMINED" if premise else "NOT TESTED"
+        reasons = (
+            *_premise_reasons(failed, unknown),
+            f"{str(problem)[0].upper()}{str(problem)[1:]}.",
+        )
+        return replace(verdict, outcome=outcome, measured="UNDETERMINED", reasons=reasons)
+    measured = outcome_of_claim(claim, found)
+    analyses = _analyses(claim, mine, rule)
+    decided = [outcome for outcome in analyses.values() if outcome not in _DECIDES_NOTHING]
+    disagreeing = tuple(
+        name for name, outcome in analyses.items()
+        if outcome not in _DECIDES_NOTHING and outcome != measured
+    )  # fmt: skip
+    robust = (
+        measured not in _DECIDES_NOTHING
+        and not disagreeing
+        and len(decided) >= _ENOUGH_DECIDE * len(analyses)
+    )
+    verdict = replace(
+        verdict,
+        outcome=measured if premise else "NOT TESTED",
+        measured=measured,
+        robust=robust if premise else None,
+        analyses=len(analyses),
+        undecided=len(analyses) - len(decided),
+        disagreeing=disagreeing,
+        estimates=found.estimates,
+        independent=found.independent,
+    )
+    return replace(verdict, reasons=_reasons(claim, verdict, found, failed, unknown))
+
+
+def _wrong_models(claim: Claim, counts: Mapping[str, int]) -> str:
+    """Return why the models do not fit the claim's roles; empty if they do."""
+    for role, count in counts.items():
+        if count == 0:
+            return f"No model was given for the role {role}: add {role}=MODEL."
+        if count > 1 and claim.roles:
+            return f"The role {role} takes one model, and {count} were given."
+    return ""
+
+
+def _analyses(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> dict[str, ClaimOutcome]:
+    """Return the outcome of every distinct analysis, by name.
+
+    An analysis is a way of reducing tokens on all prompts or on the shorter or longer half.
+    Analyses that give the same numbers count once.
+    """
+    outcomes: dict[str, ClaimOutcome] = {}
+    seen: set[tuple[float, ...]] = set()
+    for half in ("all", "short", "long"):
+        halves = [_half(one, half) for one in evidence]
+        for over in evidence[0].values:
+            try:
+                found = contrast_of(claim, halves, over, rule)
+            except NotEnough:
+                outcomes[f"{over}, {half} prompts"] = "UNDETERMINED"
+                continue
+            key = tuple(round(estimate.interval.estimate, 12) for estimate in found.estimates)
+            if key not in seen:
+                seen.add(key)
+                outcomes[f"{over}, {half} prompts"] = outcome_of_claim(claim, found)
+    return outcomes
+
+
+def _half(one: Evidence, half: str) -> Evidence:
+    """Return a model's numbers on the shorter or longer half of its prompts, by rank of length."""
+    if half == "all" or np.ptp(one.lengths) == 0:
+        return one
+    order = np.argsort(one.lengths, kind="stable")
+    middle = len(order) // 2
+    rows = np.sort(order[:middle] if half == "short" else order[middle:])
+    return replace(
+        one,
+        ids=tuple(one.ids[row] for row in rows),
+        lengths=one.lengths[rows],
+        values={over: values[:, rows] for over, values in one.values.items()},
+        with_values=None if one.with_values is None else one.with_values[:, rows],
+    )
+
+
+def _premise_reasons(failed: Sequence[str], unknown: Sequence[str]) -> list[str]:
+    if failed:
+        return [f"The premise fails: {failed[0]} is not true of these models."]
+    return [f"The premise is not known: {unknown[0]} cannot be checked."] if unknown else []
+
+
+def _reasons(
+    claim: Claim,
+    verdict: ClaimVerdict,
+    found: Contrasted,
+    failed: Sequence[str],
+    unknown: Sequence[str],
+) -> tuple[str, ...]:
+    """Return at most five sentences, the weightiest first."""
+    reasons = _premise_reasons(failed, unknown)
+    if claim.contrast.kind == "signs":
+        reasons += [
+            f"{estimate.of.capitalize()}: {interval_text(estimate.interval, verdict.unit)}."
+            for estimate in found.estimates
+        ]
+    else:
+        decides = found.estimates[_weakest(claim, found)]
+        subject = subject_of(claim)
+        if claim.contrast.kind == "level" and claim.estimand.blocks == "each":
+            subject = f"the {claim.estimand.metric.replace('_', ' ')} of {decides.of}"
+        reasons.append(
+            f"{_capital(subject)} is {interval_text(decides.interval, verdict.unit)}; the claim "
+            f"predicts {claim.contrast.prediction}."
+        )
+    if claim.contrast.kind == "factorial" and found.estimates[1].interval.excludes_zero:
+        reasons.append(
+            f"The interaction is {interval_text(found.estimates[1].interval, verdict.unit)}, so "
+            "the effect averages over effects that differ."
+        )
+    if found.chance is not None and abs(found.estimates[0].interval.estimate) <= found.chance:
+        reasons.append(f"Orders drawn at random reach {found.chance:.2f} as well.")
+    if verdict.disagreeing:
+        reasons.append(f"{len(verdict.disagreeing)} of {verdict.analyses} distinct analyses say "
+                       f"otherwise, such as {verdict.disagreeing[0]}.")  # fmt: skip
+    if verdict.undecided:
+        reasons.append(
+            f"{verdict.undecided} of {verdict.analyses} distinct analyses decide nothing."
+        )
+    if verdict.independent == "prompts":
+        reasons.append("The interval runs over prompts, so it speaks of these weights, not of "
+                       "training.")  # fmt: skip
+    return tuple(reasons[:_REASONS])
+
+
+def subject_of(claim: Claim) -> str:
+    """Return what a claim's number is, in words."""
+    estimand, contrast = claim.estimand, claim.contrast
+    metric = estimand.metric.replace("_", " ")
+    of = f"{estimand.over_blocks} {metric}" if _several(estimand.blocks) else metric
+    said = f"the {of} of {_blocks(estimand.blocks)}"
+    if estimand.minus is not None:
+        said += f" minus that of {_blocks(estimand.minus)}"
+    if contrast.kind == "difference":
+        return f"{said}, {claim.roles[1]} minus {claim.roles[0]},"
+    if contrast.kind == "trend":
+        scale = "the logarithm of the " if contrast.scale == "log" else "the "
+        return f"the slope of {said} over {scale}{contrast.x}"
+    if contrast.kind == "factorial":
+        return f"the effect of {contrast.effect} on {said}"
+    if contrast.kind == "rank":
+        return f"the rank correlation of {metric} with {str(contrast.other).replace('_', ' ')}"
+    return said
+
+
+def _several(blocks: Blocks) -> bool:
+    return not isinstance(blocks, int) and blocks not in ("first", "last", "each")
+
+
+def _blocks(blocks: Blocks) -> str:
+    if isinstance(blocks, int):
+        return f"block {blocks}"
+    if ":" in blocks:
+        return "all blocks" if blocks == "0:" else f"blocks {blocks}"
+    named = {"each": "each block", "first": "the first block", "last": "the last block"}
+    return named.get(blocks, f"the {blocks} of the blocks")
+
+
+def _capital(sentence: str) -> str:
+    return sentence[0].upper() + sentence[1:]
+
+
+def _weakest(claim: Claim, found: Contrasted) -> int:
+    """Return the place of the block that decides: one that contradicts, else one that is open.
+
+    Of several it is the one whose estimate lies furthest against the prediction.
+    """
+    if claim.contrast.kind == "factorial":
+        return 0
+    order: dict[ClaimOutcome, int] = {"CONTRADICTED": 0, "UNDETERMINED": 1}
+    prediction = str(claim.contrast.prediction)
+    sign, low, high = bounds_of(prediction)
+
+    def key(place: int) -> tuple[int, float]:
+        interval = found.estimates[place].interval
+        against = {">": interval.estimate, "<": -interval.estimate}
+        distance = -abs(interval.estimate - (low + high) / 2)
+        decided = decide(interval, prediction, claim.margin)
+        return order.get(decided, 2), against.get(sign, distance)
+
+    return min(range(len(found.estimates)), key=key)
+
+
+def interval_text(interval: Interval, unit: str) -> str:
+    """Return an estimate with its interval and unit, or with the reason why it has none."""
+    said = plain(interval.estimate, "+.4g")
+    units = "" if unit == "1" else f" {unit}"
+    if not interval.known:
+        return f"{said}{units} ({interval.status})" if interval.n else interval.status
+    return f"{said} [{plain(interval.low, '+.4g')}, {plain(interval.high, '+.4g')}]{units}"

@@ -1,0 +1,81 @@
+"""Define what a claim is judged by, and what the engine says of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from gainlens.records.interval import Interval
+
+ClaimOutcome = Literal[
+    "SUPPORTED", "CONTRADICTED", "EQUIVALENT", "UNDETERMINED", "NOT TESTED",
+    "CONFIRMED", "REJECTED", "UNEXPECTED", "INVERTED",
+]  # fmt: skip
+"""The second row belongs to claims about signs."""
+Fact = float | str | None
+"""A number or a word of a model's config; None if the config does not say it."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Hold the numbers of one model that a claim is judged by."""
+
+    role: str
+    name: str
+    facts: Mapping[str, Fact]
+    """by the field names that a premise may use"""
+    ids: tuple[str, ...]
+    """one name per prompt; prompts of two models pair by name"""
+    lengths: Int64[np.ndarray, " prompt"]
+    """tokens per prompt"""
+    sha256: str
+    """hash of the prompts' names and texts"""
+    values: Mapping[str, Float64[np.ndarray, "block prompt"]]
+    """the metric, per way of reducing a prompt's tokens to one number"""
+    with_values: Float64[np.ndarray, "block prompt"] | None = None
+    """the second metric of a rank claim"""
+    step: float | None = None
+    """training step, of a series"""
+    seed: float | None = None
+    """seed of the training run; None if the record does not say it"""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Hold one number that bears on a claim."""
+
+    of: str
+    """what the number is of: a role, a block, or the whole contrast"""
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """Hold what the engine says of one claim."""
+
+    claim: str
+    statement: str
+    source: str
+    models: Mapping[str, str]
+    """the model of each role; several models of one role are joined by commas"""
+    outcome: ClaimOutcome
+    measured: ClaimOutcome
+    """what the numbers say, whether or not the premise holds"""
+    robust: bool | None
+    """whether at least 80 % of the distinct analyses decide, and all that decide agree; None if the
+    claim was not tested"""
+    analyses: int
+    """distinct analyses: ways of reducing tokens, on all prompts and on either half by length"""
+    undecided: int
+    disagreeing: tuple[str, ...]
+    premise: bool | None
+    """None if a field that it names is not known"""
+    estimates: tuple[Estimate, ...]
+    unit: str
+    prediction: str
+    independent: Literal["prompts", "seeds", "models"]
+    """what the intervals run over"""
+    reasons: tuple[str, ...]
+    """at most five sentences, the weightiest first"""

@@ -1,0 +1,119 @@
+"""Test claims: measure each model once, then judge every claim by it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gainlens.claims.claim import Claim, read_claim
+from gainlens.claims.engine import judge_claim
+from gainlens.claims.evidence import evidence_of
+from gainlens.core.spec import MeasureSpec
+from gainlens.metrics.registry import METRICS, metric_named
+from gainlens.models.encoding import Prompts
+from gainlens.records.claims import ClaimVerdict, Evidence
+from gainlens.report.claims import claim_table, claims_answer, reasons_table
+from gainlens.report.table import Table
+from gainlens.runs.measure import Source, measure
+from gainlens.runs.measurement import Measurement, step_of
+
+
+@dataclass(frozen=True)
+class ClaimTest(Measurement):
+    """Hold a measurement and what it says of some claims."""
+
+    verdicts: tuple[ClaimVerdict, ...] = ()
+
+    @property
+    def answer(self) -> str:
+        """Return the outcome of every claim, in one line."""
+        return claims_answer(self.verdicts)
+
+    @property
+    def shown_tables(self) -> list[Table]:
+        """Return the tables that the terminal shows."""
+        tables = [claim_table(self.verdicts)]
+        return tables if len(self.verdicts) > 3 else [*tables, reasons_table(self.verdicts)]
+
+    @property
+    def further_tables(self) -> list[Table]:
+        """Return the tables that the page shows before those of every measurement."""
+        return [claim_table(self.verdicts), reasons_table(self.verdicts)]
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Return `verdict` of one claim, or `claims` of several, for result.json."""
+        found = [asdict(verdict) for verdict in self.verdicts]
+        return {"experiment": "gainlens test"} | (
+            {"verdict": found[0]} if len(found) == 1 else {"claims": found}
+        )
+
+
+def test(
+    claims: Claim | str | Path | Sequence[Claim | str | Path],
+    models: Mapping[str, Source | Sequence[Source]],
+    prompts: Prompts | None = None,
+    *,
+    tokens: int | Sequence[int] = (),
+    spec: MeasureSpec | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ClaimTest:
+    """Test claims on models; every model is measured once, whatever the number of claims.
+
+    Args:
+        claims: names of the catalogue, TOML files or claims from `read_claim`; one or several.
+        models: a model per role, from `load` or `wrap`, a name or a directory.  A claim about a
+            series or about many models takes a list under the role `model`.
+        prompts: as for `measure`.
+        tokens: prompt lengths in tokens; a trend over length needs several.
+        spec: back end, dtype, device and rule; the defaults if None.
+        progress: called with the number of prompts done since the last call.
+
+    A claim that these models cannot test is NOT TESTED, and one that they cannot decide is
+    UNDETERMINED, each with the reason.  Raises ValueError if a claim or a model cannot be read.
+
+    Examples:
+        >>> found = gainlens.test("late-mlps-erase", {"model": loaded}, ["x = 1", "Hello, world."])
+        >>> found.verdicts[0].outcome  # two prompts are too few
+        'UNDETERMINED'
+    """
+    several: Sequence[Claim | str | Path] = (
+        [claims] if isinstance(claims, Claim | str | Path) else claims
+    )
+    asked = [one if isinstance(one, Claim) else read_claim(one) for one in several]
+    if not asked:
+        raise ValueError("there is no claim to test: give at least one")
+    roles: list[str] = []
+    sources: list[Any] = []
+    for role, given in models.items():
+        of_role: list[Any] = [*given] if isinstance(given, list | tuple) else [given]
+        roles += [role] * len(of_role)
+        sources += of_role
+    wanted = [name for one in asked for name in (one.estimand.metric, one.contrast.other)]
+    metrics = tuple(dict.fromkeys(name for name in wanted if name in METRICS))
+    spec = spec or MeasureSpec(name="claims", models=())
+    measured = measure(
+        sources,
+        prompts,
+        tokens=tokens,
+        heads=any(metric_named(name).over == "block head token" for name in metrics),
+        spec=spec.model_copy(update={"metric": metrics}),
+        progress=progress,
+    )
+    lengths = len(measured.measured) // len(sources)
+    verdicts: list[ClaimVerdict] = []
+    for claim in asked:
+        evidence: list[Evidence] = []
+        unmeasured = ""
+        for place, one in enumerate(measured.measured):
+            role, source = roles[place // lengths], sources[place // lengths]
+            if role not in (claim.roles or ("model",)):
+                continue
+            step = step_of(str(source), one.report.checkpoint.training)
+            try:
+                evidence.append(evidence_of(claim, one.report, one.decomposition, role, step))
+            except ValueError as problem:  # this back end does not show what the metric reads
+                unmeasured = str(problem)
+        verdicts.append(judge_claim(claim, evidence, spec.rule, unmeasured))
+    names = [field.name for field in fields(Measurement) if field.init]
+    return ClaimTest(**{name: getattr(measured, name) for name in names}, verdicts=tuple(verdicts))

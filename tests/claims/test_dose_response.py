@@ -1,0 +1,71 @@
+"""Trends over a training design whose effects are planted."""
+
+import numpy as np
+import pytest
+
+from gainlens.claims.dose_response import (
+    CONTRASTS,
+    Design,
+    cell_intervals,
+    read_design,
+    seed_contrasts,
+    trends,
+)
+
+CONTEXTS = (256, 512, 2048, 4096, 8192)
+THETAS = (1e4, 5e5)
+
+
+def design(slope=0.0, theta=0.0, interaction=0.0, seed=0):
+    """Return planted effects plus a seed's own level and scatter that grows with the context."""
+    rng = np.random.default_rng(seed)
+    doublings = np.log2(CONTEXTS)[:, None, None]
+    high = np.array([0.0, 1.0])[None, :, None]
+    scatter = np.linspace(0.02, 0.1, len(CONTEXTS))[:, None, None]
+    values = 0.25 + slope * doublings + theta * high + interaction * high * doublings
+    values = values + 0.05 * rng.standard_normal((1, 1, 8))
+    values = values + scatter * rng.standard_normal((len(CONTEXTS), 2, 8))
+    return Design(CONTEXTS, THETAS, tuple(range(8)), values)
+
+
+def test_contrasts_are_those_of_least_squares():
+    values = design(slope=-0.03, theta=0.1, interaction=0.01, seed=3)
+    found = seed_contrasts(values)
+    doublings = np.log2(CONTEXTS)
+    for seed in range(8):
+        slopes = [np.polyfit(doublings, values.values[:, index, seed], 1)[0] for index in (0, 1)]
+        np.testing.assert_allclose(found["context"][seed], np.mean(slopes))
+        np.testing.assert_allclose(found["theta:context"][seed], slopes[1] - slopes[0])
+        gap = values.values[:, 1, seed] - values.values[:, 0, seed]
+        np.testing.assert_allclose(found["theta"][seed], gap.mean())
+
+
+def test_the_null_is_rejected_as_rarely_as_stated():
+    """At most 5 % plus two binomial standard errors of 500 find any of the three effects."""
+    alarms = [
+        any(interval.excludes_zero for interval in trends(design(seed=seed)).values())
+        for seed in range(500)
+    ]
+    assert 0.005 < np.mean(alarms) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 500)
+
+
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_a_planted_effect_is_found_and_alone(name):
+    keys = {"context": "slope", "theta": "theta", "theta:context": "interaction"}
+    sizes = {"context": -0.1, "theta": 0.4, "theta:context": 0.2}
+    found = trends(design(**{keys[name]: sizes[name]}, seed=5))
+    assert found[name].excludes_zero
+    if name != "theta:context":  # an interaction is a main effect of theta and a slope as well
+        others = [one for other, one in found.items() if other != name]
+        assert not any(one.excludes_zero for one in others)
+
+
+def test_the_shipped_table_is_a_complete_design():
+    shipped = read_design()
+    assert (shipped.contexts, len(shipped.seeds)) == (CONTEXTS, 8)
+    assert shipped.thetas == THETAS
+    cells = cell_intervals(shipped)
+    assert (cells[..., 1] < cells[..., 0]).all()
+    assert (cells[..., 0] < cells[..., 2]).all()
+    with pytest.raises(ValueError, match="nothing"):
+        read_design(measure="nothing")

@@ -1,0 +1,245 @@
+"""The claims engine on numbers whose answer is planted."""
+
+import numpy as np
+import pytest
+from planting.evidence import RULE, planted
+
+from gainlens.claims.claim import catalogue, parse_claim
+from gainlens.claims.contrasts import NotEnough, block_indices, contrast_of, one_number
+from gainlens.claims.engine import decide, judge_claim, outcome_of_claim
+from gainlens.records.interval import Interval
+
+RAMP = np.linspace(0.1, 0.8, 8)
+LONG = {"context": 4096.0, "theta": 5e5}
+
+
+def pair(first, second, roles=("short", "long"), **fields):
+    facts = LONG if roles == ("short", "long") else None
+    return [
+        planted(first, roles[0], seed=1, **fields),
+        planted(second, roles[1], seed=2, facts=facts, **fields),
+    ]
+
+
+def series(levels):
+    return [
+        planted(level, name=f"step-{place}", seed=place, step=10.0**place)
+        for place, level in enumerate(levels, start=1)
+    ]
+
+
+def design(effect, interaction=0.0, seeds=4):
+    """Return a 2 x 2 design whose main effect of theta is planted."""
+    models = []
+    for context in (512.0, 4096.0):
+        for theta in (1e4, 5e5):
+            sign = 0.5 if theta > 1e4 else -0.5
+            other = 0.5 if context > 512 else -0.5
+            for seed in range(seeds):
+                level = 0.3 + sign * effect + 2 * sign * other * interaction
+                level += 0.005 * np.random.default_rng(seed * 7 + int(context + theta)).normal()
+                models.append(
+                    planted(level, name=f"{context}-{theta}-{seed}", seed=seed,
+                            facts={"context": context, "theta": theta}, training=float(seed))
+                )  # fmt: skip
+    return models
+
+
+def widths(slope):
+    def model(place):
+        width = {"d_model": 64.0 * 2**place}
+        return planted(0.3 + slope * place, name=f"model-{place}", seed=place, facts=width)
+
+    return [model(place) for place in range(8)]
+
+
+def jump(by):
+    return [0.1] * 7 + [0.1 + by]
+
+
+WORLDS = {
+    "long-context-contracts": (pair(0.2, -0.2), pair(0.2, 0.2), "CONFIRMED", "UNEXPECTED"),
+    "final-block-jump": ([planted(jump(0.1))], [planted(jump(-0.05))], None, None),
+    "final-block-jump-grows": (
+        [planted(jump(0.02 * s), name=str(s), seed=s, step=float(s)) for s in range(1, 6)],
+        [planted(jump(-0.02 * s), name=str(s), seed=s, step=float(s)) for s in range(1, 6)],
+        None, None,
+    ),
+    "norm-grows-4.5-percent": ([planted(0.044)], [planted(0.2)], None, None),
+    "norm-grows-in-every-block": ([planted(0.3)], [planted(jump(-0.4))], None, None),
+    "gain-falls-with-depth": ([planted(RAMP[::-1])], [planted(RAMP)], None, None),
+    "second-half-writes-less": ([planted(RAMP[::-1])], [planted(RAMP)], None, None),
+    "deep-blocks-turn-less": ([planted(RAMP[::-1])], [planted(RAMP)], None, None),
+    "influence-ranks-pruning": (
+        [planted(RAMP, others=RAMP)], [planted(RAMP, others=RAMP[::-1])], None, None,
+    ),
+    "massive-erased-late": ([planted(-1.0)], [planted(0.5)], None, None),
+    "late-mlps-erase": ([planted(-0.2)], [planted(0.2)], None, None),
+    "sinks-in-small-models": ([planted(0.3)], [planted(0.0)], None, None),
+    "sinks-grow-with-context": (pair(0.2, 0.4), pair(0.4, 0.2), None, None),
+    "tuning-keeps-last-gain": (
+        pair(0.3, 0.3, ("base", "tuned"), scatter=0.001), pair(0.3, -0.3, ("base", "tuned")),
+        None, None,
+    ),
+    "theta-raises-last-gain": (design(0.2), design(-0.2), None, None),
+    "gain-unrelated-to-width": (None, widths(0.1), None, "CONTRADICTED"),
+}  # fmt: skip
+
+
+def way(claim, evidence):
+    """Rename the planted way of reducing to the claim's own."""
+    return [
+        type(one)(**(one.__dict__ | {"values": {claim.estimand.reduction: one.values["mean"]}}))
+        for one in evidence
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(catalogue()))
+def test_each_claim_has_a_world_where_it_holds_and_one_where_it_fails(name):
+    """No world of 8 models shows that two ranks are unrelated, so that claim can only fail."""
+    claim = catalogue()[name]
+    holds, fails, supported, contradicted = WORLDS[name]
+    if holds is not None:
+        verdict = judge_claim(claim, way(claim, holds), RULE)
+        assert verdict.outcome == (supported or "SUPPORTED"), verdict.reasons
+        assert verdict.robust is True
+    verdict = judge_claim(claim, way(claim, fails), RULE)
+    assert verdict.outcome == (contradicted or "CONTRADICTED"), verdict.reasons
+    assert 1 <= len(verdict.reasons) <= 5
+
+
+def test_no_number_if_a_premise_fails_or_is_not_known():
+    claim = catalogue()["long-context-contracts"]
+    evidence = way(claim, pair(0.2, -0.2))
+    same = [evidence[0], type(evidence[1])(**(evidence[1].__dict__ | {"facts": evidence[0].facts}))]
+    verdict = judge_claim(claim, same, RULE)
+    assert (verdict.outcome, verdict.robust, verdict.premise) == ("NOT TESTED", None, False)
+    assert verdict.measured == "CONFIRMED"
+    assert verdict.reasons[0].startswith("The premise fails")
+    unknown = evidence[1].facts | {"theta": None}
+    evidence[1] = type(evidence[1])(**(evidence[1].__dict__ | {"facts": unknown}))
+    verdict = judge_claim(claim, evidence, RULE)
+    assert (verdict.outcome, verdict.premise) == ("NOT TESTED", None)
+
+
+def test_what_cannot_be_decided_says_why():
+    claims = catalogue()
+
+    def outcome(name, evidence):
+        verdict = judge_claim(claims[name], way(claims[name], evidence), RULE)
+        return verdict.outcome, verdict.reasons[0]
+
+    assert outcome("final-block-jump", [])[0] == "NOT TESTED"
+    assert "model=MODEL" in outcome("final-block-jump", [])[1]
+    assert outcome("final-block-jump", [planted(jump(0.1), prompts=5)])[0] == "UNDETERMINED"
+    assert outcome("final-block-jump", [planted(0.1), planted(0.1)])[0] == "NOT TESTED"
+    few = outcome("theta-raises-last-gain", design(0.2, seeds=1))
+    assert few[0] == "UNDETERMINED"
+    assert "seed" in few[1]
+    assert outcome("gain-unrelated-to-width", widths(0.1)[:4])[0] == "UNDETERMINED"
+    assert outcome("final-block-jump-grows", series([0.1, 0.2]))[0] == "UNDETERMINED"
+    unpaired = pair(0.2, 0.4)
+    unpaired[1] = type(unpaired[1])(**(unpaired[1].__dict__ | {"sha256": "other"}))
+    assert outcome("sinks-grow-with-context", unpaired)[0] == "UNDETERMINED"
+
+
+def test_an_interaction_is_said_beside_a_main_effect():
+    claim = catalogue()["theta-raises-last-gain"]
+    verdict = judge_claim(claim, way(claim, design(0.2, interaction=0.3)), RULE)
+    assert verdict.independent == "seeds"
+    assert any("interaction" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    ("ends", "prediction", "margin", "outcome"),
+    [
+        ((0.2, 0.3), "> 0.1", 0.0, "SUPPORTED"),
+        ((0.0, 0.05), "> 0.1", 0.0, "CONTRADICTED"),
+        ((0.05, 0.2), "> 0.1", 0.0, "UNDETERMINED"),
+        ((0.105, 0.2), "> 0.1", 0.01, "UNDETERMINED"),
+        ((0.095, 0.105), "> 0.1", 0.01, "EQUIVALENT"),
+        ((-0.3, -0.2), "< 0", 0.01, "SUPPORTED"),
+        ((0.2, 0.3), "< 0", 0.01, "CONTRADICTED"),
+        ((-0.005, 0.005), "= 0", 0.01, "SUPPORTED"),
+        ((0.02, 0.03), "= 0", 0.01, "CONTRADICTED"),
+        ((0.005, 0.03), "= 0", 0.01, "UNDETERMINED"),
+        ((0.1, 0.9), "in [0, 1]", 0.0, "SUPPORTED"),
+        ((1.1, 1.9), "in [0, 1]", 0.0, "CONTRADICTED"),
+        ((np.nan, np.nan), "> 0", 0.0, "UNDETERMINED"),
+    ],
+)
+def test_the_outcome_of_one_interval(ends, prediction, margin, outcome):
+    middle = sum(ends) / 2
+    assert decide(Interval(middle, *ends, 32, 0.95, "planted"), prediction, margin) == outcome
+
+
+def test_blocks_are_chosen_as_the_claim_says():
+    chosen = {
+        "first": [0], "last": [8], 3: [3], -2: [7], -1: [8], "1:3": [1, 2], "-2:": [7, 8],
+        "first half": [0, 1, 2, 3], "last half": [5, 6, 7, 8], "middle half": [2, 3, 4, 5, 6],
+        "last third": [6, 7, 8], "each": list(range(9)),
+    }  # fmt: skip
+    for blocks, indices in chosen.items():
+        assert block_indices(blocks, 9).tolist() == indices, blocks
+    with pytest.raises(NotEnough, match="9 blocks"):
+        block_indices(20, 9)
+
+
+def test_minus_and_slope_over_blocks():
+    claim = catalogue()["final-block-jump"]
+    values = np.arange(8.0)[:, None] ** 2 + np.zeros((8, 3))
+    np.testing.assert_allclose(one_number(claim, values), 49 - np.median([4, 9, 16, 25]))
+    estimand = claim.estimand.model_copy(
+        update={"over_blocks": "slope", "minus": None, "blocks": "0:"}
+    )
+    steep = claim.model_copy(update={"estimand": estimand})
+    np.testing.assert_allclose(one_number(steep, 3.0 * np.arange(8.0)[:, None] + 1), 3.0)
+
+
+def test_no_contrast_cries_wolf_and_each_finds_what_is_there():
+    """At no effect at most 5 % plus two binomial standard errors of 500 decide; 2 sd are found."""
+    rule = RULE.model_copy(update={"resamples": 200})
+    level = parse_claim(
+        'name = "l"\nstatement = "s"\nroles = ["model"]\n[estimand]\nmetric = "angle"\n'
+        'blocks = "last"\n[contrast]\nkind = "level"\nprediction = "> 0"'
+    )
+    worlds = {
+        "level": (level, lambda e, s: [planted(e, scatter=1.0, seed=s)]),
+        "difference": (
+            catalogue()["sinks-grow-with-context"],
+            lambda e, s: [
+                planted(0.0, "short", scatter=1.0, seed=2 * s),
+                planted(3 * e, "long", scatter=1.0, seed=2 * s + 1, facts=LONG),
+            ],
+        ),
+        "trend": (
+            catalogue()["final-block-jump-grows"],
+            lambda e, s: [
+                planted(jump(e * k), name=str(k), scatter=1.0, seed=4 * s + k, step=np.exp(k))
+                for k in range(4)
+            ],
+        ),
+    }  # fmt: skip
+    repeats = 500
+    bound = 0.05 + 2 * np.sqrt(0.05 * 0.95 / repeats)
+    for kind, (claim, world) in worlds.items():
+
+        def decided(effect, seed, claim=claim, world=world):
+            evidence = way(claim, world(effect, seed))
+            way_of = claim.estimand.reduction
+            return outcome_of_claim(claim, contrast_of(claim, evidence, way_of, rule))
+
+        null = [decided(0.0, seed) for seed in range(repeats)]
+        assert np.mean([one in ("SUPPORTED", "CONTRADICTED") for one in null]) <= bound, kind
+        assert decided(2.0, 0) == "SUPPORTED", kind
+
+
+def test_robust_does_not_fall_with_the_number_of_prompts():
+    claim = catalogue()["late-mlps-erase"]
+    shares = []
+    for prompts in (16, 32, 96):
+        worlds = [planted(-0.05, scatter=0.3, prompts=prompts, seed=seed) for seed in range(60)]
+        found = [judge_claim(claim, way(claim, [world]), RULE) for world in worlds]
+        shares.append(np.mean([one.robust is True for one in found]))
+    assert shares == sorted(shares), shares
+    assert shares[-1] > shares[0]
