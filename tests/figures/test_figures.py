@@ -589,6 +589,21 @@ def test_a_token_map_keeps_small_numbers_apart_beside_a_large_block():
         figures.token_map(values, ["a"])
 
 
+def test_an_interactive_map_has_the_static_ones_colours_and_the_numbers():
+    values = np.array([[3.0, -0.25, np.nan], [0.1, 0.2, -0.1]])
+    still = figures.token_map(values, ["a", "<b>", "c"]).images[0]
+    (heat,) = figures.interactive_token_map(values, ["a", "<b>", "c"]).data
+    np.testing.assert_allclose(heat.z, np.clip(still.norm(values).filled(np.nan), 0, 1))
+    assert list(heat.text[0]) == ["3", "-0.25", "nan"]
+    assert heat.customdata[0][1] == "&#x27;&lt;b&gt;&#x27;"
+
+
+def test_without_plotly_the_way_out_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(ValueError, match="pip install plotly"):
+        figures.interactive_token_map(np.zeros((2, 2)))
+
+
 def test_a_metric_without_a_neutral_value_has_a_scale_of_one_colour():
     image = figures.token_map(np.arange(6.0).reshape(2, 3), metric="norm", neutral=None).images[0]
     assert image.get_cmap().name == "viridis"

@@ -8,6 +8,8 @@ from planting.planted_blocks import TEXTS, planted_checkpoint
 import gainlens
 from gainlens.activations.batches import batches
 from gainlens.core.spec import MeasureSpec, Rule
+from gainlens.metrics.metric import metric_values
+from gainlens.metrics.registry import METRICS
 from gainlens.metrics.splits import head_split
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
@@ -91,6 +93,21 @@ def test_every_figure_draws_one_model_and_many(one, series):
     assert "series" not in one.figures
     with pytest.raises(ValueError, match="nearest is gain_curve"):
         one.figure("gain_curves")
+
+
+def test_a_token_map_shows_any_metric_of_one_prompt(one):
+    decomposition = one.measured[0].decomposition
+    expected = metric_values(METRICS["angle"], decomposition)[:, decomposition.prompt == 1]
+    name = one.reports[0].prompts.ids[1]
+    for prompt in (1, name):
+        drawn = one.token_map("angle", prompt).images[0].get_array()
+        np.testing.assert_array_equal(np.ma.getdata(drawn), expected)
+    (heat,) = one.token_map("angle", 1, interactive=True).data
+    assert np.shape(heat.z) == expected.shape
+    with pytest.raises(ValueError, match="nearest is"):
+        one.token_map("angle", name[:-1])
+    with pytest.raises(ValueError, match="no prompt 99"):
+        one.token_map("angle", 99)
 
 
 def test_a_series_is_in_the_order_of_its_steps(series, folders):

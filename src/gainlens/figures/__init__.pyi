@@ -9,6 +9,7 @@ from .importance import importance as importance
 from .interventions import ablation_heatmap as ablation_heatmap
 from .interventions import theta_dose as theta_dose
 from .maps import head_map as head_map
+from .maps import interactive_token_map as interactive_token_map
 from .maps import token_map as token_map
 from .maps import top_heads as top_heads
 from .massive import ClassNorms as ClassNorms

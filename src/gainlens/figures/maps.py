@@ -1,12 +1,13 @@
 """Draw maps: any metric by block and token, and any number by block and head (L4H0)."""
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.colors import FuncNorm, Normalize, TwoSlopeNorm
+from matplotlib.colors import FuncNorm, Normalize, TwoSlopeNorm, to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -56,9 +57,7 @@ def token_map(
 
     Raises ValueError if `texts` has another length than the tokens of `values`.
     """
-    blocks, tokens = values.shape
-    if texts is not None and len(texts) != tokens:
-        raise ValueError(f"values have {tokens} tokens and texts {len(texts)}; give one text each")
+    blocks, tokens = _checked(values, texts)
     panel = axes_or_new(ax, TWO_COLUMNS, 1.3 + 0.13 * blocks)
     image = _draw(panel, values, _norm([values], neutral, root=True))
     _colour_bar(image, panel.inset_axes((1.01, 0.0, 0.015, 1.0)), metric)
@@ -70,6 +69,67 @@ def token_map(
     else:
         panel.set_xlabel(label("position"))
     return panel
+
+
+def interactive_token_map(
+    values: np.ndarray,
+    texts: Sequence[str] | None = None,
+    *,
+    metric: str = "log_gain",
+    neutral: float | None = 0.0,
+) -> Any:
+    """Return `token_map` as a plotly figure, which shows token, block and number under the mouse.
+
+    It needs plotly (`pip install plotly`); a notebook shows the figure as it is, and its
+    `write_html` makes a page.  Colours are those of `token_map`; the arguments are as there.
+
+    Raises ValueError if plotly is not installed, or if `texts` has another length than the tokens.
+    """
+    try:
+        import plotly.graph_objects as plotly
+    except ImportError:
+        raise ValueError(
+            "an interactive map needs plotly: run `pip install plotly`, or draw token_map"
+        ) from None
+    _, tokens = _checked(values, texts)
+    norm = _norm([values], neutral, root=True)
+    shares = np.where(np.isfinite(values), np.ma.filled(norm(values), 0.5), np.nan)
+    map_of_colours = _colours(norm)
+    names = [f"[{place}]" for place in range(tokens)] if texts is None else list(texts)
+    marks = np.linspace(0, 1, 5)
+    hover = "%{customdata}, position %{x}, block %{y}: %{text}<extra></extra>"
+    figure = plotly.Figure(
+        plotly.Heatmap(
+            z=np.clip(shares, 0, 1),
+            zmin=0,
+            zmax=1,
+            text=[[f"{value:.4g}" for value in row] for row in values],
+            customdata=[[escape(repr(name)) for name in names]] * len(values),
+            hovertemplate=hover,
+            colorscale=[[share, to_hex(map_of_colours(share))] for share in np.linspace(0, 1, 33)],
+            colorbar={
+                "title": _label(metric),
+                "tickvals": marks.tolist(),
+                "ticktext": [f"{float(norm.inverse(mark)):.3g}" for mark in marks],
+            },
+        )
+    )
+    ticks: dict[str, Any] = {"title": label("position")}
+    if texts is not None and tokens <= _TEXTS:
+        shown = [escape(shortened(name.strip() or "␣", 12)) for name in names]
+        ticks = {"tickvals": list(range(tokens)), "ticktext": shown}
+    figure.update_layout(
+        xaxis=ticks, yaxis_title=label("layer"), plot_bgcolor="#BBBBBB", height=420
+    )
+    return figure
+
+
+def _checked(values: np.ndarray, texts: Sequence[str] | None) -> tuple[int, int]:
+    """Return the numbers of blocks and tokens; raise ValueError if the texts are not one each."""
+    blocks, tokens = values.shape
+    if texts is not None and len(texts) != tokens:
+        raise ValueError(f"values have {tokens} tokens and texts {len(texts)}; give one text each")
+    return blocks, tokens
 
 
 @styled
@@ -191,5 +251,5 @@ def _norm(arrays: Sequence[np.ndarray], neutral: float | None, *, root: bool) ->
 
 
 def _label(metric: str) -> str:
-    term = GLOSSARY.get(metric) or GLOSSARY.get(metric)
+    term = GLOSSARY.get(metric)
     return metric if term is None else f"{term.label} ({term.unit})"

@@ -16,7 +16,7 @@ from gainlens.core.spec import RunSpec
 from gainlens.core.vocabulary import CAPTURE_COLUMNS, TokenClass
 from gainlens.interventions.skipping import with_losses
 from gainlens.metrics.massive import prompt_slices
-from gainlens.metrics.metric import Metric, OverTokens
+from gainlens.metrics.metric import Metric, OverTokens, metric_values
 from gainlens.metrics.prompts import reduce_metric
 from gainlens.metrics.registry import metric_named
 from gainlens.metrics.splits import head_split
@@ -273,6 +273,39 @@ class Measurement:
             raise ValueError(f"no figure is called {name!r}; {nearest(name, drawings)}")
         return drawings[name]()
 
+    def token_map(
+        self,
+        metric: str = "log_gain",
+        prompt: str | int = 0,
+        model: str | int = 0,
+        *,
+        interactive: bool = False,
+    ) -> Any:
+        """Draw a metric of every block and token of one prompt.
+
+        Args:
+            metric: the name of a metric that has a value per block and token.
+            prompt: its name, or its place.
+            model: its name, or its place.
+            interactive: return a plotly figure (`pip install plotly`) instead of Axes.
+
+        Raises ValueError, with the nearest name, if there is no such metric, prompt or model.
+        """
+        one = self.measured[_place("model", model, self.models)]
+        found = metric_named(metric)
+        if found.over != "block token":
+            raise ValueError(f"{found.name} has no value per block and token; take another metric")
+        index = _place("prompt", prompt, one.report.prompts.ids)
+        tokens = prompt_slices(one.decomposition.prompt)[index]
+        texts = one.decomposition.capture.token_text
+        draw = figures.interactive_token_map if interactive else figures.token_map
+        return draw(
+            metric_values(found, one.decomposition)[:, tokens],
+            None if texts is None else list(texts[tokens]),
+            metric=found.name,
+            neutral=found.neutral,
+        )
+
     def drawings(self) -> "dict[str, Callable[[], Axes | Figure]]":
         """Return every figure of this measurement by name, drawn when called."""
         reports = self.reports
@@ -293,6 +326,7 @@ class Measurement:
             drawn["unembed_spectrum"] = partial(figures.unembed_spectrum, reports)
         if all(report.rope.rope_theta is not None for report in reports):
             drawn["rope_wavelengths"] = partial(figures.rope_wavelengths, reports)
+        drawn["token_map"] = self.token_map
         if all(one.decomposition.capture.heads is not None for one in self.measured):
             drawn["heads"] = self._draw_heads
         sweeps = {r.checkpoint.name: r.interventions.sweep for r in reports}
@@ -365,6 +399,17 @@ def with_passes(
         progress=progress,
     )
     return replace(one, decomposition=replace(one.decomposition, capture=captured))
+
+
+def _place(what: str, wanted: str | int, names: Sequence[str]) -> int:
+    """Return the place of a name, or a place that there is."""
+    if isinstance(wanted, str) and wanted in names:
+        return list(names).index(wanted)
+    if isinstance(wanted, int) and -len(names) <= wanted < len(names):
+        return wanted % len(names)
+    if isinstance(wanted, int):
+        raise ValueError(f"there is no {what} {wanted}: there are {len(names)}")
+    raise ValueError(f"no {what} is called {wanted!r}; {nearest(wanted, names)}")
 
 
 _STEP = re.compile(r"(?:step|checkpoint|ckpt|iter|tokens)[-_]?(\d+)|(\d+)$", re.IGNORECASE)
