@@ -595,7 +595,7 @@ def test_an_interactive_map_has_the_static_ones_colours_and_the_numbers():
     (heat,) = figures.interactive_token_map(values, ["a", "<b>", "c"]).data
     np.testing.assert_allclose(heat.z, np.clip(still.norm(values).filled(np.nan), 0, 1))
     assert list(heat.text[0]) == ["3", "-0.25", "nan"]
-    assert heat.customdata[0][1] == "&#x27;&lt;b&gt;&#x27;"
+    assert heat.customdata[0][1] == "&#x27;&lt;b&gt;&#x27;, position 1"
 
 
 def test_without_plotly_the_way_out_is_named(monkeypatch):

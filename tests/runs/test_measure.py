@@ -102,6 +102,7 @@ def test_a_token_map_shows_any_metric_of_one_prompt(one):
     for prompt in (1, name):
         drawn = one.token_map("angle", prompt).images[0].get_array()
         np.testing.assert_array_equal(np.ma.getdata(drawn), expected)
+    assert "angle (" in one.token_map("angle", 1).child_axes[0].get_ylabel()
     (heat,) = one.token_map("angle", 1, interactive=True).data
     assert np.shape(heat.z) == expected.shape
     with pytest.raises(ValueError, match="nearest is"):

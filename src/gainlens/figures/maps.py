@@ -24,6 +24,7 @@ from gainlens.figures.style import (
     root_figure,
     styled,
 )
+from gainlens.metrics.registry import METRICS
 
 _CLIP: Final = 0.99
 """The colour saturates at this quantile of the sizes, so that one token does not pale the rest."""
@@ -97,15 +98,15 @@ def interactive_token_map(
     map_of_colours = _colours(norm)
     names = [f"[{place}]" for place in range(tokens)] if texts is None else list(texts)
     marks = np.linspace(0, 1, 5)
-    hover = "%{customdata}, position %{x}, block %{y}: %{text}<extra></extra>"
+    where = [f"{escape(repr(name))}, position {place}" for place, name in enumerate(names)]
     figure = plotly.Figure(
         plotly.Heatmap(
             z=np.clip(shares, 0, 1),
             zmin=0,
             zmax=1,
             text=[[f"{value:.4g}" for value in row] for row in values],
-            customdata=[[escape(repr(name)) for name in names]] * len(values),
-            hovertemplate=hover,
+            customdata=[where] * len(values),
+            hovertemplate="%{customdata}, block %{y}: %{text}<extra></extra>",
             colorscale=[[share, to_hex(map_of_colours(share))] for share in np.linspace(0, 1, 33)],
             colorbar={
                 "title": _label(metric),
@@ -252,4 +253,6 @@ def _norm(arrays: Sequence[np.ndarray], neutral: float | None, *, root: bool) ->
 
 def _label(metric: str) -> str:
     term = GLOSSARY.get(metric)
-    return metric if term is None else f"{term.label} ({term.unit})"
+    if term is not None:
+        return f"{term.label} ({term.unit})"
+    return f"{metric} ({METRICS[metric].unit})" if metric in METRICS else metric
