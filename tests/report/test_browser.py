@@ -19,6 +19,7 @@ from planting.runs import HOSTILE, HOSTILE_TOKEN, explored_of, planted_run
 from gainlens import figures
 from gainlens.metrics.metric import metric_values
 from gainlens.metrics.registry import METRICS
+from gainlens.report.measurement import blocks_table, measurement_page, models_table
 from gainlens.report.page import page_html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -295,6 +296,21 @@ def test_nothing_is_cut_at_any_width(visit, width, scheme):
     opened.unfold()
     assert opened.page.evaluate(CUT) == []
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_measurements_page_is_not_cut_on_a_phone(browser, tmp_path):
+    run = planted_run()
+    (svg,) = figures.save(figures.gain_curve(run.reports), tmp_path, "gain_curve", ("svg",))
+    tables = [models_table(run.reports), *map(blocks_table, run.reports)]
+    drawn = {"gain_curve": svg.read_text("utf-8")}
+    html = measurement_page("a title", "an answer", tables, drawn, {"Date": "today"})
+    (tmp_path / "report.html").write_text(html, "utf-8")
+    page = browser.new_page(viewport={"width": 390, "height": 900}, is_mobile=True)
+    page.goto((tmp_path / "report.html").as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
+    cut = page.evaluate(CUT)
+    page.close()
+    assert cut == []
 
 
 def test_no_number_is_broken_over_two_lines(visit):

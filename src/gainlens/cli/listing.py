@@ -10,6 +10,7 @@ from rich.table import Table
 from gainlens.claims.training_table import GAIN_COLUMN, SHIPPED_CURVES, read_curves
 from gainlens.claims.wording import plain
 from gainlens.core.glossary import GLOSSARY
+from gainlens.core.names import shortened_apart
 from gainlens.core.presets import PRESETS, TWIN_PREFIX
 from gainlens.core.spec import ModelSpec
 from gainlens.notebook.published import REFERENCE_ROWS
@@ -17,6 +18,8 @@ from gainlens.records.weights import RopeReport, UnembedReport
 from gainlens.report.terminal import console_of
 from gainlens.results.values import to_json
 
+_NAME: Final = 12
+"""Least width of a model's name."""
 _SHIPPED_SEED: Final = 0
 _PUBLISHED: Final = {
     "meta-llama/Llama-2-7b-hf": "Llama-2-7B (published)",
@@ -51,10 +54,7 @@ def _of_twin(model: ModelSpec) -> str:
     last = mine.nonzero()[0][curves["tokens"][mine].argmax()]
     loss = curves[f"loss_{model.context_length}"][last]
     gain = exp(curves[GAIN_COLUMN][last])
-    return (
-        f"held-out loss {loss:.2f} nats per token at {model.context_length:,} tokens; last block "
-        f"{gain:.2f} on the mixed prompts"
-    )
+    return f"held-out loss {loss:.2f} nats per token, last block's gain {gain:.2f}"
 
 
 _WEIGHTS: Final = (
@@ -68,11 +68,13 @@ _ROPE: Final = (
 
 
 def print_weights(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> None:
-    """W_U and RoPE of several models, a column each."""
+    """Print W_U and RoPE of several models, a column each."""
+    console = console_of()
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for model in found:
-        table.add_column(escape(model), justify="right")
+    room = (console.width - max(len(GLOSSARY[name].label) for name, _ in (*_WEIGHTS, *_ROPE))) - 1
+    for model in shortened_apart(list(found), max(room // len(found) - 2, _NAME)):
+        table.add_column(escape(model), justify="right", no_wrap=True)
     table.add_row(
         "W_U", *(f"{unembed.shape[0]:,} x {unembed.shape[1]:,}" for unembed, _ in found.values())
     )
@@ -83,7 +85,7 @@ def print_weights(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> None
         known = (getattr(rope, name) for _, rope in found.values())
         values = (plain(None if value is None else float(value), form) for value in known)
         table.add_row(GLOSSARY[name].label, *values)
-    console_of().print(table)
+    console.print(table)
 
 
 def weights_json(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> dict[str, Any]:

@@ -291,7 +291,8 @@ class Measurement:
 
         Raises ValueError, with the nearest name, if there is no such metric, prompt or model.
         """
-        one = self.measured[_place("model", model, self.models)]
+        place = _place("model", model, self.models)
+        one = self.measured[place]
         found = metric_named(metric)
         if found.over != "block token":
             raise ValueError(f"{found.name} has no value per block and token; take another metric")
@@ -300,7 +301,7 @@ class Measurement:
         texts = one.decomposition.capture.token_text
         draw = figures.interactive_token_map if interactive else figures.token_map
         return draw(
-            metric_values(found, one.decomposition)[:, tokens],
+            metric_values(found, self._for_metric(place, found))[:, tokens],
             None if texts is None else list(texts[tokens]),
             metric=found.name,
             neutral=found.neutral,
