@@ -15,7 +15,7 @@ from pathlib import Path
 
 import gainlens
 from gainlens.claims.claim import catalogue
-from gainlens.claims.engine import interval_text
+from gainlens.claims.sentences import interval_text
 from gainlens.records.claims import ClaimVerdict
 
 TABLE = Path(__file__).parents[1] / "src/gainlens/data/claims.csv"

@@ -51,12 +51,22 @@ def keep(folder: Path) -> None:
     document = {
         "spec": run.spec.model_dump(mode="json"),
         "date": run.date,
-        "reports": [replace(r, prompts=replace(r.prompts, tokens=())) for r in run.reports],
+        "reports": [_portable(report) for report in run.reports],
         "hypothesis_test": run.test,
         "verdict": run.verdict,
         "drawn": drawn,
     }
     RUN.write_text(json.dumps(to_json(document), separators=(",", ":")) + "\n", "utf-8")
+
+
+def _portable(report: ModelReport) -> ModelReport:
+    """Return a report without its tokens, and without the folder that the model was loaded from."""
+    config = {name: v for name, v in report.checkpoint.config.items() if name != "_name_or_path"}
+    return replace(
+        report,
+        prompts=replace(report.prompts, tokens=()),
+        checkpoint=replace(report.checkpoint, config=config),
+    )
 
 
 def kept() -> tuple[Comparison, Mapping[str, Drawn]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from gainlens.claims.claim import Claim, catalogue
-from gainlens.claims.engine import subject_of
+from gainlens.claims.sentences import subject_of
 from gainlens.cli.commands import gainlens_command
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS

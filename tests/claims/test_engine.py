@@ -1,5 +1,7 @@
 """The claims engine on numbers whose answer is planted."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from planting.evidence import RULE, planted
@@ -88,10 +90,7 @@ WORLDS = {
 
 def way(claim, evidence):
     """Rename the planted way of reducing to the claim's own."""
-    return [
-        type(one)(**(one.__dict__ | {"values": {claim.estimand.reduction: one.values["mean"]}}))
-        for one in evidence
-    ]
+    return [replace(one, values={claim.estimand.reduction: one.values["mean"]}) for one in evidence]
 
 
 @pytest.mark.parametrize("name", sorted(catalogue()))
@@ -111,13 +110,13 @@ def test_each_claim_has_a_world_where_it_holds_and_one_where_it_fails(name):
 def test_no_number_if_a_premise_fails_or_is_not_known():
     claim = catalogue()["long-context-contracts"]
     evidence = way(claim, pair(0.2, -0.2))
-    same = [evidence[0], type(evidence[1])(**(evidence[1].__dict__ | {"facts": evidence[0].facts}))]
+    same = [evidence[0], replace(evidence[1], facts=evidence[0].facts)]
     verdict = judge_claim(claim, same, RULE)
     assert (verdict.outcome, verdict.robust, verdict.premise) == ("NOT TESTED", None, False)
     assert verdict.measured == "CONFIRMED"
     assert verdict.reasons[0].startswith("The premise fails")
     unknown = evidence[1].facts | {"theta": None}
-    evidence[1] = type(evidence[1])(**(evidence[1].__dict__ | {"facts": unknown}))
+    evidence[1] = replace(evidence[1], facts=unknown)
     verdict = judge_claim(claim, evidence, RULE)
     assert (verdict.outcome, verdict.premise) == ("NOT TESTED", None)
 
@@ -139,7 +138,7 @@ def test_what_cannot_be_decided_says_why():
     assert outcome("gain-unrelated-to-width", widths(0.1)[:4])[0] == "UNDETERMINED"
     assert outcome("final-block-jump-grows", series([0.1, 0.2]))[0] == "UNDETERMINED"
     unpaired = pair(0.2, 0.4)
-    unpaired[1] = type(unpaired[1])(**(unpaired[1].__dict__ | {"sha256": "other"}))
+    unpaired[1] = replace(unpaired[1], sha256="other")
     assert outcome("sinks-grow-with-context", unpaired)[0] == "UNDETERMINED"
 
 
@@ -243,3 +242,62 @@ def test_robust_does_not_fall_with_the_number_of_prompts():
         shares.append(np.mean([one.robust is True for one in found]))
     assert shares == sorted(shares), shares
     assert shares[-1] > shares[0]
+
+
+def test_a_rank_that_chance_reaches_supports_nothing():
+    """Over 8 blocks orders drawn at random reach 0.71; the planted correlation is 0.62."""
+    claim = catalogue()["influence-ranks-pruning"]
+    others = RAMP[[2, 3, 0, 1, 6, 7, 4, 5]]
+    evidence = way(claim, [planted(RAMP, others=others, scatter=0.001)])
+    verdict = judge_claim(claim, evidence, RULE)
+    (estimate,) = verdict.estimates
+    assert estimate.interval.low > 0
+    assert estimate.interval.estimate < 0.71
+    assert verdict.outcome == "UNDETERMINED"
+    assert any("at random" in reason for reason in verdict.reasons)
+
+
+def test_bands_over_each_block_are_wider_than_a_single_interval():
+    claim = catalogue()["norm-grows-in-every-block"]
+    one = way(claim, [planted(0.3)])[0]
+    found = contrast_of(claim, [one], claim.estimand.reduction, RULE).estimates
+    alone = claim.model_copy(update={"estimand": claim.estimand.model_copy(update={"blocks": 3})})
+    (single,) = contrast_of(alone, [one], claim.estimand.reduction, RULE).estimates
+    width = found[3].interval.high - found[3].interval.low
+    assert width > 1.1 * (single.interval.high - single.interval.low)
+
+
+def test_a_rank_over_models_has_the_interval_of_bonett_and_wright():
+    claim = catalogue()["gain-unrelated-to-width"]
+    levels = [0.1, 0.3, 0.2, 0.5, 0.4, 0.6, 0.8, 0.7]
+    models = [
+        planted(level, name=f"model-{place}", seed=place, facts={"d_model": 64.0 * 2**place})
+        for place, level in enumerate(levels)
+    ]
+    (found,) = contrast_of(claim, way(claim, models), claim.estimand.reduction, RULE).estimates
+    rho = 1 - 6 * 6 / (8 * 63)
+    half = 1.959964 * np.sqrt((1 + rho**2 / 2) / 5)
+    np.testing.assert_allclose(
+        [found.interval.estimate, found.interval.low, found.interval.high],
+        [rho, np.tanh(np.arctanh(rho) - half), np.tanh(np.arctanh(rho) + half)],
+        rtol=1e-6,
+    )
+
+
+def test_equal_analyses_count_once():
+    claim = catalogue()["late-mlps-erase"]
+    one = planted(-0.2)
+    same = replace(one, values=dict.fromkeys(("mean", "median"), one.values["mean"]))
+    assert judge_claim(claim, [same], RULE).analyses == 3  # all prompts and either half
+
+
+def test_every_model_of_a_role_must_meet_a_premise():
+    text = (
+        'name = "c"\nstatement = "s"\nmodels = "series"\n[premise]\n"model.layers >= 8" = true\n'
+        '[estimand]\nmetric = "angle"\nblocks = "last"\n'
+        '[contrast]\nkind = "trend"\nx = "step"\nprediction = "> 0"'
+    )
+    models = series([0.1, 0.2, 0.3])
+    assert judge_claim(parse_claim(text), models, RULE).outcome == "SUPPORTED"
+    models[1] = replace(models[1], facts=models[1].facts | {"layers": 4.0})
+    assert judge_claim(parse_claim(text), models, RULE).outcome == "NOT TESTED"

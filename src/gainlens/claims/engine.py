@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from gainlens.claims.claim import Blocks, Claim, bounds_of, premise_sides
+from gainlens.claims.claim import Claim, bounds_of, premise_sides
 from gainlens.claims.contrasts import Contrasted, NotEnough, contrast_of
-from gainlens.claims.wording import plain
+from gainlens.claims.sentences import capital, interval_text, subject_of
 from gainlens.core.spec import Rule
 from gainlens.metrics.registry import METRICS
 from gainlens.records.claims import ClaimOutcome, ClaimVerdict, Evidence, Fact
@@ -127,7 +127,7 @@ def judge_claim(
     )
     counts = {role: sum(one.role == role for one in mine) for role in roles}
     if unmeasured:
-        return replace(verdict, outcome="UNDETERMINED", reasons=(f"{_capital(unmeasured)}.",))
+        return replace(verdict, outcome="UNDETERMINED", reasons=(f"{capital(unmeasured)}.",))
     problem = _wrong_models(claim, counts)
     if problem:
         return replace(verdict, reasons=(problem,))
@@ -246,7 +246,7 @@ def _reasons(
         if claim.contrast.kind == "level" and claim.estimand.blocks == "each":
             subject = f"the {claim.estimand.metric.replace('_', ' ')} of {decides.of}"
         reasons.append(
-            f"{_capital(subject)} is {interval_text(decides.interval, verdict.unit)}; the claim "
+            f"{capital(subject)} is {interval_text(decides.interval, verdict.unit)}; the claim "
             f"predicts {claim.contrast.prediction}."
         )
     if claim.contrast.kind == "factorial" and found.estimates[1].interval.excludes_zero:
@@ -269,43 +269,6 @@ def _reasons(
     return tuple(reasons[:_REASONS])
 
 
-def subject_of(claim: Claim) -> str:
-    """Return what a claim's number is, in words."""
-    estimand, contrast = claim.estimand, claim.contrast
-    metric = estimand.metric.replace("_", " ")
-    of = f"{estimand.over_blocks} {metric}" if _several(estimand.blocks) else metric
-    said = f"the {of} of {_blocks(estimand.blocks)}"
-    if estimand.minus is not None:
-        said += f" minus that of {_blocks(estimand.minus)}"
-    if contrast.kind == "difference":
-        return f"{said}, {claim.roles[1]} minus {claim.roles[0]},"
-    if contrast.kind == "trend":
-        scale = "the logarithm of the " if contrast.scale == "log" else "the "
-        return f"the slope of {said} over {scale}{contrast.x}"
-    if contrast.kind == "factorial":
-        return f"the effect of {contrast.effect} on {said}"
-    if contrast.kind == "rank":
-        return f"the rank correlation of {metric} with {str(contrast.other).replace('_', ' ')}"
-    return said
-
-
-def _several(blocks: Blocks) -> bool:
-    return not isinstance(blocks, int) and blocks not in ("first", "last", "each")
-
-
-def _blocks(blocks: Blocks) -> str:
-    if isinstance(blocks, int):
-        return f"block {blocks}"
-    if ":" in blocks:
-        return "all blocks" if blocks == "0:" else f"blocks {blocks}"
-    named = {"each": "each block", "first": "the first block", "last": "the last block"}
-    return named.get(blocks, f"the {blocks} of the blocks")
-
-
-def _capital(sentence: str) -> str:
-    return sentence[0].upper() + sentence[1:]
-
-
 def _weakest(claim: Claim, found: Contrasted) -> int:
     """Return the place of the block that decides: one that contradicts, else one that is open.
 
@@ -325,12 +288,3 @@ def _weakest(claim: Claim, found: Contrasted) -> int:
         return order.get(decided, 2), against.get(sign, distance)
 
     return min(range(len(found.estimates)), key=key)
-
-
-def interval_text(interval: Interval, unit: str) -> str:
-    """Return an estimate with its interval and unit, or with the reason why it has none."""
-    said = plain(interval.estimate, "+.4g")
-    units = "" if unit == "1" else f" {unit}"
-    if not interval.known:
-        return f"{said}{units} ({interval.status})" if interval.n else interval.status
-    return f"{said} [{plain(interval.low, '+.4g')}, {plain(interval.high, '+.4g')}]{units}"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from gainlens.claims.claim import Claim
-from gainlens.claims.engine import interval_text
+from gainlens.claims.sentences import interval_text
 from gainlens.records.claims import ClaimVerdict
 from gainlens.report.table import Column, Table, fill
 

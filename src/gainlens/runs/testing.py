@@ -109,7 +109,9 @@ def test(
             role, source = roles[place // lengths], sources[place // lengths]
             if role not in (claim.roles or ("model",)):
                 continue
-            step = step_of(str(source), one.report.checkpoint.training)
+            checkpoint = one.report.checkpoint
+            name = str(source) if isinstance(source, str | Path) else checkpoint.hf_name
+            step = step_of(name, checkpoint.training)
             try:
                 evidence.append(evidence_of(claim, one.report, one.decomposition, role, step))
             except ValueError as problem:  # this back end does not show what the metric reads

@@ -1,0 +1,52 @@
+"""Put a claim's number, and an interval of it, into words."""
+
+from gainlens.claims.claim import Blocks, Claim
+from gainlens.claims.wording import plain
+from gainlens.records.interval import Interval
+
+
+def subject_of(claim: Claim) -> str:
+    """Return what a claim's number is, in words."""
+    estimand, contrast = claim.estimand, claim.contrast
+    metric = estimand.metric.replace("_", " ")
+    of = f"{estimand.over_blocks} {metric}" if _several(estimand.blocks) else metric
+    said = f"the {of} of {_blocks(estimand.blocks)}"
+    if estimand.minus is not None:
+        said += f" minus that of {_blocks(estimand.minus)}"
+    if contrast.kind == "difference":
+        return f"{said}, {claim.roles[1]} minus {claim.roles[0]},"
+    if contrast.kind == "trend":
+        scale = "the logarithm of the " if contrast.scale == "log" else "the "
+        return f"the slope of {said} over {scale}{contrast.x}"
+    if contrast.kind == "factorial":
+        return f"the effect of {contrast.effect} on {said}"
+    if contrast.kind == "rank":
+        return f"the rank correlation of {metric} with {str(contrast.other).replace('_', ' ')}"
+    return said
+
+
+def _several(blocks: Blocks) -> bool:
+    return not isinstance(blocks, int) and blocks not in ("first", "last", "each")
+
+
+def _blocks(blocks: Blocks) -> str:
+    if isinstance(blocks, int):
+        return f"block {blocks}"
+    if ":" in blocks:
+        return "all blocks" if blocks == "0:" else f"blocks {blocks}"
+    named = {"each": "each block", "first": "the first block", "last": "the last block"}
+    return named.get(blocks, f"the {blocks} of the blocks")
+
+
+def capital(sentence: str) -> str:
+    """Return a sentence with a capital at its start."""
+    return sentence[0].upper() + sentence[1:]
+
+
+def interval_text(interval: Interval, unit: str) -> str:
+    """Return an estimate with its interval and unit, or with the reason why it has none."""
+    said = plain(interval.estimate, "+.4g")
+    units = "" if unit == "1" else f" {unit}"
+    if not interval.known:
+        return f"{said}{units} ({interval.status})" if interval.n else interval.status
+    return f"{said} [{plain(interval.low, '+.4g')}, {plain(interval.high, '+.4g')}]{units}"
