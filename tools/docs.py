@@ -5,7 +5,8 @@
 
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
 them is generated.  KIND is terms (names of the glossary, or none for all), metrics, commands,
-presets, calibration (one kind of check), claims (the catalogue) or verdicts (claims.csv).
+presets, calibration (one kind of check), claims (the catalogue), verdicts (claims.csv) or trends
+(the training experiment).
 """
 
 import csv
@@ -17,6 +18,7 @@ from pathlib import Path
 import click
 
 from gainlens.claims.claim import Claim, catalogue
+from gainlens.claims.dose_response import read_design, trends
 from gainlens.claims.sentences import subject_of
 from gainlens.cli.commands import gainlens_command
 from gainlens.core.glossary import GLOSSARY
@@ -27,6 +29,11 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 CLAIMS = ROOT / "src/gainlens/data/claims.csv"
 CALIBRATION = ROOT / "src/gainlens/data/calibration.csv"
+POSITIONS = {
+    "all ordinary": "", "position 0": "0", "positions 1 to 3": "1-3", "positions 4 to 15": "4-15",
+    "positions 16 to 63": "16-63", "positions 64 to 127": "64-127", "from position 128 on": "128-",
+}  # fmt: skip
+"""Bins of the training table, by what the page calls them."""
 HELP_WIDTH = 90
 """Characters per line of a command's help."""
 REGION = re.compile(r"^<!-- (\w+)(?:: (.+?))? -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
@@ -143,7 +150,20 @@ def verdicts(_: str) -> str:
     return "\n".join(lines)
 
 
+def trend_table(_: str) -> str:
+    """Return the trends over the training experiment, a row per bin of positions."""
+    rows = ["| tokens | context | theta | interaction |", "| --- | --- | --- | --- |"]
+    for title, positions in POSITIONS.items():
+        found = trends(read_design(positions=positions)).values()
+        ends = ([one.estimate, one.low, one.high] for one in found)
+        rounded = ([round(end, 3) + 0.0 for end in each] for each in ends)  # + 0.0: no minus 0
+        cells = (f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in rounded)
+        rows.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 GENERATORS = {
+    "trends": trend_table,
     "claims": claims,
     "verdicts": verdicts,
     "terms": terms,

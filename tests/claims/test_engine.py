@@ -301,3 +301,25 @@ def test_every_model_of_a_role_must_meet_a_premise():
     assert judge_claim(parse_claim(text), models, RULE).outcome == "SUPPORTED"
     models[1] = replace(models[1], facts=models[1].facts | {"layers": 4.0})
     assert judge_claim(parse_claim(text), models, RULE).outcome == "NOT TESTED"
+
+
+def test_a_verdict_that_the_longer_prompts_contradict_is_not_robust():
+    claim = catalogue()["late-mlps-erase"]
+    (one,) = way(claim, [planted(-1.0)])
+    values = {name: found + 1.3 * (one.lengths >= 26) for name, found in one.values.items()}
+    verdict = judge_claim(claim, [replace(one, values=values)], RULE)
+    assert verdict.outcome == "SUPPORTED"
+    assert verdict.robust is False
+    assert verdict.disagreeing == ("mean, long prompts",)
+
+
+def test_a_trend_on_a_logarithmic_scale_has_the_slope_per_e_fold():
+    claim = catalogue()["final-block-jump-grows"]
+    steps = (10, 100, 500, 4000)
+    levels = [jump(0.3 * np.log(step)) for step in steps]
+    models = [
+        planted(level, name=str(step), seed=step, scatter=0.001, step=float(step))
+        for level, step in zip(levels, steps, strict=True)
+    ]
+    (found,) = contrast_of(claim, way(claim, models), claim.estimand.reduction, RULE).estimates
+    assert found.interval.estimate == pytest.approx(0.3, abs=0.002)

@@ -101,3 +101,15 @@ def test_a_metric_that_the_back_end_does_not_show_is_undetermined(base):
     found = gainlens.test("sinks-in-small-models", {"model": model}, TEXTS)
     assert found.verdicts[0].outcome == "UNDETERMINED"
     assert "sink" in found.verdicts[0].reasons[0]
+
+
+def test_each_model_stands_in_its_own_role(base):
+    """The planted model that shrinks is the tuned one: tuned minus base is negative."""
+    models = {"base": base / "grows", "tuned": base / "shrinks"}
+    found = gainlens.test("tuning-keeps-last-gain", models, TEXTS)
+    (verdict,) = found.verdicts
+    assert verdict.models == {"base": "grows", "tuned": "shrinks"}
+    assert verdict.outcome == "CONTRADICTED"
+    last = found.metric("log_gain").values[:, -1].mean(axis=1)
+    assert last[0] > 0 > last[1]
+    assert verdict.estimates[0].interval.estimate == pytest.approx(last[1] - last[0], abs=1e-9)
