@@ -20,6 +20,7 @@ import click
 from gainlens.claims.claim import Claim, catalogue
 from gainlens.claims.dose_response import read_design, trends
 from gainlens.claims.sentences import subject_of
+from gainlens.claims.wording import signed
 from gainlens.cli.commands import gainlens_command
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS
@@ -155,9 +156,10 @@ def trend_table(_: str) -> str:
     rows = ["| tokens | context | theta | interaction |", "| --- | --- | --- | --- |"]
     for title, positions in POSITIONS.items():
         found = trends(read_design(positions=positions)).values()
-        ends = ([one.estimate, one.low, one.high] for one in found)
-        rounded = ([round(end, 3) + 0.0 for end in each] for each in ends)  # + 0.0: no minus 0
-        cells = (f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]" for mean, low, high in rounded)
+        cells = (
+            f"{signed(one.estimate, 3)} [{signed(one.low, 3)}, {signed(one.high, 3)}]"
+            for one in found
+        )
         rows.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(rows)
 

@@ -9,6 +9,7 @@ from planting.evidence import RULE, planted
 from gainlens.claims.claim import catalogue, parse_claim
 from gainlens.claims.contrasts import NotEnough, block_indices, contrast_of, one_number
 from gainlens.claims.engine import decide, judge_claim, outcome_of_claim
+from gainlens.claims.sentences import interval_text
 from gainlens.records.interval import Interval
 
 RAMP = np.linspace(0.1, 0.8, 8)
@@ -323,3 +324,16 @@ def test_a_trend_on_a_logarithmic_scale_has_the_slope_per_e_fold():
     ]
     (found,) = contrast_of(claim, way(claim, models), claim.estimand.reduction, RULE).estimates
     assert found.interval.estimate == pytest.approx(0.3, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.0804, 0.08, 0.0875), "+0.08040 [+0.08000, +0.08750] nats"),
+        ((-1.25, -1.5, -1.0), "-1.250 [-1.500, -1.000] nats"),
+        ((12345.0, 12000.0, 13000.0), "+12345 [+12000, +13000] nats"),
+        ((0.0, -1e-9, 1e-9), "+0.000000 [+0.000000, +0.000000] nats"),
+    ],
+)
+def test_an_interval_is_written_with_one_number_of_decimals(numbers, text):
+    assert interval_text(Interval(*numbers, 32, 0.95, "planted"), "nats") == text

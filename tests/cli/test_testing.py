@@ -101,6 +101,7 @@ def test_a_metric_that_the_back_end_does_not_show_is_undetermined(base):
     found = gainlens.test("sinks-in-small-models", {"model": model}, TEXTS)
     assert found.verdicts[0].outcome == "UNDETERMINED"
     assert "sink" in found.verdicts[0].reasons[0]
+    assert found.verdicts[0].models == {"model": "grows"}
 
 
 def test_each_model_stands_in_its_own_role(base):

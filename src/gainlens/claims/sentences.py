@@ -1,7 +1,9 @@
 """Put a claim's number, and an interval of it, into words."""
 
+from math import floor, isfinite, log10
+
 from gainlens.claims.claim import Blocks, Claim
-from gainlens.claims.wording import plain
+from gainlens.claims.wording import signed
 from gainlens.records.interval import Interval
 
 
@@ -44,9 +46,15 @@ def capital(sentence: str) -> str:
 
 
 def interval_text(interval: Interval, unit: str) -> str:
-    """Return an estimate with its interval and unit, or with the reason why it has none."""
-    said = plain(interval.estimate, "+.4g")
+    """Return an estimate with its interval and unit, or with the reason why it has none.
+
+    All three have the same decimals: four digits of the largest.
+    """
     units = "" if unit == "1" else f" {unit}"
+    numbers = (interval.estimate, interval.low, interval.high)
+    largest = max((abs(number) for number in numbers if isfinite(number)), default=0.0)
+    digits = min(6, max(0, 3 - floor(log10(largest)))) if largest > 0 else 4
+    said, low, high = (signed(number, digits) for number in numbers)
     if not interval.known:
         return f"{said}{units} ({interval.status})" if interval.n else interval.status
-    return f"{said} [{plain(interval.low, '+.4g')}, {plain(interval.high, '+.4g')}]{units}"
+    return f"{said} [{low}, {high}]{units}"

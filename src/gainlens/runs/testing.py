@@ -1,7 +1,7 @@
 """Test claims: measure each model once, then judge every claim by it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +104,21 @@ def test(
     verdicts: list[ClaimVerdict] = []
     for claim in asked:
         evidence: list[Evidence] = []
+        names: dict[str, str] = {}
         unmeasured = ""
         for place, one in enumerate(measured.measured):
             role, source = roles[place // lengths], sources[place // lengths]
             if role not in (claim.roles or ("model",)):
                 continue
             checkpoint = one.report.checkpoint
+            names[role] = f"{names[role]}, {checkpoint.name}" if role in names else checkpoint.name
             name = str(source) if isinstance(source, str | Path) else checkpoint.hf_name
             step = step_of(name, checkpoint.training)
             try:
                 evidence.append(evidence_of(claim, one.report, one.decomposition, role, step))
             except ValueError as problem:  # this back end does not show what the metric reads
                 unmeasured = str(problem)
-        verdicts.append(judge_claim(claim, evidence, spec.rule, unmeasured))
-    names = [field.name for field in fields(Measurement) if field.init]
-    return ClaimTest(**{name: getattr(measured, name) for name in names}, verdicts=tuple(verdicts))
+        verdict = judge_claim(claim, evidence, spec.rule, unmeasured)
+        verdicts.append(replace(verdict, models=names) if unmeasured else verdict)
+    kept = {one.name: getattr(measured, one.name) for one in fields(Measurement) if one.init}
+    return ClaimTest(**kept, verdicts=tuple(verdicts))
