@@ -140,31 +140,13 @@ def judge_claim(
         found = contrast_of(claim, mine, over, rule)
     except NotEnough as problem:
         outcome = "UNDETERMINED" if premise else "NOT TESTED"
-        reasons = (
-            *_premise_reasons(failed, unknown),
-            f"{str(problem)[0].upper()}{str(problem)[1:]}.",
-        )
+        reasons = (*_premise_reasons(failed, unknown), f"{capital(str(problem))}.")
         return replace(verdict, outcome=outcome, measured="UNDETERMINED", reasons=reasons)
     measured = outcome_of_claim(claim, found)
-    analyses = _analyses(claim, mine, rule)
-    decided = [outcome for outcome in analyses.values() if outcome not in _DECIDES_NOTHING]
-    disagreeing = tuple(
-        name for name, outcome in analyses.items()
-        if outcome not in _DECIDES_NOTHING and outcome != measured
-    )  # fmt: skip
-    robust = (
-        measured not in _DECIDES_NOTHING
-        and not disagreeing
-        and len(decided) >= _ENOUGH_DECIDE * len(analyses)
-    )
     verdict = replace(
-        verdict,
+        _with_analyses(verdict, _analyses(claim, mine, rule), measured),
         outcome=measured if premise else "NOT TESTED",
         measured=measured,
-        robust=robust if premise else None,
-        analyses=len(analyses),
-        undecided=len(analyses) - len(decided),
-        disagreeing=disagreeing,
         estimates=found.estimates,
         independent=found.independent,
     )
@@ -179,6 +161,26 @@ def _wrong_models(claim: Claim, counts: Mapping[str, int]) -> str:
         if count > 1 and claim.roles:
             return f"The role {role} takes one model, and {count} were given."
     return ""
+
+
+def _with_analyses(
+    verdict: ClaimVerdict, analyses: Mapping[str, ClaimOutcome], measured: ClaimOutcome
+) -> ClaimVerdict:
+    """Return the verdict with what the distinct analyses say, and whether it is robust."""
+    decided = {name: one for name, one in analyses.items() if one not in _DECIDES_NOTHING}
+    disagreeing = tuple(name for name, outcome in decided.items() if outcome != measured)
+    robust = (
+        measured not in _DECIDES_NOTHING
+        and not disagreeing
+        and len(decided) >= _ENOUGH_DECIDE * len(analyses)
+    )
+    return replace(
+        verdict,
+        robust=robust if verdict.premise else None,
+        analyses=len(analyses),
+        undecided=len(analyses) - len(decided),
+        disagreeing=disagreeing,
+    )
 
 
 def _analyses(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> dict[str, ClaimOutcome]:
