@@ -73,6 +73,53 @@ def test_a_claim_file_is_read(tmp_path):
         ("[estimand]", '[premise]\n"model.colour > 1" = true\n[estimand]', "field"),
         ("[estimand]", '[premise]\n"model.norm > 1" = true\n[estimand]', "norm"),
         ("[estimand]", '[premise]\n"model.theta > 1" = false\n[estimand]', "true"),
+        ("[estimand]", '[intervention]\nkind = "wish"\n[estimand]', "kind"),
+        (
+            "[estimand]",
+            '[intervention]\nkind = "mask sink"\nwhy = 1\n[estimand]',
+            "unknown key 'intervention.why'",
+        ),
+        (
+            "[estimand]",
+            '[intervention]\nkind = "leave out"\nblock = 1\n[estimand]',
+            "'leave out' needs 'component'",
+        ),
+        (
+            "[estimand]",
+            '[intervention]\nkind = "leave out"\ncomponent = "mlp"\n[estimand]',
+            "'leave out' needs 'block'",
+        ),
+        ("[estimand]", '[intervention]\nkind = "set massive"\n[estimand]', "needs 'to'"),
+        ("[estimand]", '[intervention]\nkind = "swap theta"\n[estimand]', "needs 'theta'"),
+        ("[estimand]", '[intervention]\nkind = "swap theta"\ntheta = 1.0\n[estimand]', "theta"),
+        (
+            "[estimand]",
+            '[intervention]\nkind = "mask sink"\nto = "zero"\n[estimand]',
+            "'mask sink' does not take 'to'",
+        ),
+        ("[estimand]", '[intervention]\nkind = "mask sink"\ndraws = 1\n[estimand]', "draws"),
+        ("[estimand]", '[intervention]\nkind = "mask sink"\ndraws = 100\n[estimand]', "draws"),
+        (
+            "[estimand]",
+            '[intervention]\nkind = "mask sink"\nagainst = "all"\n[estimand]',
+            "against",
+        ),
+        (
+            '[estimand]\nmetric = "angle"\nblocks = "last"',
+            '[intervention]\nkind = "mask sink"\n[estimand]\nmetric = "angle"',
+            "not 'each'",
+        ),
+        (
+            '[estimand]\nmetric = "angle"\nblocks = "last"\n[contrast]\nkind = "level"',
+            '[intervention]\nkind = "mask sink"\n[estimand]\nmetric = "angle"\nblocks = "0:"\n'
+            '[contrast]\nkind = "rank"\nwith = "write"',
+            "rank takes no intervention",
+        ),
+        (
+            'metric = "angle"\nblocks = "last"',
+            'metric = "loss"\nblocks = "first"',
+            "loss belongs to the last block",
+        ),
         ('name = "mine"', 'name = "../mine"', "name"),
         ('name = "mine"', "name = [", "TOML"),
     ],

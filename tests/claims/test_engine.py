@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planting.evidence import RULE, planted
+from planting.evidence import RULE, intervened, planted
 
 from gainlens.claims.claim import catalogue, parse_claim
 from gainlens.claims.contrasts import NotEnough, block_indices, contrast_of, one_number
@@ -85,6 +85,18 @@ WORLDS = {
         None, None,
     ),
     "theta-raises-last-gain": (design(0.2), design(-0.2), None, None),
+    "massive-zeroing-ruins": (
+        [intervened(3.0, 0.01, beyond=True)], [intervened(0.2, 0.01, beyond=True)], None, None,
+    ),
+    "massive-mean-harmless": (
+        [intervened(0.001, 0.0, beyond=False)], [intervened(0.5, 0.0, beyond=False)], None, None,
+    ),
+    "sinks-dispensable": (
+        [intervened(0.002, 0.1, beyond=False)], [intervened(1.2, 0.1, beyond=False)], None, None,
+    ),
+    "last-attention-matters-less": (
+        [intervened(0.1, 0.5, beyond=True)], [intervened(0.5, 0.1, beyond=True)], None, None,
+    ),
     "gain-unrelated-to-width": (None, widths(0.1), None, "CONTRADICTED"),
 }  # fmt: skip
 
@@ -141,6 +153,86 @@ def test_what_cannot_be_decided_says_why():
     unpaired = pair(0.2, 0.4)
     unpaired[1] = replace(unpaired[1], sha256="other")
     assert outcome("sinks-grow-with-context", unpaired)[0] == "UNDETERMINED"
+
+
+def test_a_premise_that_fails_comes_before_what_could_not_be_measured():
+    claim = catalogue()["long-context-contracts"]
+    evidence = way(claim, pair(0.2, -0.2))
+    blind = replace(evidence[1], values={}, unmeasured="this back end shows nothing")
+    verdict = judge_claim(claim, [evidence[0], blind], RULE)
+    assert (verdict.outcome, verdict.premise) == ("UNDETERMINED", True)
+    assert verdict.reasons == ("This back end shows nothing.",)
+    assert verdict.models == {"short": "short", "long": "long"}
+    same = replace(blind, facts=evidence[0].facts)
+    verdict = judge_claim(claim, [evidence[0], same], RULE)
+    assert (verdict.outcome, verdict.robust, verdict.premise) == ("NOT TESTED", None, False)
+    assert verdict.reasons[0].startswith("The premise fails")
+    assert verdict.reasons[1] == "This back end shows nothing."
+
+
+def test_an_effect_holds_the_change_the_controls_and_their_paired_difference():
+    claim = catalogue()["sinks-dispensable"]
+    (one,) = way(claim, [intervened(1.2, 0.1, beyond=False, between=0.05)])
+    effect = judge_claim(claim, [one], RULE).effect
+    last = one.controlled.change[-1]
+    drawn = one.controlled.draws[:, -1]
+    assert effect.change.estimate == pytest.approx(last.mean())
+    assert effect.control_change.estimate == pytest.approx(drawn.mean())
+    assert effect.excess.estimate == pytest.approx(last.mean() - drawn.mean())
+    assert effect.draws == pytest.approx(drawn.mean(axis=1))
+    assert effect.change.known
+    assert effect.change.n == 32
+
+
+def test_an_interval_beside_a_random_control_allows_for_its_draws():
+    """Three draws whose means differ by 0.2: Student's t with 2 degrees of freedom, by hand."""
+    claim = catalogue()["last-attention-matters-less"]
+    (one,) = way(claim, [intervened(0.1, 0.3, beyond=True, between=0.2)])
+    verdict = judge_claim(claim, [one], RULE)
+    means = one.controlled.draws[:, -1].mean(axis=1)
+    half = 4.302653 * means.std(ddof=1) / np.sqrt(3)
+    (estimate,) = verdict.estimates
+    assert estimate.interval.high - estimate.interval.estimate == pytest.approx(half, rel=0.01)
+    assert estimate.interval == verdict.effect.excess
+    assert verdict.outcome == "UNDETERMINED"
+    prompts_alone = verdict.effect.change
+    assert prompts_alone.high - prompts_alone.estimate < 0.02
+    (every,) = way(claim, [intervened(0.1, 0.3, beyond=True, between=0.2, population=3)])
+    verdict = judge_claim(claim, [every], RULE)
+    assert verdict.effect.exhausted
+    assert verdict.outcome == "SUPPORTED"
+
+
+@pytest.mark.parametrize("name", ["massive-zeroing-ruins", "sinks-dispensable"])
+def test_what_an_intervention_does_is_said_with_its_control_alone(name):
+    claim = catalogue()[name]
+    (one,) = way(claim, [intervened(1.2, 0.1, beyond=claim.intervention.against == "control")])
+    verdict = judge_claim(claim, [one], RULE)
+    causal = [reason for reason in verdict.reasons if claim.intervention.words in reason.lower()]
+    assert len(causal) == 1
+    assert claim.intervention.control_words in causal[0]
+    undrawn = replace(one, values={}, controlled=None, unmeasured="no control can be drawn")
+    verdict = judge_claim(claim, [undrawn], RULE)
+    assert verdict.outcome == "UNDETERMINED"
+    assert verdict.reasons == ("No control can be drawn.",)
+    assert verdict.effect is None
+
+
+def test_a_difference_of_effects_is_paired_over_prompts():
+    text = (
+        'name = "c"\nstatement = "s"\nroles = ["a", "b"]\n[intervention]\nkind = "mask sink"\n'
+        '[estimand]\nmetric = "loss"\nblocks = "last"\n'
+        '[contrast]\nkind = "difference"\nprediction = "> 0"'
+    )
+    claim = parse_claim(text)
+    first = intervened(0.2, 0.1, beyond=False, role="a", seed=1)
+    second = intervened(0.5, 0.1, beyond=False, role="b", seed=2)
+    verdict = judge_claim(claim, [first, second], RULE)
+    assert verdict.outcome == "SUPPORTED"
+    wanted = (second.controlled.change - first.controlled.change)[-1].mean()
+    assert verdict.effect.change.estimate == pytest.approx(wanted)
+    drawn = (second.controlled.control - first.controlled.control)[-1].mean()
+    assert verdict.effect.excess.estimate == pytest.approx(wanted - drawn)
 
 
 def test_an_interaction_is_said_beside_a_main_effect():

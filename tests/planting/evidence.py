@@ -1,9 +1,11 @@
 """Numbers per block and prompt whose claim is known to hold or to fail."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from gainlens.core.spec import Rule
-from gainlens.records.claims import Evidence
+from gainlens.records.claims import Controlled, Evidence
 
 RULE = Rule(resamples=400)
 BLOCKS = 8
@@ -38,3 +40,19 @@ def planted(
         seed=training,
         **fields,
     )
+
+
+def intervened(change, control, *, beyond, draws=3, between=0.0, population=None, **fields):
+    """Return evidence of a claim with an intervention, whose mean changes are planted.
+
+    beyond: the claim is about the change minus the control's.  between: standard deviation of the
+    draws' mean changes.
+    """
+    one = planted(change, **fields)
+    rng = np.random.default_rng(fields.get("seed", 0) + 1)
+    shape = (draws, *one.values["mean"].shape)
+    means = control + between * np.arange(draws).reshape(-1, 1, 1)
+    drawn = means + 0.02 * rng.standard_normal(shape)
+    found = Controlled(one.values["mean"], drawn, population)
+    judged = found.change - found.control if beyond else found.change
+    return replace(one, values={"mean": judged}, controlled=found)

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from gainlens.claims.intervention import Intervention
 from gainlens.core.messages import check_one_of, nearest, shown
 from gainlens.core.spec import Spec
 from gainlens.core.vocabulary import TokenClass
@@ -59,6 +60,10 @@ class Estimand(Spec):
             check_one_of(
                 f"over_tokens of {self.metric}", self.over_tokens, METRICS[self.metric].reductions
             )
+        if METRICS[self.metric].over == "token" and (
+            self.blocks not in ("last", -1) or self.minus is not None
+        ):
+            raise ValueError(f"{self.metric} belongs to the last block: give blocks = 'last' alone")
         if self.minus is not None and "each" in (self.blocks, self.minus):
             raise ValueError("minus needs blocks that become one number, so not 'each'")
         return self
@@ -128,6 +133,8 @@ class Claim(Spec):
     roles: tuple[str, ...] = Field(default=(), max_length=8)
     models: Literal["series", "many"] | None = None
     premise: dict[str, bool] = Field(default={}, max_length=16)
+    intervention: Intervention | None = None
+    """what is done to the model; then the estimand is the change that it makes"""
     estimand: Estimand
     contrast: Contrast
 
@@ -142,6 +149,12 @@ class Claim(Spec):
             if not wanted:
                 raise ValueError(f"the premise {shown(text)!r} must be true: write its opposite")
         kind, over_blocks = self.contrast.kind, self.contrast.other in METRICS
+        if self.intervention is not None and kind not in ("level", "difference"):
+            raise ValueError(
+                f"a contrast of kind {kind} takes no intervention; level and difference do"
+            )
+        if self.intervention is not None and self.estimand.blocks == "each":
+            raise ValueError("an intervention needs blocks that become one number, so not 'each'")
         takes_each = kind == "level" or over_blocks or self.contrast.x == "block"
         if self.estimand.blocks == "each" and not takes_each:
             raise ValueError(

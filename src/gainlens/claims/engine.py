@@ -8,8 +8,10 @@ from typing import Any, Final
 import numpy as np
 
 from gainlens.claims.claim import Claim, bounds_of, premise_sides
-from gainlens.claims.contrasts import Contrasted, NotEnough, contrast_of
-from gainlens.claims.sentences import capital, interval_text, subject_of
+from gainlens.claims.claim_reasons import premise_reasons, reasons_of
+from gainlens.claims.contrasts import Contrasted, NotEnough
+from gainlens.claims.effects import effect_of, judged_contrast
+from gainlens.claims.sentences import capital
 from gainlens.core.spec import Rule
 from gainlens.metrics.registry import METRICS
 from gainlens.records.claims import ClaimOutcome, ClaimVerdict, Evidence, Fact
@@ -22,7 +24,6 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 _ENOUGH_DECIDE: Final = 0.8
 """Share of distinct analyses that must decide before an outcome counts as robust."""
 _DECIDES_NOTHING: Final = ("UNDETERMINED", "NOT TESTED")
-_REASONS: Final = 5
 _SIGNS: Final[dict[ClaimOutcome, str]] = {"SUPPORTED": "+", "CONTRADICTED": "-"}
 """What the prediction "> 0" gives for a level of either sign; others have no sign."""
 
@@ -87,19 +88,17 @@ def outcome_of_claim(claim: Claim, found: Contrasted) -> ClaimOutcome:
     return outcome
 
 
-def judge_claim(
-    claim: Claim, evidence: Sequence[Evidence], rule: Rule, unmeasured: str = ""
-) -> ClaimVerdict:
+def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> ClaimVerdict:
     """Judge a claim by the numbers of the models at hand.
 
     Args:
         claim: from `read_claim`.
         evidence: one per model, of any role; the claim takes the roles that it names.
         rule: confidence, resamples, seed and least number of prompts, fixed before the run.
-        unmeasured: why a number that the claim needs could not be measured; then UNDETERMINED.
 
-    If a role has no model, or a premise fails or is not known, the outcome is NOT TESTED.  If
-    models or prompts are too few, or do not pair, it is UNDETERMINED.  Neither raises.
+    If a role has no model, or a premise fails or is not known, the outcome is NOT TESTED.  If a
+    number could not be measured, or models or prompts are too few, or do not pair, it is
+    UNDETERMINED.  Neither raises.
     """
     roles = claim.roles or ("model",)
     mine = [one for role in roles for one in evidence if one.role == role]
@@ -126,8 +125,6 @@ def judge_claim(
         reasons=(),
     )
     counts = {role: sum(one.role == role for one in mine) for role in roles}
-    if unmeasured:
-        return replace(verdict, outcome="UNDETERMINED", reasons=(f"{capital(unmeasured)}.",))
     problem = _wrong_models(claim, counts)
     if problem:
         return replace(verdict, reasons=(problem,))
@@ -137,10 +134,13 @@ def judge_claim(
     verdict = replace(verdict, premise=premise)
     over = claim.estimand.reduction
     try:
-        found = contrast_of(claim, mine, over, rule)
+        for one in mine:
+            if one.unmeasured:
+                raise NotEnough(one.unmeasured)
+        found = judged_contrast(claim, mine, over, rule)
     except NotEnough as problem:
         outcome = "UNDETERMINED" if premise else "NOT TESTED"
-        reasons = (*_premise_reasons(failed, unknown), f"{capital(str(problem))}.")
+        reasons = (*premise_reasons(failed, unknown), f"{capital(str(problem))}.")
         return replace(verdict, outcome=outcome, measured="UNDETERMINED", reasons=reasons)
     measured = outcome_of_claim(claim, found)
     verdict = replace(
@@ -149,8 +149,10 @@ def judge_claim(
         measured=measured,
         estimates=found.estimates,
         independent=found.independent,
+        effect=None if claim.intervention is None else effect_of(claim, mine, rule),
     )
-    return replace(verdict, reasons=_reasons(claim, verdict, found, failed, unknown))
+    decides = _weakest(claim, found)
+    return replace(verdict, reasons=reasons_of(claim, verdict, found, decides, failed, unknown))
 
 
 def _wrong_models(claim: Claim, counts: Mapping[str, int]) -> str:
@@ -195,7 +197,7 @@ def _analyses(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> dict[st
         halves = [_half(one, half) for one in evidence]
         for over in evidence[0].values:
             try:
-                found = contrast_of(claim, halves, over, rule)
+                found = judged_contrast(claim, halves, over, rule)
             except NotEnough:
                 outcomes[f"{over}, {half} prompts"] = "UNDETERMINED"
                 continue
@@ -219,56 +221,8 @@ def _half(one: Evidence, half: str) -> Evidence:
         lengths=one.lengths[rows],
         values={over: values[:, rows] for over, values in one.values.items()},
         with_values=None if one.with_values is None else one.with_values[:, rows],
+        controlled=None if one.controlled is None else one.controlled.at(rows),
     )
-
-
-def _premise_reasons(failed: Sequence[str], unknown: Sequence[str]) -> list[str]:
-    if failed:
-        return [f"The premise fails: {failed[0]} is not true of these models."]
-    return [f"The premise is not known: {unknown[0]} cannot be checked."] if unknown else []
-
-
-def _reasons(
-    claim: Claim,
-    verdict: ClaimVerdict,
-    found: Contrasted,
-    failed: Sequence[str],
-    unknown: Sequence[str],
-) -> tuple[str, ...]:
-    """Return at most five sentences, the weightiest first."""
-    reasons = _premise_reasons(failed, unknown)
-    if claim.contrast.kind == "signs":
-        reasons += [
-            f"{estimate.of.capitalize()}: {interval_text(estimate.interval, verdict.unit)}."
-            for estimate in found.estimates
-        ]
-    else:
-        decides = found.estimates[_weakest(claim, found)]
-        subject = subject_of(claim)
-        if claim.contrast.kind == "level" and claim.estimand.blocks == "each":
-            subject = f"the {claim.estimand.metric.replace('_', ' ')} of {decides.of}"
-        reasons.append(
-            f"{capital(subject)} is {interval_text(decides.interval, verdict.unit)}; the claim "
-            f"predicts {claim.contrast.prediction}."
-        )
-    if claim.contrast.kind == "factorial" and found.estimates[1].interval.excludes_zero:
-        reasons.append(
-            f"The interaction is {interval_text(found.estimates[1].interval, verdict.unit)}, so "
-            "the effect averages over effects that differ."
-        )
-    if found.chance is not None and abs(found.estimates[0].interval.estimate) <= found.chance:
-        reasons.append(f"Orders drawn at random reach {found.chance:.2f} as well.")
-    if verdict.disagreeing:
-        reasons.append(f"{len(verdict.disagreeing)} of {verdict.analyses} distinct analyses say "
-                       f"otherwise, such as {verdict.disagreeing[0]}.")  # fmt: skip
-    if verdict.undecided:
-        reasons.append(
-            f"{verdict.undecided} of {verdict.analyses} distinct analyses decide nothing."
-        )
-    if verdict.independent == "prompts":
-        reasons.append("The interval runs over prompts, so it speaks of these weights, not of "
-                       "training.")  # fmt: skip
-    return tuple(reasons[:_REASONS])
 
 
 def _weakest(claim: Claim, found: Contrasted) -> int:
@@ -276,7 +230,7 @@ def _weakest(claim: Claim, found: Contrasted) -> int:
 
     Of several it is the one whose estimate lies furthest against the prediction.
     """
-    if claim.contrast.kind == "factorial":
+    if claim.contrast.kind in ("factorial", "signs"):
         return 0
     order: dict[ClaimOutcome, int] = {"CONTRADICTED": 0, "UNDETERMINED": 1}
     prediction = str(claim.contrast.prediction)

@@ -1,15 +1,17 @@
 """Take the numbers that a claim asks for from a model's report and decomposition."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+from jaxtyping import Bool
 
 from gainlens.claims.claim import Claim
 from gainlens.metrics.metric import OverTokens
 from gainlens.metrics.prompts import reduce_metric
 from gainlens.metrics.registry import METRICS
-from gainlens.records.claims import Evidence, Fact
+from gainlens.records.claims import Controlled, Evidence, Fact
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
 
@@ -37,36 +39,92 @@ def facts_of(report: ModelReport) -> dict[str, Fact]:
     }
 
 
+@dataclass(frozen=True)
+class Arms:
+    """Hold what a model gives under an intervention and under each draw of its control."""
+
+    treated: Decomposition
+    controls: tuple[Decomposition, ...]
+    acts: Bool[np.ndarray, " prompt"]
+    """False for prompts on which the intervention acts nowhere"""
+    population: int | None = None
+    """of how many possible controls these are; None: without end"""
+
+
 def evidence_of(
     claim: Claim,
     report: ModelReport,
     decomposition: Decomposition,
     role: str,
     step: float | None = None,
+    arms: Arms | str | None = None,
 ) -> Evidence:
     """Return one model's numbers for one claim, under every way of reducing a prompt's tokens.
 
-    Raises ValueError if the capture lacks a column that a metric reads.
+    Args:
+        claim: from `read_claim`.
+        report: of the model.
+        decomposition: of the model as it is.
+        role: that the model has in the claim.
+        step: of training, of a series.
+        arms: of the claim's intervention, or why it could not be run; None if it has none.
+
+    If the capture lacks a column that a metric reads, `unmeasured` says so.
     """
-    estimand = claim.estimand
-    metric = METRICS[estimand.metric]
-    first = estimand.reduction
-    ways: tuple[OverTokens, ...] = (first, *(way for way in metric.reductions if way != first))
-    if "token" not in metric.over:  # one value per prompt: there is nothing to reduce
-        ways: tuple[OverTokens, ...] = (first,)
-    other = claim.contrast.other
     seed = (report.checkpoint.training or {}).get("seed")
-    return Evidence(
+    evidence = Evidence(
         role=role,
         name=report.checkpoint.name,
         facts=facts_of(report),
         ids=report.prompts.ids,
         lengths=np.array([len(tokens) for tokens in report.prompts.tokens], dtype=np.int64),
         sha256=report.prompts.sha256,
-        values={way: reduce_metric(metric, decomposition, estimand.tokens, way) for way in ways},
-        with_values=reduce_metric(other, decomposition, estimand.tokens)
-        if other in METRICS
-        else None,
+        values={},
         step=step,
         seed=float(seed) if isinstance(seed, int | float) else None,
+        unmeasured=arms if isinstance(arms, str) else "",
+    )
+    if evidence.unmeasured:
+        return evidence
+    try:
+        return _with_values(claim, evidence, decomposition, None if isinstance(arms, str) else arms)
+    except ValueError as problem:  # this back end does not show what the metric reads
+        return replace(evidence, unmeasured=str(problem))
+
+
+def _with_values(
+    claim: Claim, evidence: Evidence, decomposition: Decomposition, arms: Arms | None
+) -> Evidence:
+    """Return the evidence with the numbers that the claim is judged by."""
+    estimand, other = claim.estimand, claim.contrast.other
+    metric = METRICS[estimand.metric]
+    first = estimand.reduction
+    ways: tuple[OverTokens, ...] = (first, *(way for way in metric.reductions if way != first))
+    if "token" not in metric.over:  # one value per prompt: there is nothing to reduce
+        ways: tuple[OverTokens, ...] = (first,)
+
+    def reduced(way: OverTokens, of: Decomposition = decomposition) -> np.ndarray:
+        return reduce_metric(metric, of, estimand.tokens, way)
+
+    if arms is None:
+        return replace(
+            evidence,
+            values={way: reduced(way) for way in ways},
+            with_values=reduce_metric(other, decomposition, estimand.tokens)
+            if other in METRICS
+            else None,
+        )
+    by_way: dict[str, Controlled] = {}
+    for way in ways:
+        under = np.stack([reduced(way, arm) for arm in (arms.treated, *arms.controls)])
+        change = np.where(arms.acts, under - reduced(way), np.nan)
+        by_way[way] = Controlled(change[0], change[1:], arms.population)
+    beyond = claim.intervention is not None and claim.intervention.against == "control"
+    return replace(
+        evidence,
+        values={
+            way: found.change - found.control if beyond else found.change
+            for way, found in by_way.items()
+        },
+        controlled=by_way[first],
     )

@@ -4,17 +4,18 @@ from math import floor, isfinite, log10
 
 from gainlens.claims.claim import Blocks, Claim
 from gainlens.claims.wording import signed
+from gainlens.metrics.registry import METRICS
 from gainlens.records.interval import Interval
 
 
 def subject_of(claim: Claim) -> str:
     """Return what a claim's number is, in words."""
-    estimand, contrast = claim.estimand, claim.contrast
-    metric = estimand.metric.replace("_", " ")
-    of = f"{estimand.over_blocks} {metric}" if _several(estimand.blocks) else metric
-    said = f"the {of} of {_blocks(estimand.blocks)}"
-    if estimand.minus is not None:
-        said += f" minus that of {_blocks(estimand.minus)}"
+    contrast, metric = claim.contrast, claim.estimand.metric.replace("_", " ")
+    said = measured_of(claim)
+    if (done := claim.intervention) is not None:
+        said = f"the change of {said} by {done.words}"
+        if done.against == "control":
+            said += f", minus that by {done.control_words}"
     if contrast.kind == "difference":
         return f"{said}, {claim.roles[1]} minus {claim.roles[0]},"
     if contrast.kind == "trend":
@@ -24,6 +25,19 @@ def subject_of(claim: Claim) -> str:
         return f"the effect of {contrast.effect} on {said}"
     if contrast.kind == "rank":
         return f"the rank correlation of {metric} with {str(contrast.other).replace('_', ' ')}"
+    return said
+
+
+def measured_of(claim: Claim) -> str:
+    """Return what is measured of each model, in words."""
+    estimand = claim.estimand
+    metric = estimand.metric.replace("_", " ")
+    if METRICS[estimand.metric].over == "token":  # a number of the whole model
+        return f"the {metric}"
+    of = f"{estimand.over_blocks} {metric}" if _several(estimand.blocks) else metric
+    said = f"the {of} of {_blocks(estimand.blocks)}"
+    if estimand.minus is not None:
+        said += f" minus that of {_blocks(estimand.minus)}"
     return said
 
 

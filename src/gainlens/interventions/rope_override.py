@@ -10,10 +10,14 @@ from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+import torch
+from jaxtyping import Float64
 from torch import Tensor, nn
 
 from gainlens.models.loaded import AnyModel, module_of
 from gainlens.models.sites import kind_of
+from gainlens.weights.rope import inverse_frequencies
 
 
 @contextmanager
@@ -66,6 +70,71 @@ def rope_scaling(model: AnyModel, scaling: Mapping[str, Any] | None) -> Generato
 
 
 @contextmanager
+def rope_frequencies(model: AnyModel, factors: Float64[np.ndarray, " pair"]) -> Generator[None]:
+    """The same weights with RoPE's frequencies times factors, for as long as the context is open.
+
+    Args:
+        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
+        factors: one per rotated pair of dimensions; sliding layers with a base of their own keep
+            their frequencies.
+
+    Raises ValueError for a model without RoPE, and for one whose frequencies depend on the length
+    of the prompt (dynamic and longrope).
+    """
+    bare = module_of(model)
+    with ExitStack() as stack:
+        if kind_of(bare) == "hooked":
+            if bare.cfg.positional_embedding_type != "rotary":
+                raise _no_rope(bare)
+            speeds = inverse_frequencies(bare)
+            assert speeds is not None, "a rotary HookedTransformer has tables"
+            for attention in (block.attn for block in bare.blocks):
+                if attention.attn_type != "local":
+                    stack.enter_context(_turning(attention, speeds * factors))
+        else:
+            for module in _rotary_modules(bare):
+                stack.enter_context(_multiplied(module, factors))
+        yield
+
+
+@contextmanager
+def _turning(attention: Any, speeds: Float64[np.ndarray, " pair"]) -> Generator[None]:
+    """A HookedTransformer's tables [position, rotary_dim] for other speeds, radians per token."""
+    sin, cos = attention.rotary_sin, attention.rotary_cos
+    adjacent = attention.cfg.rotary_adjacent_pairs
+    columns = np.repeat(speeds, 2) if adjacent else np.concatenate([speeds, speeds])
+    angles = torch.from_numpy(np.arange(len(sin))[:, None] * columns)
+    scale = cos[0, 0]  # YaRN multiplies both tables by its attention factor
+    try:
+        attention.rotary_sin, attention.rotary_cos = (
+            table.to(sin) * scale for table in (angles.sin(), angles.cos())
+        )
+        yield
+    finally:
+        attention.rotary_sin, attention.rotary_cos = sin, cos
+
+
+@contextmanager
+def _multiplied(module: Any, factors: Float64[np.ndarray, " pair"]) -> Generator[None]:
+    """A Hugging Face rotary module with its frequencies times factors."""
+    kinds = getattr(module, "rope_type", "default")
+    kinds = set(kinds.values()) if isinstance(kinds, Mapping) else {kinds}
+    if kinds & {"dynamic", "longrope"}:
+        raise ValueError(
+            "RoPE's frequencies of this model depend on the prompt's length, so they cannot be "
+            "multiplied by fixed factors"
+        )
+    names = ("full_attention_inv_freq", "inv_freq")
+    name = next(name for name in names if name in module._buffers)
+    own = module._buffers[name]
+    try:
+        module._buffers[name] = own * torch.from_numpy(factors).to(own)
+        yield
+    finally:
+        module._buffers[name] = own
+
+
+@contextmanager
 def _changed(
     model: Any, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
 ) -> Generator[None]:
@@ -75,13 +144,18 @@ def _changed(
         if kind_of(model) == "hooked":
             stack.enter_context(_hooked(model, settings))
         else:
-            hf_model = getattr(model, "original_model", model)
-            modules = [m for m in _decoder(hf_model).modules() if _is_rotary(m)]
-            if not modules:
-                raise _no_rope(model)
-            for module in modules:
+            for module in _rotary_modules(model):
                 stack.enter_context(_rebuilt(module, parameters))
         yield
+
+
+def _rotary_modules(model: Any) -> list[nn.Module]:
+    """Hugging Face's rotary modules of a causal LM, also under a TransformerBridge."""
+    decoder = _decoder(getattr(model, "original_model", model))
+    modules = [module for module in decoder.modules() if _is_rotary(module)]
+    if not modules:
+        raise _no_rope(model)
+    return modules
 
 
 def _decoder(hf_model: Any) -> nn.Module:

@@ -5,7 +5,7 @@ are set to zero, and not if they are set to their mean: they act as fixed biases
 block's gain is measured beside the loss.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import MassiveEntry, massive_entries
 from gainlens.models.config import rope_from_config
 from gainlens.models.hooks import scoped, writing
+from gainlens.models.loaded import AnyModel
 from gainlens.models.sites import sites_of
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
@@ -62,15 +63,32 @@ def massive_set(baseline: Baseline, how: MassiveHow) -> Generator[None]:
 
     Holds for the baseline's prompts and the notebook's sentence; other prompts are not changed.
     """
-    keyed = _keyed_entries(baseline)
+    with entries_set(baseline.model, targets_of(_keyed_entries(baseline), how)):
+        yield
+
+
+Targets = Sequence[tuple[bytes, MassiveEntry, float]]
+"""The key of a prompt, one activation of it, and what it is set to."""
+
+
+def targets_of(keyed: Sequence[tuple[bytes, MassiveEntry]], how: MassiveHow) -> Targets:
+    """Return what each activation is set to: 0, or the mean of those of its block and dimension.
+
+    The mean is of position 0 and of other positions apart.
+    """
     values: dict[tuple[int, int, bool], list[float]] = {}
     for _, entry in keyed:
         values.setdefault(_group(entry), []).append(entry.value)
     means = {group: float(np.mean(of_group)) for group, of_group in values.items()}
+    return [(key, entry, means[_group(entry)] if how == "mean" else 0.0) for key, entry in keyed]
+
+
+@contextmanager
+def entries_set(model: AnyModel, targets: Targets) -> Generator[None]:
+    """Set single activations of single prompts at the output of their block."""
     rows = Rows(None)
     settings: dict[int, dict[bytes, list[tuple[int, int, float]]]] = {}
-    for key, entry in keyed:
-        value = means[_group(entry)] if how == "mean" else 0.0
+    for key, entry, value in targets:
         of_block = settings.setdefault(entry.block, {})
         of_block.setdefault(key, []).append((entry.position, entry.dim, value))
 
@@ -81,7 +99,7 @@ def massive_set(baseline: Baseline, how: MassiveHow) -> Generator[None]:
                 new[row, position, dim] = value
         return new
 
-    sites = sites_of(baseline.model)
+    sites = sites_of(model)
     writers = [
         (sites.site(f"blocks.{block}.hook_resid_post"), partial(write, block)) for block in settings
     ]

@@ -1,7 +1,7 @@
 """Define what a claim is judged by, and what the engine says of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,28 @@ Fact = float | str | None
 
 
 @dataclass(frozen=True)
+class Controlled:
+    """Hold what an intervention changes in one model, beside what its random control changes."""
+
+    change: Float64[np.ndarray, "block prompt"]
+    """the metric under the intervention minus the metric of the model as it is; NaN for prompts on
+    which the intervention acts nowhere"""
+    draws: Float64[np.ndarray, "draw block prompt"]
+    """the same under each draw of the control"""
+    population: int | None = None
+    """of how many possible controls the draws are, each at most once; None: without end"""
+
+    @property
+    def control(self) -> Float64[np.ndarray, "block prompt"]:
+        """Return the control's change, the mean over its draws."""
+        return self.draws.mean(axis=0)
+
+    def at(self, prompts: Int64[np.ndarray, " chosen"]) -> "Controlled":
+        """Return the same on some of the prompts."""
+        return replace(self, change=self.change[:, prompts], draws=self.draws[:, :, prompts])
+
+
+@dataclass(frozen=True)
 class Evidence:
     """Hold the numbers of one model that a claim is judged by."""
 
@@ -33,13 +55,18 @@ class Evidence:
     sha256: str
     """hash of the prompts' names and texts"""
     values: Mapping[str, Float64[np.ndarray, "block prompt"]]
-    """the metric, per way of reducing a prompt's tokens to one number"""
+    """the number that is judged, per way of reducing a prompt's tokens to one: the metric, or what
+    the claim's intervention changes it by; empty if it could not be measured"""
     with_values: Float64[np.ndarray, "block prompt"] | None = None
     """the second metric of a rank claim"""
     step: float | None = None
     """training step, of a series"""
     seed: float | None = None
     """seed of the training run; None if the record does not say it"""
+    controlled: Controlled | None = None
+    """of a claim with an intervention, in the claim's own way of reducing tokens"""
+    unmeasured: str = ""
+    """why the number could not be measured"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +76,25 @@ class Estimate:
     of: str
     """what the number is of: a role, a block, or the whole contrast"""
     interval: Interval
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Hold what an intervention changes, what its control changes, and their difference."""
+
+    intervention: str
+    """what was done, in words"""
+    control: str
+    """the control, in words"""
+    change: Interval
+    control_change: Interval
+    """mean over the control's draws; the interval allows for prompts and draws"""
+    excess: Interval
+    """the change minus the control's change, paired over prompts; the interval allows for both"""
+    draws: tuple[float, ...]
+    """the control's mean change in each draw"""
+    exhausted: bool
+    """whether the draws are all controls that there are"""
 
 
 @dataclass(frozen=True)
@@ -79,3 +125,5 @@ class ClaimVerdict:
     """what the intervals run over"""
     reasons: tuple[str, ...]
     """at most five sentences, the weightiest first"""
+    effect: Effect | None = None
+    """of a claim with an intervention; None without one, or if it could not be measured"""

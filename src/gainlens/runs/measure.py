@@ -60,6 +60,7 @@ def measure(
     extra: Extra | None = None,
     spec: RunSpec | None = None,
     progress: Callable[[int], None] | None = None,
+    then: Callable[[Measured, LoadedModel], None] | None = None,
 ) -> Measurement:
     """Measure one model or many on the same prompts, without a claim.
 
@@ -75,6 +76,7 @@ def measure(
             them.
         spec: back end, dtype, device, rule and interventions; the defaults if None.
         progress: called with the number of prompts done since the last call.
+        then: called with each measurement as soon as it is made, while its model is loaded.
 
     A metric that needs passes of its own (loss, skip_loss) is measured here if `spec.metric` names
     it, else when `Measurement.metric` asks for it.  Raises ValueError if a model cannot be loaded
@@ -113,6 +115,8 @@ def measure(
             for name in spec.metric if isinstance(spec, MeasureSpec) else ():
                 done = with_passes(done, metric_named(name), spec, loaded, progress)
             measured.append(done)
+            if then is not None:
+                then(done, loaded)
         del loaded
     axis, positions = None, ()
     if series:

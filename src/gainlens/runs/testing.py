@@ -1,7 +1,7 @@
 """Test claims: measure each model once, then judge every claim by it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ from gainlens.claims.evidence import evidence_of
 from gainlens.core.spec import MeasureSpec
 from gainlens.metrics.registry import METRICS, metric_named
 from gainlens.models.encoding import Prompts
+from gainlens.models.loaded import LoadedModel
 from gainlens.records.claims import ClaimVerdict, Evidence
 from gainlens.report.claims import claim_table, claims_answer, reasons_table
 from gainlens.report.table import Table
+from gainlens.runs.intervening import ArmsByIntervention, arms_by_intervention
 from gainlens.runs.measure import Source, measure
 from gainlens.runs.measurement import Measurement, step_of
+from gainlens.runs.measuring import Measured
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def test(
 ) -> ClaimTest:
     """Test claims on models; every model is measured once, whatever the number of claims.
 
+    An intervention that several claims name runs once too.
+
     Args:
         claims: names of the catalogue, TOML files or claims from `read_claim`; one or several.
         models: a model per role, from `load` or `wrap`, a name or a directory.  A claim about a
@@ -92,6 +97,11 @@ def test(
     wanted = [name for one in asked for name in (one.estimand.metric, one.contrast.other)]
     metrics = tuple(dict.fromkeys(name for name in wanted if name in METRICS))
     spec = spec or MeasureSpec(name="claims", models=())
+    arms: list[ArmsByIntervention] = []
+
+    def intervene(one: Measured, loaded: LoadedModel) -> None:
+        arms.append(arms_by_intervention(asked, one, loaded, spec))
+
     measured = measure(
         sources,
         prompts,
@@ -99,26 +109,21 @@ def test(
         heads=any(metric_named(name).over == "block head token" for name in metrics),
         spec=spec.model_copy(update={"metric": metrics}),
         progress=progress,
+        then=intervene,
     )
     lengths = len(measured.measured) // len(sources)
     verdicts: list[ClaimVerdict] = []
     for claim in asked:
         evidence: list[Evidence] = []
-        names: dict[str, str] = {}
-        unmeasured = ""
         for place, one in enumerate(measured.measured):
             role, source = roles[place // lengths], sources[place // lengths]
             if role not in (claim.roles or ("model",)):
                 continue
             checkpoint = one.report.checkpoint
-            names[role] = f"{names[role]}, {checkpoint.name}" if role in names else checkpoint.name
             name = str(source) if isinstance(source, str | Path) else checkpoint.hf_name
             step = step_of(name, checkpoint.training)
-            try:
-                evidence.append(evidence_of(claim, one.report, one.decomposition, role, step))
-            except ValueError as problem:  # this back end does not show what the metric reads
-                unmeasured = str(problem)
-        verdict = judge_claim(claim, evidence, spec.rule, unmeasured)
-        verdicts.append(replace(verdict, models=names) if unmeasured else verdict)
+            done = None if claim.intervention is None else arms[place][claim.intervention.passes]
+            evidence.append(evidence_of(claim, one.report, one.decomposition, role, step, done))
+        verdicts.append(judge_claim(claim, evidence, spec.rule))
     kept = {one.name: getattr(measured, one.name) for one in fields(Measurement) if one.init}
     return ClaimTest(**kept, verdicts=tuple(verdicts))
