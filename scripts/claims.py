@@ -1,12 +1,12 @@
 """Test the catalogue's claims on the shipped twins and on further models; write the table.
 
-    python scripts/claims.py                       # the twins alone
+    python scripts/claims.py                       # the twins
     python scripts/claims.py FILE.gguf DIR ...     # and these models
 
 A model is measured once for all claims about one model.  Claims that need the loss with each block
 left out are tested on the twins alone: a model of 24 blocks would run 12 times as long.  The first
 and the last twin stand for claims about a short and a long model; all four for claims about many.
-The table is written anew.
+Rows of models that are not measured now are kept.
 """
 
 import csv
@@ -39,12 +39,30 @@ def main(models: list[str]) -> None:
     rows += [row_of(one, f"short={SHORT} long={LONG}") for one in pair]
     many = gainlens.test(of_many, {"model": list(TWINS)}).verdicts
     rows += [row_of(one, " ".join(f"model={twin}" for twin in TWINS)) for one in many]
-    rows.sort(key=lambda row: row["claim"])
+    measured = {(row["claim"], row["models"]) for row in rows}
+    rows += [
+        row
+        for row in kept_rows()
+        if (row["claim"], row["models"]) not in measured and row["claim"] in catalogue()
+    ]
+    rows.sort(key=lambda row: (row["claim"], order_of(row["models"])))
     with TABLE.open("w", encoding="utf-8", newline="") as file:
         file.write("# made by scripts/claims.py\n")
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def kept_rows() -> list[dict[str, str]]:
+    """Return the rows that the table has now."""
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def order_of(name: str) -> tuple[int, str]:
+    """Return where a model stands among the rows of a claim: the twins first, then by name."""
+    twins = [twin.removeprefix("gainlens:") for twin in TWINS]
+    return (twins.index(name), "") if name in twins else (len(twins), name)
 
 
 def row_of(verdict: ClaimVerdict, models: str) -> dict[str, str]:

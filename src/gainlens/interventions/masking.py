@@ -4,6 +4,7 @@ TransformerLens shows the attention scores, so they are set to -inf there.  Hugg
 are called with an attention mask, so there the mask is changed.
 """
 
+import inspect
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ from gainlens.models.sites import sites_of
 Chosen = Callable[[bytes, int], np.ndarray]
 """A prompt's key and its padded length -> the position that each query may not attend, [position];
 -1: it may attend all that it could."""
+_MASK: Final = "attention_mask"
+"""What Hugging Face's blocks call it, by keyword or by position."""
 _CHECKED: Final = 8
 """Tokens on which it is checked that a mask holds."""
 _SAME: Final = 1e-4
@@ -87,25 +90,33 @@ def _remask(
     kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Add the forbidden positions to the attention mask that a block is called with."""
-    mask = kwargs.get("attention_mask")
-    if "attention_mask" not in kwargs or (mask is not None and mask.dim() != 4):
+    names = list(inspect.signature(module.forward).parameters)
+    place = names.index(_MASK) if _MASK in names else len(args)
+    mask = args[place] if place < len(args) else kwargs.get(_MASK)
+    known = place < len(args) or _MASK in kwargs
+    if not known or (mask is not None and mask.dim() != 4):
         raise ValueError(
             f"a {type(module).__name__} is called without an attention mask [batch, head, query, "
             "key], so its attention cannot be masked; --backend hooked may show its scores"
         )
-    stream = first_tensor(args, kwargs)
+    new = _combined(mask, first_tensor(args, kwargs), forbidden)
+    if place < len(args):
+        return (*args[:place], new, *args[place + 1 :]), kwargs
+    return args, {**kwargs, _MASK: new}
+
+
+def _combined(mask: Tensor | None, stream: Tensor, forbidden: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return an additive mask [batch, head, query, key]; None: causal, left to the attention."""
     wanted = forbidden(stream)
-    if mask is None:  # causal, left to the attention itself
+    if mask is None:
         length = stream.shape[1]
         mask = torch.ones(length, length, dtype=torch.bool, device=stream.device).tril()
         mask = mask.expand(len(stream), 1, length, length)
     if mask.dtype != torch.bool:
-        lowest = torch.finfo(mask.dtype).min
-        return args, {**kwargs, "attention_mask": mask.masked_fill(wanted, lowest)}
-    kept = mask & ~wanted
+        return mask.masked_fill(wanted, torch.finfo(mask.dtype).min)
     zero = torch.zeros((), dtype=stream.dtype, device=stream.device)
     lowest = torch.full_like(zero, torch.finfo(stream.dtype).min)
-    return args, {**kwargs, "attention_mask": torch.where(kept, zero, lowest)}
+    return torch.where(mask & ~wanted, zero, lowest)
 
 
 def check_masking(model: AnyModel, tokens: np.ndarray) -> None:
