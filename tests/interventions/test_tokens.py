@@ -5,8 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planting.checkpoints import BACK_ENDS, build_model, save_tokenizer
+from planting.checkpoints import BACK_ENDS
 from planting.hooks import hooks_of
+from planting.massive import (
+    BOS,
+    MASS,
+    MASSIVE,
+    OTHER,
+    massive_checkpoint,
+    prompts_with_massive,
+    written,
+)
 
 import gainlens
 from gainlens.activations.losses import loss
@@ -17,56 +26,8 @@ from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import massive_entries
 from gainlens.metrics.reductions import reduce_gains
 from gainlens.models.loading import load
-from gainlens.records.inputs import EncodedPrompts
 
 RULE = Rule(resamples=400)
-D_MODEL, BOS, MASSIVE, OTHER = 32, 256, 7, 8
-CONSTANT, FLAG, MASS, LIFT = 0, 1, 2, 3
-"""Coordinates: of all tokens, of the tokens to become massive, where they do, and where the last
-block's attention writes what it reads there."""
-WRITE = 90.0
-
-
-def massive_checkpoint(folder, flags):
-    """Block 0's MLP makes flagged tokens massive; the last block's attention (uniform: zero query
-    and key) reads that on every later token, so that massive activations carry its gain."""
-    model = build_model(num_hidden_layers=3, num_key_value_heads=4, intermediate_size=4)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.fill_(1.0 if "norm" in name else 0.0)
-        generator = torch.Generator().manual_seed(3)
-        embedding = torch.randn(300, D_MODEL, generator=generator)
-        embedding[:, CONSTANT], embedding[:, [FLAG, MASS, LIFT]] = 4.0, 0.0
-        for token, flag in flags.items():
-            embedding[token, FLAG] = flag
-        model.model.embed_tokens.weight.copy_(embedding)
-        model.lm_head.weight.copy_(torch.randn(300, D_MODEL, generator=generator))
-        mlp = model.model.layers[0].mlp
-        mlp.gate_proj.weight[0, FLAG], mlp.up_proj.weight[0, FLAG] = 3.0, 1.0
-        mlp.down_proj.weight[MASS, 0] = WRITE
-        attention = model.model.layers[-1].self_attn
-        attention.v_proj.weight[0, MASS], attention.o_proj.weight[LIFT, 0] = 1.0, 20.0
-    model.save_pretrained(folder)
-    save_tokenizer(folder)
-    return embedding.numpy().astype(np.float64)
-
-
-def written(embedding, token):
-    """Return what block 0 writes at MASS on a token, float64."""
-    read = embedding[token, FLAG] / np.sqrt((embedding[token] ** 2).mean() + 1e-6)
-    return WRITE * 3 * read / (1 + np.exp(-3 * read)) * read
-
-
-def prompts_with_massive(ids=(MASSIVE,), count=20) -> EncodedPrompts:
-    """BOS, ordinary tokens, and in each prompt one massive one among them."""
-    rng = np.random.default_rng(0)
-    tokens = []
-    for index in range(count):
-        text = rng.integers(20, 250, 8 + index % 5)
-        text[2 + index % 4] = ids[index % len(ids)]
-        tokens.append(np.concatenate([[BOS], text]))
-    names = tuple(str(index) for index in range(count))
-    return EncodedPrompts("planted", "", names, tuple(tokens), True, 0, ())
 
 
 @pytest.fixture(scope="module")
