@@ -135,7 +135,8 @@ def test_claims_of_one_intervention_share_its_passes(world, monkeypatch):
     found = gainlens.test([claim, other], {"model": model}, prompts, spec=SPEC)
     assert len(passes) == 2 * alone == 2 * (1 + claim.intervention.draws)
     first, second = found.verdicts
-    assert first.effect == second.effect
+    assert first.effect.change == second.effect.change
+    assert first.effect.excess == second.effect.excess
     assert first.estimates[0].interval == first.effect.change
     assert second.estimates[0].interval == second.effect.excess
 

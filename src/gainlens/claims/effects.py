@@ -91,5 +91,6 @@ def effect_of(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> Effect:
         control_change=_widened(interval([found.control for found in founds]), error),
         excess=_widened(interval([found.change - found.control for found in founds]), error),
         draws=tuple(_draw_means(claim, evidence, rule)),
+        against=done.against,
         exhausted=error == 0.0,
     )

@@ -123,6 +123,7 @@ def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> Claim
         prediction=claim.contrast.prediction or "",
         independent="prompts",
         reasons=(),
+        margin=claim.margin,
     )
     counts = {role: sum(one.role == role for one in mine) for role in roles}
     problem = _wrong_models(claim, counts)

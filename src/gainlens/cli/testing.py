@@ -124,6 +124,7 @@ _CLAIMS_EXAMPLES: Final = (
 def claims_command(name: str | None, as_json: bool) -> None:
     """List the claims that ship with gainlens, or print one."""
     from gainlens.claims.claim import CATALOGUE, catalogue, read_claim
+    from gainlens.claims.sentences import subject_of
     from gainlens.report.claims import catalogue_table
     from gainlens.report.terminal import console_of, rich_table
 
@@ -134,6 +135,10 @@ def claims_command(name: str | None, as_json: bool) -> None:
         else:
             path = Path(name) if name.endswith(".toml") else CATALOGUE / f"{name}.toml"
             click.echo(path.read_text("utf-8").rstrip())
+            click.echo(f"\n# Measured: {subject_of(claim)}")
+            if claim.intervention is not None:
+                click.echo(f"# Done: {claim.intervention.words}")
+                click.echo(f"# Control: {claim.intervention.control_words}")
     elif as_json:
         shipped = [claim.model_dump(mode="json", by_alias=True, exclude_defaults=True)
                    for claim in catalogue().values()]  # fmt: skip

@@ -2,6 +2,7 @@ from .attribution import attribution as attribution
 from .blocks import gain_curve as gain_curve
 from .blocks import split as split
 from .blocks import splits as splits
+from .claims import claim_interval as claim_interval
 from .dose_response import dose_response as dose_response
 from .files import save as save
 from .headline import headline as headline

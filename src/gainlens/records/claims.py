@@ -93,6 +93,8 @@ class Effect:
     """the change minus the control's change, paired over prompts; the interval allows for both"""
     draws: tuple[float, ...]
     """the control's mean change in each draw"""
+    against: Literal["plain", "control"]
+    """whether the claim predicts the change, or the excess"""
     exhausted: bool
     """whether the draws are all controls that there are"""
 
@@ -125,5 +127,7 @@ class ClaimVerdict:
     """what the intervals run over"""
     reasons: tuple[str, ...]
     """at most five sentences, the weightiest first"""
+    margin: float = 0.0
+    """what counts as no difference from the prediction, in the unit"""
     effect: Effect | None = None
     """of a claim with an intervention; None without one, or if it could not be measured"""

@@ -171,6 +171,7 @@ def measurement_page(
     tables: Sequence[Table],
     figures: Mapping[str, str],
     facts: Mapping[str, str],
+    badges: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the page of a measurement; it needs nothing else and requests nothing.
 
@@ -180,6 +181,7 @@ def measurement_page(
         tables: the first is shown, the others are folded.
         figures: SVG text by name; the first is shown, the others are folded.
         facts: what is said of the run: date, command, environment.
+        badges: every claim with its outcome.
     """
     environment = Environment(
         loader=PackageLoader("gainlens"),
@@ -198,6 +200,7 @@ def measurement_page(
             for name, svg in figures.items()
         ],
         facts=facts,
+        badges=badges,
         style=Markup(style),  # our own file
     )
 

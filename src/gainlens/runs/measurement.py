@@ -245,6 +245,11 @@ class Measurement:
         return []
 
     @property
+    def badges(self) -> list[tuple[str, str]]:
+        """Return every claim with its outcome, for the head of the page."""
+        return []
+
+    @property
     def frames(self) -> "dict[str, pd.DataFrame]":
         """Return the tables that are written as CSV beside those of every measurement."""
         return {}

@@ -173,4 +173,5 @@ def _page(measurement: Measurement, metrics: Sequence[str], vector: Mapping[str,
         tables,
         vector,
         facts,
+        measurement.badges,
     )

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gainlens import figures
 from gainlens.claims.claim import Claim, read_claim
 from gainlens.claims.engine import judge_claim
 from gainlens.claims.evidence import evidence_of
@@ -42,6 +44,19 @@ class ClaimTest(Measurement):
     def further_tables(self) -> list[Table]:
         """Return the tables that the page shows before those of every measurement."""
         return [claim_table(self.verdicts), reasons_table(self.verdicts)]
+
+    @property
+    def badges(self) -> list[tuple[str, str]]:
+        """Return every claim with its outcome, as the page's badges say them."""
+        return [(verdict.claim, verdict.outcome) for verdict in self.verdicts]
+
+    def drawings(self) -> dict[str, Callable[[], Any]]:
+        """Return every figure by name, a claim's own first."""
+        own = {
+            f"claim {one.claim}".replace(".", "_"): partial(figures.claim_interval, one)
+            for one in self.verdicts
+        }
+        return own | super().drawings()
 
     @property
     def document(self) -> dict[str, Any]:
