@@ -6,6 +6,7 @@ import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
 
 import gainlens
+from gainlens.claims.claim import parse_claim
 from gainlens.cli import testing
 from gainlens.cli.compare import run
 
@@ -87,6 +88,31 @@ def test_the_catalogue_is_listed_and_printed(capsys):
     assert 'metric = "angle"' in capsys.readouterr().out
     assert run(testing.claims_command, ["--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) >= 12
+
+
+def test_a_claim_is_printed_with_what_is_done_in_words(capsys):
+    assert run(testing.claims_command, ["massive-zeroing-ruins"]) == 0
+    printed = capsys.readouterr().out
+    assert "# Done: setting massive activations to zero" in printed
+    assert "# Control: setting as many random dimensions of the same tokens to zero" in printed
+    parse_claim(printed)  # still a claim file
+
+
+def test_the_page_has_a_badge_and_a_figure_per_claim(base, tmp_path, capsys):
+    """The seed's claim on two models of one theta: its premise fails."""
+    words = ["long-context-contracts", "sinks-dispensable", f"model={base / 'grows'}",
+             f"short={base / 'grows'}", f"long={base / 'shrinks'}"]  # fmt: skip
+    assert run(testing.test_command, [*words, *flags(base, tmp_path / "run")]) == 0
+    found = json.loads(capsys.readouterr().out)["claims"]
+    assert [one["outcome"] for one in found] == ["NOT TESTED", "SUPPORTED"]
+    assert found[0]["effect"] is None
+    assert set(found[1]["effect"]) >= {"change", "control_change", "excess", "draws"}
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert '<span class="badge not-tested">NOT TESTED</span> long-context-contracts' in page
+    assert '<span class="badge supported">SUPPORTED</span> sinks-dispensable' in page
+    for name in ("long-context-contracts", "sinks-dispensable"):
+        assert (tmp_path / "run" / "figures" / f"claim_{name}.svg").exists()
+        assert f"Claim {name}" in page
 
 
 def test_a_model_in_memory_is_tested(base):

@@ -1,6 +1,7 @@
 """Draw every figure of a set of planted reports, and read texts and boxes off a figure."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -8,11 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+from planting.evidence import RULE, intervened
 from planting.figure_reports import SETS, decomposition_of, effects, training_table, verdict_of
 
 from gainlens import figures
+from gainlens.claims.claim import catalogue
+from gainlens.claims.engine import judge_claim
 from gainlens.figures.style import root_figure
 from gainlens.notebook.published import REFERENCE_ROWS
+from gainlens.records.claims import ClaimVerdict
 from gainlens.records.gains import Decomposition
 
 
@@ -49,6 +54,13 @@ def importance_of() -> dict[str, np.ndarray]:
     return measures
 
 
+def claim_verdict(outcome: str = "CONTRADICTED") -> ClaimVerdict:
+    """Return the verdict on a claim whose change is 1.2 and whose control's change is 0.1."""
+    evidence = intervened(1.2, 0.1, beyond=False, between=0.05)
+    claim = catalogue()["sinks-dispensable"]
+    return replace(judge_claim(claim, [evidence], RULE), outcome=outcome)
+
+
 DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "gain_curve": lambda name: figures.gain_curve(SETS[name]),
     "split": lambda name: figures.split(SETS[name][-1]),
@@ -56,6 +68,7 @@ DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "headline": lambda name: figures.headline(SETS[name], verdict_of()),
     "headline_narrow": lambda name: figures.headline(SETS[name], verdict_of(), narrow=True),
     "headline of one": lambda name: figures.headline(SETS[name][0]),
+    "claim_interval": lambda name: figures.claim_interval(claim_verdict()),
     "token_map": lambda name: figures.token_map(
         decompositions(name)[SETS[name][0].checkpoint.name].log_gain[:, :40], ["token"] * 40
     ),

@@ -93,7 +93,8 @@ def _effect_reasons(claim: Claim, verdict: ClaimVerdict, effect: Effect) -> list
         f"{interval_text(effect.change, verdict.unit)}; {effect.control} changes it by "
         f"{interval_text(effect.control_change, verdict.unit)}."
     ]
-    prediction = f"the claim predicts {claim.contrast.prediction} of"
+    margin = f" ± {claim.margin:g}" if claim.margin else ""
+    prediction = f"the claim predicts {claim.contrast.prediction}{margin} of"
     if beyond:
         said.append(f"The first change minus the second is {excess}; {prediction} this difference.")
     else:

@@ -62,7 +62,9 @@ def _rows(verdict: ClaimVerdict) -> list[tuple[str, Interval, bool]]:
     """Return every number's name and interval, and whether the prediction is of it."""
     effect = verdict.effect
     if effect is None:
-        return [(one.of, one.interval, bool(verdict.prediction)) for one in verdict.estimates]
+        names = {"the contrast": "measured"}
+        predicted = bool(verdict.prediction)
+        return [(names.get(one.of, one.of), one.interval, predicted) for one in verdict.estimates]
     beyond = effect.against == "control"
     return [
         ("change", effect.change, not beyond),

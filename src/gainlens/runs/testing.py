@@ -53,7 +53,7 @@ class ClaimTest(Measurement):
     def drawings(self) -> dict[str, Callable[[], Any]]:
         """Return every figure by name, a claim's own first."""
         own = {
-            f"claim {one.claim}".replace(".", "_"): partial(figures.claim_interval, one)
+            f"claim_{one.claim}".replace(".", "-"): partial(figures.claim_interval, one)
             for one in self.verdicts
         }
         return own | super().drawings()
