@@ -218,6 +218,15 @@ def test_what_an_intervention_does_is_said_with_its_control_alone(name):
     assert verdict.effect is None
 
 
+@pytest.mark.parametrize(("control", "told"), [(0.1, True), (1.2, False)])
+def test_a_control_that_does_as_much_is_said(control, told):
+    claim = catalogue()["sinks-dispensable"]
+    (one,) = way(claim, [intervened(1.2, control, beyond=False)])
+    verdict = judge_claim(claim, [one], RULE)
+    assert "predicts = 0 ± 0.05" in verdict.reasons[1]
+    assert ("cannot be told from 0" in verdict.reasons[1]) is not told
+
+
 def test_a_difference_of_effects_is_paired_over_prompts():
     text = (
         'name = "c"\nstatement = "s"\nroles = ["a", "b"]\n[intervention]\nkind = "mask sink"\n'

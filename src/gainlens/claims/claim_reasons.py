@@ -98,8 +98,10 @@ def _effect_reasons(claim: Claim, verdict: ClaimVerdict, effect: Effect) -> list
     if beyond:
         said.append(f"The first change minus the second is {excess}; {prediction} this difference.")
     else:
-        said.append(f"{capital(prediction)} the first change, and it differs from the second by "
-                    f"{excess}.")  # fmt: skip
+        unclear = effect.excess.known and not effect.excess.excludes_zero
+        doubt = ", which cannot be told from 0" if unclear else ""
+        said.append(f"{capital(prediction)} the first change; the first minus the second is "
+                    f"{excess}{doubt}.")  # fmt: skip
     low, high = (signed(mean, 4) for mean in (min(effect.draws), max(effect.draws)))
     drawn = "is on all" if effect.exhausted else "was drawn"
     last = "other blocks" if effect.exhausted else "times"
