@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark.figure import bench_figure
-from benchmark.table import read_rows
+from benchmark.figure import bench_figure, throughput_figure
+from benchmark.table import DATA, BenchRow, ThroughputRow, read_rows
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -105,7 +105,11 @@ def all_drawings() -> dict[str, Callable[[], Axes | Figure]]:
     """Return the functions that draw figures/, by file name."""
     found = drawings(*kept())
     del found[PAGE_ONLY]
-    return found | {"bench": lambda: bench_figure(read_rows()), "dose_response": _dose_response}
+    return found | {
+        "bench": lambda: bench_figure(read_rows(DATA / "bench.csv", BenchRow)),
+        "throughput": lambda: throughput_figure(read_rows(DATA / "throughput.csv", ThroughputRow)),
+        "dose_response": _dose_response,
+    }
 
 
 def _dose_response() -> Figure:

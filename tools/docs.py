@@ -151,11 +151,12 @@ def verdicts(_: str) -> str:
     return "\n".join(lines)
 
 
-def trend_table(_: str) -> str:
-    """Return the trends over the training experiment, a row per bin of positions."""
+def trend_table(at: str) -> str:
+    """Return the trends over the training experiment, at its end or at equal loss, a row per bin
+    of positions."""
     rows = ["| tokens | context | theta | interaction |", "| --- | --- | --- | --- |"]
     for title, positions in POSITIONS.items():
-        found = trends(read_design(positions=positions)).values()
+        found = trends(read_design(positions=positions, equal_loss=at == "equal loss")).values()
         cells = (
             f"{signed(one.estimate, 3)} [{signed(one.low, 3)}, {signed(one.high, 3)}]"
             for one in found

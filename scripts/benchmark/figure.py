@@ -1,4 +1,4 @@
-"""Draw what the capture costs beside its peers: time and memory against the prompt's length."""
+"""Draw what the capture costs beside its peers, on one long prompt and on many short ones."""
 
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, StrMethodFormatter
 
-from benchmark.table import OUT_OF_MEMORY, REFUSED, BenchRow
+from benchmark.table import OUT_OF_MEMORY, REFUSED, BenchRow, ThroughputRow
 from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     INK,
@@ -95,6 +95,44 @@ def bench_figure(rows: Sequence[BenchRow]) -> Figure:
     return figure
 
 
+@styled
+def throughput_figure(rows: Sequence[ThroughputRow]) -> Figure:
+    """Draw tokens per second on many short prompts against the tokens per batch.
+
+    One panel per machine and model.  rows: of the table throughput.csv.
+    """
+    groups: dict[tuple[str, str, str], list[ThroughputRow]] = {}
+    for row in rows:
+        groups.setdefault((row.machine, row.model, row.dtype), []).append(row)
+    figure = new_figure(ONE_COLUMN * 1.5, 0.8 + 2.6 * len(groups))
+    panels = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for panel, (names, group) in zip(panels, groups.items(), strict=True):
+        lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
+        for row in group:
+            if row.tokens_per_second is not None:
+                points = lines.setdefault((row.backend, row.method), [])
+                points.append((row.batch_tokens, row.tokens_per_second))
+        for (backend, method), points in lines.items():
+            colour, marker = _METHODS.get(method, ("#767676", "P"))
+            style: Style = {"color": colour, "marker": marker, "linestyle": _BACKENDS[backend]}
+            panel.plot(*zip(*sorted(points), strict=True), label=f"{backend}: {method}", **style)
+        panel.set_title(f"{names[1]}, {names[2]}, untrained weights; {names[0]}")
+        panel.set_ylim(bottom=0)
+        panel.set_ylabel(f"tokens per second, {group[0].prompts:,} short prompts")
+        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        panel.set_xlabel("tokens per batch")
+        _log_ticks(panel, sorted({row.batch_tokens for row in group}))
+        legend_above(panel, outside=True)
+    return figure
+
+
+def _log_ticks(ax: Axes, values: Sequence[int]) -> None:
+    ax.set_xscale("log")
+    ax.set_xticks(values)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
 def _one_machine(rows: Sequence[BenchRow]) -> Sequence[BenchRow]:
     """Return the rows; raise ValueError if they cannot share a panel or if there are none."""
     groups = {(row.machine, row.model, row.dtype) for row in rows}
@@ -126,11 +164,7 @@ def _draw(ax: Axes, rows: Sequence[BenchRow], value: Callable[[BenchRow], float 
 
 
 def _finished(ax: Axes, rows: Sequence[BenchRow], *, outside: bool) -> Axes:
-    lengths = sorted({row.tokens for row in rows})
-    ax.set_xscale("log")
-    ax.set_xticks(lengths)
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _log_ticks(ax, sorted({row.tokens for row in rows}))
     ax.set_xlabel("prompt (tokens); a cross at the top: out of memory")
     log_axis(ax.yaxis)
     legend_above(ax, outside=outside)
