@@ -17,7 +17,8 @@ all rows:
 data/calibration.csv holds the coverage that scripts/calibrate.py measures on draws of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -42,7 +43,23 @@ _STUDENT = "Student's t"
 _BLOCK = 128
 """Resamples are drawn, and cells treated, in blocks of this size: 20,000 |t| of a block of cells
 take 20 MB."""
+_KEPT_DRAWS = 2_000_000
+"""Draws are kept if they are no more than so many numbers, 16 MB."""
 Cells = Float64[np.ndarray, "cell prompt"]
+
+
+def _seeded_draws(
+    n: int, size: int, resamples: int, seed: int
+) -> Iterable[Float64[np.ndarray, "resample prompt"]]:
+    """Return what `_draws` yields for a seed; a run asks for the same some hundred times."""
+    if n * resamples <= _KEPT_DRAWS:
+        return _kept_draws(n, size, resamples, seed)
+    return _draws(n, size, resamples, np.random.default_rng(seed))
+
+
+@lru_cache(maxsize=2)
+def _kept_draws(n: int, size: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
+    return tuple(_draws(n, size, resamples, np.random.default_rng(seed)))
 
 
 def _draws(
@@ -87,7 +104,7 @@ def _half_widths(
     centred, _ = _standardise(values)
     t = [
         _studentised(*_moments(weights, centred, n // 2))
-        for weights in _draws(n, n // 2, resamples, np.random.default_rng(seed))
+        for weights in _seeded_draws(n, n // 2, resamples, seed)
     ]
     return _quantile(np.concatenate(t), confidence)
 
@@ -290,7 +307,7 @@ def simultaneous_band(
     else:
         largest = [
             np.abs(_studentised(*_moments(weights, centred, n))).max(axis=1, keepdims=True)
-            for weights in _draws(n, n, resamples, np.random.default_rng(seed))
+            for weights in _seeded_draws(n, n, resamples, seed)
         ]
         half = _quantile(np.concatenate(largest), confidence)[0]
     means = values[varies].mean(axis=1)
