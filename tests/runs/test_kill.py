@@ -63,7 +63,8 @@ def flags(tmp_path_factory):
     prompts = base / "prompts.txt"
     prompts.write_text("\n".join(TEXTS), encoding="utf-8")
     models = ("--short", short.folder, "--long", long.folder, "--control", control.folder)
-    shared = (*models, "--prompts", prompts, "--resamples", "200", "--no-interventions", "--quiet")
+    shared = (*models, "--prompts", prompts, "--resamples", "200", "--no-interventions")
+    shared += ("--backend", "native", "--quiet")
     return {seed: [*map(str, shared), "--seed", str(seed)] for seed in (1, 2)}
 
 

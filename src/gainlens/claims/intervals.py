@@ -49,17 +49,27 @@ Cells = Float64[np.ndarray, "cell prompt"]
 
 
 def _seeded_draws(
-    n: int, size: int, resamples: int, seed: int
+    n: int, size: int, resamples: int, seed: int, side: int | None = None
 ) -> Iterable[Float64[np.ndarray, "resample prompt"]]:
-    """Return what `_draws` yields for a seed; a run asks for the same some hundred times."""
+    """Return what `_draws` yields for a seed; a run asks for the same some hundred times.
+
+    side: 0 or 1, of a difference of two groups; None: there is one group.
+    """
     if n * resamples <= _KEPT_DRAWS:
-        return _kept_draws(n, size, resamples, seed)
-    return _draws(n, size, resamples, np.random.default_rng(seed))
+        return _kept_draws(n, size, resamples, seed, side)
+    return _draws(n, size, resamples, _generator(seed, side))
 
 
-@lru_cache(maxsize=2)
-def _kept_draws(n: int, size: int, resamples: int, seed: int) -> tuple[np.ndarray, ...]:
-    return tuple(_draws(n, size, resamples, np.random.default_rng(seed)))
+@lru_cache(maxsize=4)
+def _kept_draws(
+    n: int, size: int, resamples: int, seed: int, side: int | None
+) -> tuple[np.ndarray, ...]:
+    return tuple(_draws(n, size, resamples, _generator(seed, side)))
+
+
+def _generator(seed: int, side: int | None) -> np.random.Generator:
+    rng = np.random.default_rng(seed)
+    return rng if side is None else rng.spawn(2)[side]
 
 
 def _draws(
@@ -84,7 +94,9 @@ def _moments(
 
 def _studentised(mean: np.ndarray, squared_error: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample without spread: +-inf, or 0
-        return np.nan_to_num(mean / np.sqrt(squared_error), nan=0.0, posinf=np.inf, neginf=-np.inf)
+        t = mean / np.sqrt(squared_error)
+    t[np.isnan(t)] = 0.0
+    return t
 
 
 def _standardise(values: Cells) -> tuple[Cells, Float64[np.ndarray, " cell"]]:
@@ -237,8 +249,8 @@ def _welch_half_width(
     centred = [(side - side.mean()) / scale for side in sides]
     sizes = [side.shape[1] // 2 for side in sides]
     streams = [
-        _draws(side.shape[1], size, resamples, rng)
-        for side, size, rng in zip(sides, sizes, np.random.default_rng(seed).spawn(2), strict=True)
+        _seeded_draws(values.shape[1], size, resamples, seed, side)
+        for side, (values, size) in enumerate(zip(sides, sizes, strict=True))
     ]
     t: list[np.ndarray] = []
     for weights in zip(*streams, strict=True):
