@@ -1,11 +1,13 @@
 """A whole Comparison without a model: random streams of chosen gains, hostile texts, gaps."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from planting.interventions import ATTENTION, MLP, interventions
 
 from gainlens.claims.behaviour import is_equivalent
@@ -31,6 +33,7 @@ from gainlens.results import result_json as store
 from gainlens.results.files import write_json
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.run_folder import RESULT
+from gainlens.runs import writing
 
 HOSTILE = "<script>alert(1)</script>"
 """Text of the first prompt, a token a sign; HOSTILE_TOKEN is one more token behind it."""
@@ -208,6 +211,17 @@ def write_files(folder: Path, run: Comparison) -> Path:
     write_heads(folder / HEADS, sinks)
     write_json(folder / RESULT, store.result_json(run))
     return folder
+
+
+@contextmanager
+def drawing_only(*names: str) -> Generator[None]:
+    """Let comparisons draw these figures alone within the context."""
+    drawings = writing.drawings
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            writing, "drawings", lambda *of: {n: f for n, f in drawings(*of).items() if n in names}
+        )
+        yield
 
 
 def explored_of(run: Comparison) -> dict[str, Any]:

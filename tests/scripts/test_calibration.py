@@ -115,19 +115,19 @@ def test_coverage_measured_again(table, case):
 
 @pytest.mark.slow
 def test_band_coverage_measured_again(table):
-    assert agrees(band_coverage(32, 400, seed=1), table, "coverage")
+    assert agrees(band_coverage(32, 400, seed=1, share=20), table, "coverage")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*NULLS])
 def test_false_claims_measured_again(table, case):
-    assert agrees(false_claims(case, 32, 500, seed=1), table, "false claim")
+    assert agrees(false_claims(case, 32, 300, seed=1, share=20), table, "false claim")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_power_measured_again(table, effect):
-    assert agrees(power(effect, 32, 250, paired=True, seed=1), table, "power")
+    assert agrees(power(effect, 32, 200, paired=True, seed=1, share=20), table, "power")
 
 
 def test_the_measurement_itself_can_fail(monkeypatch):
