@@ -87,7 +87,7 @@ GLOSSARY: Final[dict[str, Term]] = {
     "clustering": Term("clustering", "text", "how much prompts of one group resemble one another; none without groups"),
     "cells": Term("ways of measuring", "list", "the outcome under every distinct way of measuring the last block"),
     "by_design": Term("by design", "list", "what must change together with the training context"),
-    "same_weights": Term("same weights", "yes or no", "whether both directories hold the same weights"),
+    "same_weights": Term("same weights", "yes or no", "whether both models hold the same weights"),
     "positions": Term("positions", "list", "the last block's log gain by position in the prompt, nats"),
     "correlation": Term("intraclass correlation", "1", "share of the difference's variance that lies between groups of prompts"),
     "over_groups": Term("difference over groups", "nats", "long minus short with the group of prompts as the unit"),

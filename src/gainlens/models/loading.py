@@ -142,7 +142,7 @@ def _checkpoint(
         training=_read_training(opened.path),
         additivity=additivity,
         logits_kl=kl,
-        weights=weights_digest(opened.path),
+        weights=weights_digest(opened.path, opened.adapter),
         quantisation=opened.quantisation,
         base=opened.path if opened.adapter else None,
         left_out=opened.left_out,

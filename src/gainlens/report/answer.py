@@ -49,6 +49,8 @@ def doubts(comparison: Comparison) -> list[str]:
     if verdict.undecided:
         verb = "decides" if len(verdict.undecided) == 1 else "decide"
         lines.append(f"{_ways(len(verdict.undecided))} {verb} nothing.")
+    if verdict.identification.same_weights:
+        lines.append("Both models hold the same weights.")
     if (confounds := confounded(verdict.identification)) is not None:
         lines.append(confounds)
     lines.append(
