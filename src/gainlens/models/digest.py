@@ -38,7 +38,8 @@ def weights_digest(source: str | Path, adapter: str | None = None) -> str | None
             by_file[path] = _header(path)
         entry = by_file[path][name]
         digest.update(f"{name} {entry['dtype']} {entry['shape']}\n".encode())
-        _add(digest, path, *entry["place"], PER_TENSOR)
+        start, size = entry["place"]
+        _add(digest, path, start, size, PER_TENSOR)
     if adapter is not None:
         for path in sorted(Path(adapter).glob("adapter_*")):
             _add(digest, path, 0, path.stat().st_size, PER_FILE)
