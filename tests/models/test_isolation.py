@@ -1,5 +1,7 @@
 """What a block adds is found by what it adds; what cannot be measured is refused by name."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -91,6 +93,26 @@ def test_odd_tensor_names_are_said(make_checkpoint, prefix, keyword):
     with pytest.raises(ValueError, match=keyword) as caught:
         load(folder, backend="native")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, ["type = 'ntk'", "yarn"]),
+        ({"hidden_act": "gelu_quick"}, ["hidden_act = 'gelu_quick'"]),
+    ],
+)
+@pytest.mark.fault("a config's value that transformers has no code for", "refused: field and value")
+def test_a_value_that_transformers_does_not_know_is_named(make_checkpoint, changes, said):
+    """transformers itself says KeyError: 'ntk'."""
+    folder = make_checkpoint()
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("rope_parameters")
+    path.write_text(json.dumps(config | {"rope_theta": 1e4} | changes))
+    with pytest.raises(ValueError, match="no code for") as caught:
+        load(folder, backend="native")
+    assert all(part in str(caught.value) for part in said)
 
 
 def test_a_git_lfs_pointer_is_named(make_checkpoint):

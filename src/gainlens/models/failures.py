@@ -1,7 +1,7 @@
 """Say in one sentence why a checkpoint could not be read, and what to do."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, cast
 
 from gainlens.core.messages import shown
 from gainlens.models.gguf_files import is_gguf
@@ -75,6 +75,40 @@ def tokenizer_failed(source: str, error: Exception) -> ValueError:
     if is_gguf(source):
         what = "take a GGUF file that was converted together with its tokenizer"
     return ValueError(f"{source} has no tokenizer that loads ({said(error)}): {what}")
+
+
+def unknown_value(source: str, config: Any, error: BaseException) -> ValueError | None:
+    """Return the error of a config's value that transformers has no code for; None of any other.
+
+    transformers looks such a value up in a table of its own, and says no more than KeyError: 'ntk'.
+    """
+    if not isinstance(error, KeyError) or not error.args:
+        return None
+    name = _field_with(config.to_dict(), error.args[0])
+    if name is None:
+        return None
+    known = ""
+    if name.endswith(("rope_type", ".type")):
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        known = f" (it knows default, {', '.join(sorted(ROPE_INIT_FUNCTIONS))})"
+    return ValueError(
+        f"the config of {source} gives {name} = {shown(repr(error.args[0]), 60)}, which "
+        f"transformers has no code for{known}: correct config.json, or, if the model brings code "
+        "of its own, read that and give --trust-remote-code"
+    )
+
+
+def _field_with(fields: Mapping[Any, Any], value: object) -> str | None:
+    """Return the dotted name of the first field that holds a value; None if none does."""
+    for name, held in fields.items():
+        if isinstance(held, Mapping):
+            inner = _field_with(cast(Mapping[Any, Any], held), value)
+            if inner is not None:
+                return f"{name}.{inner}"
+        elif held == value and type(held) is type(value):
+            return name
+    return None
 
 
 def wants_code(error: Exception) -> bool:

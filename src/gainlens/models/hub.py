@@ -20,6 +20,7 @@ from gainlens.models.failures import (
     reading_failed,
     said,
     tokenizer_failed,
+    unknown_value,
     wants_code,
 )
 from gainlens.models.gguf_files import architecture_of, check_gguf, is_gguf, split_path
@@ -219,7 +220,7 @@ def read_weights(
     except Exception as error:  # any reader's error becomes one sentence
         if ran_out(error):
             raise
-        raise _failed(source, error) from error
+        raise unknown_value(source, config, error) or _failed(source, error) from error
     check_shapes(source, [tuple(each) for each in info.get("mismatched_keys", ())])
     check_keys(source, map(str, info["missing_keys"]), map(str, info["unexpected_keys"]))
     return hf_model
