@@ -110,9 +110,32 @@ def test_a_value_that_transformers_does_not_know_is_named(make_checkpoint, chang
     config = json.loads(path.read_text())
     config.pop("rope_parameters")
     path.write_text(json.dumps(config | {"rope_theta": 1e4} | changes))
-    with pytest.raises(ValueError, match="no code for") as caught:
-        load(folder, backend="native")
-    assert all(part in str(caught.value) for part in said)
+    for device in ("cpu", "auto"):  # auto builds the model once more, to size it
+        with pytest.raises(ValueError, match="no code for") as caught:
+            load(folder, device=device)
+        assert all(part in str(caught.value) for part in said)
+
+
+def test_dynamic_rope_is_not_taken_for_a_model_that_sees_later_tokens(make_checkpoint):
+    """The check prompt has 45 bytes, and beyond 32 every length has frequencies of its own."""
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    folder = make_checkpoint(rope_parameters=rope, max_position_embeddings=32)
+    assert load(folder).checkpoint.context == 32
+
+
+def test_positions_fewer_than_the_check_prompt_are_enough(make_checkpoint):
+    shape = {"num_key_value_heads": 4, "max_position_embeddings": 32}
+    assert load(make_checkpoint("GPT2", **shape)).checkpoint.context == 32
+
+
+@pytest.mark.fault("a shard that was not downloaded", "refused: the file")
+def test_an_absent_shard_is_named(tmp_path, make_checkpoint):
+    folder = make_checkpoint()
+    load(folder, backend="native").model.save_pretrained(tmp_path, max_shard_size="40KB")
+    first = sorted(tmp_path.glob("model-*"))[0]
+    first.unlink()
+    with pytest.raises(ValueError, match=f"lacks 1 of its weight files.*{first.name}"):
+        load(tmp_path)
 
 
 def test_a_git_lfs_pointer_is_named(make_checkpoint):

@@ -118,10 +118,17 @@ def wants_code(error: Exception) -> bool:
 
 def said(error: BaseException) -> str:
     """Return an error's first line, with its class if that is what tells most."""
-    line = shown(first_line(error), 400)
-    if isinstance(error, KeyError):
+    line = shown(_first_sentence(error), 400)
+    if isinstance(error, KeyError) and " " not in line:
         return f"transformers {type(error).__name__}: it knows no {line}"
     return line if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {line}"
+
+
+def _first_sentence(error: BaseException) -> str:
+    """Return the first line of an error's message, and the next if the first only announces it."""
+    line = first_line(error)
+    rest = str(error).strip().partition("\n")[2].strip()
+    return f"{line} {first_line(ValueError(rest))}" if line.endswith(":") and rest else line
 
 
 def _chain(error: BaseException | None) -> Iterable[BaseException]:
