@@ -20,6 +20,7 @@ from benchmark.table import read_rows
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from real_checkpoints import real_checkpoints_figure, real_rows, twin_rows
 
 from gainlens import figures
 from gainlens.claims.dose_response import cell_intervals, read_design
@@ -105,7 +106,17 @@ def all_drawings() -> dict[str, Callable[[], Axes | Figure]]:
     """Return the functions that draw figures/, by file name."""
     found = drawings(*kept())
     del found[PAGE_ONLY]
-    return found | {"bench": lambda: bench_figure(read_rows()), "dose_response": _dose_response}
+    return found | {
+        "bench": lambda: bench_figure(read_rows()),
+        "dose_response": _dose_response,
+        "real_checkpoints": _real_checkpoints,
+    }
+
+
+def _real_checkpoints() -> Figure:
+    """Draw the twins and the real checkpoints by the notebook's rule and before the final norm."""
+    run, _ = kept()
+    return real_checkpoints_figure([*twin_rows(run.reports), *real_rows()])
 
 
 def _dose_response() -> Figure:
