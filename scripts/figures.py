@@ -20,6 +20,7 @@ from benchmark.table import DATA, BenchRow, ThroughputRow, read_rows
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from real_checkpoints import real_checkpoints_figure, real_rows, twin_rows
 
 from gainlens import figures
 from gainlens.claims.dose_response import cell_intervals, read_design
@@ -109,7 +110,14 @@ def all_drawings() -> dict[str, Callable[[], Axes | Figure]]:
         "bench": lambda: bench_figure(read_rows(DATA / "bench.csv", BenchRow)),
         "throughput": lambda: throughput_figure(read_rows(DATA / "throughput.csv", ThroughputRow)),
         "dose_response": _dose_response,
+        "real_checkpoints": _real_checkpoints,
     }
+
+
+def _real_checkpoints() -> Figure:
+    """Draw the twins and the real checkpoints by the notebook's rule and before the final norm."""
+    run, _ = kept()
+    return real_checkpoints_figure([*twin_rows(run.reports), *real_rows()])
 
 
 def _dose_response() -> Figure:

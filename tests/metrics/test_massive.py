@@ -98,3 +98,30 @@ def test_the_writer_is_the_block_that_raises_it_not_the_one_that_crosses_the_thr
         x[block] = x[block - 1] + a[block - 1] + m[block - 1]
     capture = capture_of(x, a, m, (LENGTH,))
     assert massive_lifecycle(decompose(capture), ["t"] * LENGTH)[0].written_by == 1
+
+
+@pytest.mark.parametrize("prefix", [1, 2])
+def test_what_begins_every_prompt_alike_is_in_no_median_and_listed_once(prefix):
+    """Planted at position 1: massive like any token, or, of a prefix of two, classed as bos."""
+    one = planted(token=1)
+    capture = replace(
+        one,
+        prompt=np.repeat([0, 1], LENGTH),
+        position=np.tile(one.position, 2),
+        token_id=np.tile(one.token_id, 2),
+        gram=np.concatenate([one.gram] * 2, axis=2),
+        top_value=np.concatenate([one.top_value] * 2, axis=1),
+        top_index=np.concatenate([one.top_index] * 2, axis=1),
+        normed=np.tile(one.normed, 2),
+        prefix=prefix,
+    )
+    decomposition = decompose(capture)
+    np.testing.assert_array_equal(decomposition.is_bos, capture.position < prefix)
+    np.testing.assert_array_equal(decomposition.is_massive, (capture.position == 1) & (prefix == 1))
+    ordinary = decomposition.is_ordinary
+    np.testing.assert_array_equal(ordinary, capture.position > 1)
+    lives = massive_lifecycle(decomposition, ["t"] * 2 * LENGTH)
+    assert len(lives) == (2 if prefix == 1 else 1)
+    norms = np.array([[1.0, 1.0, 1.0, 0.01, 0.01]])
+    states = massive_states(norms, np.zeros(5, np.int64), ratio=10.0, prefix=prefix)
+    assert states.tolist() == [[prefix == 2] * 3 + [False] * 2]

@@ -150,6 +150,7 @@ def planted_run(
     lengths: tuple[int, int] = (6, 14),
     models: int = 3,
     seed: int = 0,
+    prefix: int = 1,
 ) -> Comparison:
     """A short model that expands (1.2), a long one that contracts (0.8) and that lacks all that a
     capture may lack, and references; the first prompt's text is HOSTILE."""
@@ -160,14 +161,18 @@ def planted_run(
     encoded = EncodedPrompts(
         "<b>mine</b>.txt", "ab" * 32, tuple(f"line-{i}" for i in range(prompts)), tuple(texts),
         bos=False, cut=0, left_out=("line-99: <i>empty</i>",), note="a & b",
+        prefix=prefix,
     )  # fmt: skip
     roles: list[Role] = ["short", "long", *["reference"] * (models - 2)]  # type: ignore[list-item]
     names = ["alpha", "beta <img src=x onerror=alert(2)>", *(f"m{i}" for i in range(models - 2))]
     captures = {
-        name: stream(
-            encoded.tokens, (1.1,) * (depth - 1) + (0.8 if role == "long" else 1.2,),
-            seed + number,
-            whole=role != "long",
+        name: replace(
+            stream(
+                encoded.tokens, (1.1,) * (depth - 1) + (0.8 if role == "long" else 1.2,),
+                seed + number,
+                whole=role != "long",
+            ),
+            prefix=prefix,
         )
         for number, (name, role) in enumerate(zip(names, roles, strict=True))
     }  # fmt: skip

@@ -28,9 +28,9 @@ class Decomposition:
     norm_out: Float64[np.ndarray, "block token"]
     """|resid_post|, L2 norm"""
     is_bos: Bool[np.ndarray, " token"]
-    """position 0, BOS token or not"""
+    """position 0, BOS token or not, and what else begins every prompt alike"""
     is_massive: Bool[np.ndarray, " token"]
-    """massive and not position 0"""
+    """massive and not `is_bos`"""
 
     @property
     def prompt(self) -> Int64[np.ndarray, " token"]:
@@ -44,7 +44,7 @@ class Decomposition:
 
     @property
     def is_ordinary(self) -> Bool[np.ndarray, " token"]:
-        """Return which tokens are neither at position 0 nor massive."""
+        """Return which tokens are neither `is_bos` nor massive."""
         return ~(self.is_bos | self.is_massive)
 
     def tokens_of(self, token_class: TokenClass) -> Bool[np.ndarray, " token"]:

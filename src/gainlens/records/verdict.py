@@ -109,7 +109,7 @@ class Identification:
     by_design: tuple[str, ...] = ()
     """what changes together with context or theta in any such pair"""
     same_weights: bool = False
-    """True if both directories hold the same weights"""
+    """True if both hold the same weights: one training, under two configs"""
 
 
 @dataclass(frozen=True)
