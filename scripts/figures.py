@@ -34,8 +34,6 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "figures"
 RUN = FOLDER / "run.json"
 FORMATS = ("png", "svg")
-PAGE_ONLY = "headline_narrow"
-"""The page's drawing of the headline for a phone."""
 
 
 def keep(folder: Path) -> None:
@@ -104,7 +102,6 @@ def kept() -> tuple[Comparison, Mapping[str, Drawn]]:
 def all_drawings() -> dict[str, Callable[[], Axes | Figure]]:
     """Return the functions that draw figures/, by file name."""
     found = drawings(*kept())
-    del found[PAGE_ONLY]
     return found | {"bench": lambda: bench_figure(read_rows()), "dose_response": _dose_response}
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
+from gainlens.figures.files import save_with_page
 from gainlens.metrics.registry import metric_named
 from gainlens.notebook.result_file import SCHEMA
 from gainlens.records.gains import band_meaning
@@ -34,7 +34,6 @@ from gainlens.runs.measurement import Measurement
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMATS = ("png", "svg")
 _MAP = "token_map"
 """The page draws this one anew, for every metric and several prompts."""
 
@@ -146,12 +145,9 @@ def _write(
     )
     if all(one.decomposition.capture.heads is not None for one in measurement.measured):
         measurement.heads.to_csv(folder / "heads.csv", index=False)
-    vector: dict[str, str] = {}
-    for name, draw in measurement.drawings().items():
-        for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
-            if path.suffix == ".svg" and name != _MAP:
-                vector[name] = path.read_text("utf-8")
-    (folder / PAGE).write_text(_page(measurement, metrics, vector), encoding="utf-8")
+    vector = save_with_page(measurement.drawings(), figure_folder)
+    shown = {name: svg for name, svg in vector.items() if not name.startswith(_MAP)}
+    (folder / PAGE).write_text(_page(measurement, metrics, shown), encoding="utf-8")
     write_json(folder / RESULT, measurement_json(measurement, metrics))
 
 

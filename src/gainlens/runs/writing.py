@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from gainlens import figures
 from gainlens.claims.training_table import shipped_curves
+from gainlens.figures.files import save_with_page
 from gainlens.notebook.published import REFERENCE_ROWS
 from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.report.captions import FIGURES
@@ -23,7 +24,6 @@ from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.result_json import result_json
 from gainlens.results.run_folder import RESULT, publish
 
-HEADLINE = "headline"
 _FORMATS = ("png", "svg")
 
 
@@ -59,8 +59,7 @@ def drawings(
     norms = {key: one.norms for key, one in drawn.items()}
     quartiles = {key: one.quartiles for key, one in drawn.items()}
     found: dict[str, Callable[[], Axes | Figure]] = {
-        HEADLINE: lambda: figures.headline(reports, verdict, rule=rule),
-        f"{HEADLINE}_narrow": lambda: figures.headline(reports, verdict, rule=rule, narrow=True),
+        "headline": lambda: figures.headline(reports, verdict, rule=rule),
         "splits": lambda: figures.splits(reports),
         "notebook": lambda: figures.notebook_figure(reports, REFERENCE_ROWS),
         "gain_curve": lambda: figures.gain_curve(reports),
@@ -104,11 +103,7 @@ def _write(comparison: Comparison, folder: Path, figure_folder: Path) -> None:
     with TokenTable(folder / TOKENS) as tokens:
         for report in comparison.reports:
             drawn[report.checkpoint.name] = _write_tokens(comparison, report, tokens)
-    vector: dict[str, str] = {}
-    for name, draw in drawings(comparison, drawn).items():
-        for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
-            if path.suffix == ".svg":
-                vector[name] = path.read_text("utf-8")
+    vector = save_with_page(drawings(comparison, drawn), figure_folder)
     html = page_html(comparison, vector, {key: one.explored for key, one in drawn.items()})
     write_heads(folder / HEADS, [(r, drawn[r.checkpoint.name].sink) for r in comparison.reports])
     write_tables(folder, comparison)
