@@ -139,6 +139,7 @@ GLOSSARY: Final[dict[str, Term]] = {
     "null_mlp": Term("W_U-null share of the MLP's write", "fraction", "as null_attention"),
     **{f"top_value_{rank}": Term(f"component {rank} of y", "activation", "one of the largest |components| of the block's output, with its sign, largest first") for rank in range(TOP_COMPONENTS)},
     **{f"top_index_{rank}": Term(f"dimension of component {rank}", "index of d_model", f"where top_value_{rank} stands") for rank in range(TOP_COMPONENTS)},
+    "head_part": Term("head's part", "nats", "what the head's write contributes to the log gain; the parts of a block's heads sum to attention's"),
     "head": Term("head", "index", "attention head of a block, from 0"),
     "tokens": Term("tokens", "tokens", "length of the prompt"),
     "prompts": Term("prompts", "prompts", "how many prompts the model was measured on"),

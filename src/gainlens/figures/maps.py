@@ -136,7 +136,7 @@ def _checked(values: np.ndarray, texts: Sequence[str] | None) -> tuple[int, int]
 
 @styled
 def head_map(
-    values: Values, *, metric: str = "head", neutral: float | None = 0.0, top: int = _TOP
+    values: Values, *, metric: str = "head_part", neutral: float | None = 0.0, top: int = _TOP
 ) -> Figure:
     """Draw one number of every head, and rank the heads of largest size: L4H0 is head 0 of block 4.
 

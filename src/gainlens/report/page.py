@@ -89,7 +89,9 @@ def _title(run: Run) -> str:
     if isinstance(run, Comparison):
         return " against ".join(run.report(role).checkpoint.name for role in ("short", "long"))
     names = [report.checkpoint.name for report in run.reports]
-    return " and ".join(names if len(names) < 4 else [names[0], f"{len(names) - 1} more"])
+    if len(names) < 4:
+        return ", ".join(names)
+    return f"{names[0]} and {len(names) - 1} more"
 
 
 def _claim(comparison: Comparison) -> dict[str, Any]:
