@@ -7,6 +7,7 @@ figures/run.json holds what a comparison's figures are drawn from.  It has no to
 the medians and quartiles that a figure shows are kept.
 """
 
+import csv
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -20,10 +21,23 @@ from benchmark.table import read_rows
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from gainlens import figures
 from gainlens.claims.dose_response import cell_intervals, read_design
 from gainlens.core.spec import ComparisonSpec
+from gainlens.figures.scales import log_axis
+from gainlens.figures.style import (
+    INK,
+    SMALL,
+    TWO_COLUMNS,
+    Style,
+    legend_above,
+    look,
+    new_figure,
+    styled,
+    threshold,
+)
 from gainlens.records.comparison import Comparison, HypothesisTest, ModelReport
 from gainlens.records.verdict import Verdict
 from gainlens.results.reading import read_run
@@ -33,6 +47,7 @@ from gainlens.runs.writing import Drawn, drawings
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "figures"
 RUN = FOLDER / "run.json"
+REAL = ROOT / "src/gainlens/data/real_models.csv"
 FORMATS = ("png", "svg")
 
 
@@ -102,7 +117,11 @@ def kept() -> tuple[Comparison, Mapping[str, Drawn]]:
 def all_drawings() -> dict[str, Callable[[], Axes | Figure]]:
     """Return the functions that draw figures/, by file name."""
     found = drawings(*kept())
-    return found | {"bench": lambda: bench_figure(read_rows()), "dose_response": _dose_response}
+    return found | {
+        "bench": lambda: bench_figure(read_rows()),
+        "dose_response": _dose_response,
+        "real_models": real_models,
+    }
 
 
 def _dose_response() -> Figure:
@@ -112,6 +131,52 @@ def _dose_response() -> Figure:
     one = designs["all ordinary tokens"]
     cells = {title: cell_intervals(design) for title, design in designs.items()}
     return figures.dose_response(one.contexts, one.thetas, cells)
+
+
+@styled
+def real_models() -> Figure:
+    """Draw the last block of the real checkpoints, and the number that the notebook's rule reads.
+
+    The rows are those of src/gainlens/data/real_models.csv, one per checkpoint.
+    """
+    with REAL.open(encoding="utf-8", newline="") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    figure = new_figure(TWO_COLUMNS, 0.9 + 0.3 * len(rows))
+    ax = figure.add_subplot()
+    for height, row in enumerate(rows.values()):
+        own = look(height)
+        mark: Style = {
+            "color": own.colour,
+            "marker": own.marker,
+            "linestyle": "",
+            "markersize": 5.5,
+        }
+        gain, notebook = float(row["last_block_gain"]), float(row["notebook_last_gain"])
+        ax.hlines(height, float(row["low"]), float(row["high"]), color=own.colour, linewidth=2.2)
+        ax.plot(gain, height, **mark)
+        ax.plot(notebook, height, markerfacecolor="white", **mark)
+        left = min(gain, notebook)
+        for value, text in ((gain, f"{gain:.2f}"), (notebook, f"{notebook:.2g}")):
+            side: Style = {"xytext": (-6, 0), "ha": "right"} if value == left else {
+                "xytext": (6, 0), "ha": "left"
+            }  # fmt: skip
+            ax.annotate(text, (value, height), textcoords="offset points", va="center",
+                        fontsize=SMALL, bbox={"facecolor": "white", "linewidth": 0, "pad": 0.6},
+                        **side)  # fmt: skip
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.7)
+    ax.grid(visible=False, axis="y")
+    threshold(ax, 1.0, along="y")
+    ax.margins(x=0.3)
+    log_axis(ax.xaxis)
+    ax.set_xlabel("gain (ratio): above 1 the stream grows")
+    legend = (("last block, ordinary tokens, 95% interval", INK), ("notebook's last_gain", "white"))
+    handles = [
+        Line2D([], [], color=INK, marker="o", linestyle="", markersize=5.5, markerfacecolor=face)
+        for _, face in legend
+    ]
+    legend_above(ax, outside=True, handles=handles, names=[name for name, _ in legend])
+    return figure
 
 
 def file_names() -> set[str]:

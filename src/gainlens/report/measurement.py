@@ -144,13 +144,14 @@ def print_line(said: str) -> None:
 def shown_tables(
     reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any]]
 ) -> list[Table]:
-    """Return the tables that the terminal shows: one model's blocks, or every model's last one."""
+    """Return the tables that the terminal shows.
+
+    They are one model's blocks; or of two models their difference, then of all their last blocks.
+    """
     if len(reports) == 1:
         return [blocks_table(reports[0], _SHOWN)]
-    tables = [models_table(reports)]
-    if difference and len(difference) <= _SHOWN:
-        tables.append(difference_table(difference))
-    return tables
+    shown = [difference_table(difference)] if difference and len(difference) <= _SHOWN else []
+    return [*shown, models_table(reports)]
 
 
 def difference_table(rows: Sequence[Mapping[str, Any]]) -> Table:
