@@ -60,6 +60,7 @@ def file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     drawn = {"headline": figures.headline(run.reports, run.verdict, rule=run.spec.rule)}
     drawn["gain_curve"] = figures.gain_curve(run.reports)
+    drawn["splits"] = figures.splits(run.reports)
     svgs = {
         name: figures.save(figure, folder, name, ("svg",))[0].read_text("utf-8")
         for name, figure in drawn.items()
@@ -282,11 +283,13 @@ def test_a_hostile_prompt_shows_as_text(visit):
 
 
 CUT = """() => [...document.querySelectorAll('body *')]
-  .filter((e) => e.clientWidth && e.checkVisibility() && !e.closest('.skip, .map, svg, thead'))
+  .filter((e) => e.clientWidth && e.checkVisibility())
+  .filter((e) => !e.closest('.skip, .map, .scrolls picture, svg, thead'))
   .filter((e) => e.scrollWidth > e.clientWidth + 1
     || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
   .map((e) => e.outerHTML.slice(0, 120))"""
-"""Elements wider than their box or than the page; a map of a long prompt may scroll in its box."""
+"""Elements wider than their box or than the page; a map of a long prompt, and on a
+phone a wide figure, may scroll in its box."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -345,6 +348,16 @@ def test_a_measurements_map_shows_any_metric_of_every_length(visit, measured):
         ]
         cell = rows.iloc[0]
         assert shown == pytest.approx((cell["aa"] / cell["xx"]) ** 0.5, rel=2e-3)
+
+
+def test_a_wide_figure_scrolls_on_a_phone_in_readable_text(visit):
+    opened = visit(viewport={"width": 390, "height": 900}, is_mobile=True)
+    opened.unfold()
+    drawn = opened.page.locator("#figure-splits img").bounding_box()["width"]
+    assert 7 * drawn / (7.1 * 72) >= 8  # its smallest text has 7 pt in 7.1 inches
+    scrolls = "e => e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX"
+    assert opened.page.locator("#figure-splits picture").evaluate(scrolls) == "auto"
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_no_number_is_broken_over_two_lines(visit):

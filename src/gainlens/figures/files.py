@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import LayoutEngine
 
-from gainlens.figures.style import ONE_COLUMN, RC, one_column, root_figure
+from gainlens.figures.style import RC, one_column, root_figure
 
 Format = Literal["png", "svg", "pdf"]
 FORMATS: Final[tuple[Format, ...]] = ("png", "svg", "pdf")
@@ -20,6 +20,11 @@ _METADATA: Final[dict[Format, dict[str, str | None]]] = {
     "svg": {"Date": None, "Creator": "gainlens"},
     "pdf": {"CreationDate": None, "Creator": "gainlens", "Producer": None},
 }
+
+
+_FIRST: Final = ("headline", "importance")
+"""Wide figures that a page shows first.  To draw all wide figures twice would cost the default run
+another 3 s; a phone scrolls the others."""
 
 
 def _lay_out(figure: Figure, engine: LayoutEngine) -> None:
@@ -76,7 +81,7 @@ def save_with_page(
 ) -> dict[str, str]:
     """Write every figure as PNG and SVG, and return the SVG texts that a page shows, by name.
 
-    A figure that is wider than one column has a second text under its name and `_narrow`, which is
+    A wide figure that a page shows first has a second text under its name and `_narrow`, which is
     drawn for a phone and not written.
     """
     texts: dict[str, str] = {}
@@ -84,7 +89,7 @@ def save_with_page(
         drawn = draw()
         _, path = save(drawn, folder, name, ("png", "svg"))
         texts[name] = path.read_text("utf-8")
-        if root_figure(drawn).get_figwidth() > ONE_COLUMN:
+        if name in _FIRST:
             buffer = BytesIO()
             with one_column():
                 _render(root_figure(draw()), name, {"svg": buffer})
