@@ -34,9 +34,8 @@ from gainlens.runs.writing import Drawn, drawings
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "figures"
 RUN = FOLDER / "run.json"
+REAL = ROOT / "src/gainlens/data/real_models.csv"
 FORMATS = ("png", "svg")
-PAGE_ONLY = "headline_narrow"
-"""The page's drawing of the headline for a phone."""
 
 
 def keep(folder: Path) -> None:
@@ -105,7 +104,6 @@ def kept() -> tuple[Comparison, Mapping[str, Drawn]]:
 def all_drawings() -> dict[str, Callable[[], Axes | Figure]]:
     """Return the functions that draw figures/, by file name."""
     found = drawings(*kept())
-    del found[PAGE_ONLY]
     return found | {
         "bench": lambda: bench_figure(read_rows(DATA / "bench.csv", BenchRow)),
         "throughput": lambda: throughput_figure(read_rows(DATA / "throughput.csv", ThroughputRow)),

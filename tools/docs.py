@@ -58,7 +58,8 @@ def terms(names: str) -> str:
         term = GLOSSARY[name]
         source = "" if term.source == "gainlens" else f" *({term.source})*"
         meaning = f"{term.label}: {term.meaning}{source}".replace("|", r"\|")
-        rows.append(f"| `{name}` | {meaning} | {term.unit} |")
+        unit = term.unit.replace("|", r"\|")
+        rows.append(f"| `{name}` | {meaning} | {unit} |")
     return "\n".join(rows)
 
 

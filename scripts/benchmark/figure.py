@@ -14,6 +14,7 @@ from gainlens.figures.style import (
     ONE_COLUMN,
     TWO_COLUMNS,
     Style,
+    across,
     axes_or_new,
     legend_above,
     new_figure,
@@ -46,7 +47,7 @@ def bench_times(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
 
     Raises ValueError if there are no rows, or rows of several machines or models.
     """
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 3.2)
+    panel = axes_or_new(ax, ONE_COLUMN, 3.2)
     _draw(panel, _one_machine(rows), lambda row: row.times_native_plain)
     threshold(panel, 1.0, along="x")
     panel.set_ylabel("time over native plain forward (ratio)")
@@ -63,7 +64,7 @@ def bench_memory(rows: Sequence[BenchRow], ax: Axes | None = None) -> Axes:
 
     Raises ValueError if there are no rows, or rows of several machines or models.
     """
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 3.2)
+    panel = axes_or_new(ax, ONE_COLUMN, 3.2)
     _draw(panel, _one_machine(rows), lambda row: row.memory_bytes and row.memory_bytes / 1e9)
     panel.set_ylabel("peak memory above weights (GB)")
     return _finished(panel, rows, outside=ax is None)
@@ -78,13 +79,19 @@ def bench_figure(rows: Sequence[BenchRow]) -> Figure:
     groups: dict[tuple[str, str, str], list[BenchRow]] = {}
     for row in rows:
         groups.setdefault((row.machine, row.model, row.dtype), []).append(row)
-    figure = new_figure(TWO_COLUMNS, 0.8 + 2.6 * max(1, len(groups)))
-    panels = figure.subplots(max(1, len(groups)), 2, squeeze=False, sharey="col")
+    columns = across(2)
+    rows = max(1, len(groups))
+    figure = new_figure(TWO_COLUMNS, 0.8 + 2.6 * rows * 2 / columns)
+    panels = figure.subplots(2 * rows // columns, columns, squeeze=False).reshape(rows, 2)
     handles: dict[str, object] = {}
     for (time, memory), (names, group) in zip(panels, groups.items(), strict=True):
+        if time is not panels[0][0]:  # one scale per quantity
+            time.sharey(panels[0][0])
+            memory.sharey(panels[0][1])
         bench_times(group, time)
         bench_memory(group, memory)
-        time.set_title(f"{names[1]}, {names[2]}, untrained weights; {names[0]}")
+        what = f"{names[1]}, {names[2]}, untrained weights"
+        time.set_title(f"{what}{'; ' if columns == 2 else chr(10)}{names[0]}")
         for panel in (time, memory):
             drawn, labels = panel.get_legend_handles_labels()
             handles |= dict(zip(labels, drawn, strict=True))

@@ -54,7 +54,6 @@ DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "split": lambda name: figures.split(SETS[name][-1]),
     "splits": lambda name: figures.splits(SETS[name]),
     "headline": lambda name: figures.headline(SETS[name], verdict_of()),
-    "headline_narrow": lambda name: figures.headline(SETS[name], verdict_of(), narrow=True),
     "headline of one": lambda name: figures.headline(SETS[name][0]),
     "token_map": lambda name: figures.token_map(
         decompositions(name)[SETS[name][0].checkpoint.name].log_gain[:, :40], ["token"] * 40

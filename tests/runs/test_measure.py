@@ -14,6 +14,7 @@ from gainlens.metrics.splits import head_split
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
 from gainlens.runs.measurement import step_of
+from gainlens.runs.measurement_folder import write_measurement
 
 SPEC = MeasureSpec(name="test", models=(), rule=Rule(resamples=200))
 
@@ -185,6 +186,12 @@ def test_a_metric_of_the_spec_is_measured_at_once_and_written(folders, tmp_path)
     assert set(back.extra) == {"largest"}
     np.testing.assert_allclose(capture.extra["largest"], np.abs(capture.top_value[..., 0]))
     np.testing.assert_array_equal(measured.tokens["largest"], capture.extra["largest"].ravel())
+    np.testing.assert_allclose(
+        measured.metric("largest").values, measured.metric("max_component").values
+    )
+    write_measurement(tmp_path / "run", tmp_path / "run" / "figures", measured)
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert '"name":"largest"' in page  # the map offers it
 
 
 def test_an_extra_column_that_the_table_has_already_is_refused(folders, tmp_path):

@@ -8,6 +8,16 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
         "Log gain of every block of the short and the long model, split into attention and MLP, "
         "and every model's last block as it is, beside the notebook's number.",
     ),
+    "importance": (
+        "What each block does, and what skipping it costs",
+        "Every measure of every block with its interval over prompts, and the rank correlation of "
+        "each with the skip loss.",
+    ),
+    "series": (
+        "Along the series",
+        "Gain of the last block against the training step or the length of the prompts, with its "
+        "interval.",
+    ),
     "gain_curve": (
         "Gain of every block",
         "Gain of every block of every model with its simultaneous band; above 1 a block expands. "
@@ -26,6 +36,10 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
         "Massive tokens from writing to erasing",
         "Norm of position 0, massive and ordinary tokens between blocks, and how many tokens each "
         "block makes massive or erases.",
+    ),
+    "heads": (
+        "Heads",
+        "Part of the log gain that each head writes, mean over prompts; bars rank the largest.",
     ),
     "gain_by_position": (
         "Gain against position",

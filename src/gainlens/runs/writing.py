@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from gainlens import figures
 from gainlens.claims.training_table import shipped_curves
+from gainlens.figures.files import save_with_page
 from gainlens.notebook.published import REFERENCE_ROWS
 from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.report.captions import FIGURES
@@ -24,7 +25,6 @@ from gainlens.results.result_json import result_json
 from gainlens.results.run_folder import RESULT, publish
 from gainlens.runs.workers import Workers
 
-HEADLINE = "headline"
 _FORMATS = ("png", "svg")
 
 
@@ -60,8 +60,7 @@ def drawings(
     norms = {key: one.norms for key, one in drawn.items()}
     quartiles = {key: one.quartiles for key, one in drawn.items()}
     found: dict[str, Callable[[], Axes | Figure]] = {
-        HEADLINE: lambda: figures.headline(reports, verdict, rule=rule),
-        f"{HEADLINE}_narrow": lambda: figures.headline(reports, verdict, rule=rule, narrow=True),
+        "headline": lambda: figures.headline(reports, verdict, rule=rule),
         "splits": lambda: figures.splits(reports),
         "notebook": lambda: figures.notebook_figure(reports, REFERENCE_ROWS),
         "gain_curve": lambda: figures.gain_curve(reports),
@@ -130,19 +129,15 @@ def _write_figures(
     vector = own()
     for wait in running:
         vector |= wait()
-    return {name: vector[name] for name in names}
+    order = {name: place for place, name in enumerate(names)}
+    return dict(sorted(vector.items(), key=lambda one: order[one[0].removesuffix("_narrow")]))
 
 
 def _save_figures(
     comparison: Comparison, drawn: Mapping[str, Drawn], folder: Path, names: Sequence[str]
 ) -> dict[str, str]:
     draw = drawings(comparison, drawn)
-    vector: dict[str, str] = {}
-    for name in names:
-        for path in figures.save(draw[name](), folder, name, formats=_FORMATS):
-            if path.suffix == ".svg":
-                vector[name] = path.read_text("utf-8")
-    return vector
+    return save_with_page({name: draw[name] for name in names}, folder)
 
 
 def _write_tokens(comparison: Comparison, report: ModelReport, tokens: TokenTable) -> Drawn:
