@@ -7,8 +7,10 @@ import pytest
 from planting.evidence import RULE, planted
 
 from gainlens.claims.claim import catalogue, parse_claim
-from gainlens.claims.contrasts import NotEnough, block_indices, contrast_of, one_number
-from gainlens.claims.engine import decide, judge_claim, outcome_of_claim
+from gainlens.claims.contrasts import contrast_of
+from gainlens.claims.engine import judge_claim
+from gainlens.claims.numbers import NotEnough, block_indices, one_number
+from gainlens.claims.outcomes import decide, outcome_of_claim
 from gainlens.claims.sentences import interval_text
 from gainlens.records.interval import Interval
 
