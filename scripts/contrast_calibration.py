@@ -268,7 +268,9 @@ def _random(*key: object) -> Random:
     return np.random.default_rng(list(repr(key).encode()))
 
 
-def _intervals(world: World, n: int, effect: float, case: str, repeats: int, unit: str) -> Iterator:
+def _intervals(
+    world: World, n: int, effect: float, case: str, repeats: int, unit: str
+) -> Iterator[list[Interval]]:
     """Yield the intervals of one repeat after the other."""
     rng = _random(world.claim.contrast.kind, n, effect, case, unit)
     for repeat in range(repeats):
@@ -322,7 +324,7 @@ def _outcomes(world: World, n: int, effect: float, case: str, repeats: int) -> I
 
 def contrast_false_claims(name: str, n: int, case: str, repeats: int = 1_000) -> Rate:
     """How often a contrast decides although there is no effect."""
-    contrast, world, effect = NULLS.get(case, (name, WORLDS[name], 0.0))
+    contrast, world, effect = NULLS[case] if case in NULLS else (name, WORLDS[name], 0.0)
     shape = SHAPES[0] if case in NULLS else case
     hits = sum(outcome in DECIDED for outcome in _outcomes(world, n, effect, shape, repeats))
     return rate_of(

@@ -19,6 +19,7 @@ from gainlens.claims.resolving import (
     component_differences,
     resolved_differences,
 )
+from gainlens.claims.wording import short_nats
 from gainlens.metrics.decomposition import decompose
 from gainlens.records.verdict import GroupDifference
 
@@ -61,6 +62,8 @@ def test_parts_sum_to_the_difference():
     assert (attention.component, mlp.component) == ("attention", "mlp")
     # both write their share of y - x, 0.4 and 0.6
     assert attention.part.estimate / mlp.part.estimate == pytest.approx(2 / 3, rel=1e-6)
+    said = f"The MLP contributes most of the difference: {short_nats(mlp.part)}."
+    assert said in judge((short, long), RULE).reasons
 
 
 def test_a_change_of_sign_over_lengths_is_in_the_headline():

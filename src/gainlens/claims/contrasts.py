@@ -5,14 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float64
 from scipy.special import ndtri
 
 from gainlens.claims.cells import enough_prompts
 from gainlens.claims.claim import Claim
 from gainlens.claims.clusters import clustering_of
 from gainlens.claims.design import FACTORS, contrasts
-from gainlens.claims.intervals import mean_interval, simultaneous_band
+from gainlens.claims.intervals import mean_intervals, simultaneous_band
 from gainlens.claims.numbers import (
     NotEnough,
     Numbers,
@@ -21,6 +20,7 @@ from gainlens.claims.numbers import (
     numbers_of,
     one_number,
 )
+from gainlens.claims.pairing import mean_over_prompts
 from gainlens.claims.removal import chance_level, spearman
 from gainlens.claims.seeds import contrast_intervals
 from gainlens.core.spec import Rule
@@ -63,11 +63,12 @@ def contrast_of(claim: Claim, evidence: Sequence[Evidence], over: str, rule: Rul
     if claim.contrast.kind == "factorial":
         return _factorial(claim, evidence, [one_number(claim, own) for own in values], rule)
     numbers = numbers_of(claim, evidence, values)
-    intervals = [_interval(one.values, rule) for one in numbers]
     confidence = rule.confidence
     if len(numbers) > 1 and claim.contrast.kind == "level":
-        intervals = _simultaneous(intervals, values[0], rule)
+        intervals = _simultaneous(values[0], rule)
         confidence = 1 - (1 - rule.confidence) / len(numbers)
+    else:
+        intervals = [mean_over_prompts(one.values, rule) for one in numbers]
     estimates = (
         Estimate(one.of, interval, clustering_of(one.values, one.groups, confidence))
         for one, interval in zip(numbers, intervals, strict=True)
@@ -75,21 +76,17 @@ def contrast_of(claim: Claim, evidence: Sequence[Evidence], over: str, rule: Rul
     return Contrasted(tuple(estimates), numbers=numbers)
 
 
-def _interval(values: Float64[np.ndarray, " prompt"], rule: Rule) -> Interval:
-    interval = mean_interval(
+def _simultaneous(values: Values, rule: Rule) -> list[Interval]:
+    """Return every block's mean; the intervals hold for all blocks at once."""
+    means = mean_intervals(
         values, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
     )
-    return enough_prompts(interval, rule)
-
-
-def _simultaneous(intervals: Sequence[Interval], values: Values, rule: Rule) -> list[Interval]:
-    """Return every block's interval with the ends that hold for all blocks at once."""
     low, high = simultaneous_band(
         values, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
     )
     return [
-        replace(interval, low=float(bottom), high=float(top))
-        for interval, bottom, top in zip(intervals, low, high, strict=True)
+        enough_prompts(replace(one, low=float(bottom), high=float(top)), rule)
+        for one, bottom, top in zip(means, low, high, strict=True)
     ]
 
 
