@@ -5,8 +5,8 @@
 
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
 them is generated.  KIND is terms (names of the glossary, or none for all), metrics, commands,
-presets, calibration (one kind of check), claims (the catalogue), verdicts (claims.csv) or trends
-(the training experiment).
+presets, calibration (intervals or contrasts, and one kind of check), claims (the catalogue),
+verdicts (claims.csv) or trends (the training experiment).
 """
 
 import csv
@@ -108,16 +108,44 @@ def presets(_: str) -> str:
     return "\n".join(rows)
 
 
-def calibration(check: str) -> str:
-    """Return the measured rates of one kind of check, from scripts/calibrate.py's table."""
+def calibration(argument: str) -> str:
+    """Return measured rates from scripts/calibrate.py's table; a column per number of units.
+
+    argument: `intervals` or `contrasts`, and the kinds of check, such as `coverage`.
+    """
+    which, _, check = argument.partition(" ")
     with CALIBRATION.open(encoding="utf-8", newline="") as file:
-        measured = [row for row in csv.DictReader(file) if row["check"] == check]
-    rows = [f"| case | prompts | {check} | stated |", "| --- | --- | --- | --- |"]
+        measured = [
+            row
+            for row in csv.DictReader(file)
+            if row["check"] == check and (row["contrast"] == "interval") == (which == "intervals")
+        ]
+    lines: dict[tuple[str, ...], list[str]] = {}
+    missed: dict[tuple[str, ...], list[str]] = {}
     for row in measured:
-        size = float(row["effect_percent"])
-        effect = f", effect {size:g} %" if size else ""
-        rate = f"{float(row['rate']):.3f} [{float(row['low']):.3f}, {float(row['high']):.3f}]"
-        rows.append(f"| {row['case']}{effect} | {row['prompts']} | {rate} | {row['stated']} |")
+        key = (row["contrast"], row["case"], row["effect"], row["unit"], row["stated"])
+        key = key[1:] if which == "intervals" else key
+        lines.setdefault(key, []).append(f"{float(row['rate']):.3f} ({row['n']})")
+        missed.setdefault(key, [])
+        if row["met"] == "no":
+            missed[key].append(row["n"])
+    head = [
+        "contrast",
+        "case",
+        "effect",
+        "unit",
+        "stated",
+        f"{check} (number of units)",
+        "missed at",
+    ]
+    rows = [
+        "| " + " | ".join(head if which == "contrasts" else head[1:]) + " |",
+        "| " + " | ".join(["---"] * (len(head) - (which == "intervals"))) + " |",
+    ]
+    rows += [
+        f"| {' | '.join(key)} | {', '.join(rates)} | {', '.join(missed[key])} |"
+        for key, rates in lines.items()
+    ]
     return "\n".join(rows)
 
 

@@ -260,6 +260,40 @@ def test_a_rank_that_chance_reaches_supports_nothing():
     assert any("at random" in reason for reason in verdict.reasons)
 
 
+@pytest.mark.parametrize("order", [(2, 3, 0, 1, 6, 7, 4, 5), (5, 4, 7, 6, 1, 0, 3, 2)])
+def test_a_rank_within_chance_contradicts_nothing_either(order):
+    """A correlation of -0.62 among 8 blocks is as likely by chance as one of 0.62."""
+    claim = catalogue()["influence-ranks-pruning"]
+    evidence = way(claim, [planted(RAMP, others=RAMP[list(order)], scatter=0.001)])
+    verdict = judge_claim(claim, evidence, RULE)
+    assert abs(verdict.estimates[0].interval.estimate) == pytest.approx(0.619, abs=0.001)
+    assert verdict.outcome == "UNDETERMINED"
+
+
+def test_a_rank_of_close_blocks_may_be_higher_than_its_resamples():
+    """Blocks as close as their standard errors: each resample shuffles them, the truth does not."""
+    claim = catalogue()["influence-ranks-pruning"]
+    held = 0
+    for seed in range(40):
+        (one,) = way(claim, [planted(0.1 * RAMP, others=0.1 * RAMP, scatter=0.06, seed=seed)])
+        (found,) = contrast_of(claim, [one], claim.estimand.reduction, RULE).estimates
+        assert -1 <= found.interval.low <= found.interval.estimate <= found.interval.high <= 1
+        held += found.interval.high >= 1 - 1e-12
+    assert held >= 36
+
+
+def test_four_in_five_analyses_must_decide():
+    """The last token says nothing, on all prompts or on either half: three of nine analyses."""
+    claim = catalogue()["late-mlps-erase"]
+    one = planted(-0.5, ways=("mean", "median", "last_token"))
+    noise = 50 * np.random.default_rng(0).normal(size=one.values["mean"].shape)
+    values = dict(one.values) | {"last_token": noise - noise.mean(axis=1, keepdims=True)}
+    verdict = judge_claim(claim, [replace(one, values=values)], RULE)
+    assert verdict.outcome == "SUPPORTED"
+    assert (verdict.disagreeing, verdict.analyses) == ((), 9)
+    assert verdict.robust is False
+
+
 def test_bands_over_each_block_are_wider_than_a_single_interval():
     claim = catalogue()["norm-grows-in-every-block"]
     one = way(claim, [planted(0.3)])[0]

@@ -22,6 +22,8 @@ from gainlens.records.interval import Interval
 TABLE: Final = Path(__file__).parents[1] / "data" / "calibration.csv"
 LEAST: Final = 0.93
 """A 95 % interval that covered less often is said to have fallen short."""
+ONE, EACH = "level", "level of each block"
+"""The table's name of one interval over prompts, and of intervals that hold for all blocks."""
 SHAPES: Final = (
     "normal", "skewed (exponential)", "very skewed (lognormal 1)", "heavy-tailed (Student's t, 3)",
 )  # fmt: skip
@@ -48,22 +50,24 @@ class Coverage:
 
 
 @cache
-def coverages() -> tuple[Coverage, ...]:
-    """Return the coverage of a level's intervals, from the shipped calibration table."""
+def coverages(contrast: str = ONE) -> tuple[Coverage, ...]:
+    """Return the coverage of one contrast's intervals, from the shipped calibration table."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         return tuple(
             Coverage(row["case"], row["unit"], int(row["n"]), float(row["rate"]))
             for row in csv.DictReader(file)
-            if (row["contrast"], row["check"]) == ("level", "coverage")
+            if (row["contrast"], row["check"]) == (contrast, "coverage")
         )
 
 
-def _least(n: int, unit: str, wanted: Callable[[str], bool]) -> Coverage | None:
+def _least(
+    n: int, unit: str, wanted: Callable[[str], bool], contrast: str = ONE
+) -> Coverage | None:
     """Return the lowest coverage among some cases, at the largest size that is not above n.
 
     If n is below every size, it is that at the smallest.
     """
-    rows = [row for row in coverages() if row.unit == unit and wanted(row.case)]
+    rows = [row for row in coverages(contrast) if row.unit == unit and wanted(row.case)]
     if not rows:
         return None
     size = max((row.n for row in rows if row.n <= n), default=min(row.n for row in rows))
@@ -76,10 +80,11 @@ def count_outliers(values: Float64[np.ndarray, " prompt"]) -> int:
     return int(np.count_nonzero(distance > _FAR * _ROBUST * np.median(distance)))
 
 
-def shortfall(values: Float64[np.ndarray, " prompt"]) -> str | None:
+def shortfall(values: Float64[np.ndarray, " prompt"], contrast: str = ONE) -> str | None:
     """Say in one sentence if the interval for the mean of such values may be too narrow.
 
-    values: one per prompt, NaN if unknown.  None if calibration found no shortfall.
+    values: one per prompt, NaN if unknown; contrast: as the table calls it, ONE or EACH.  None if
+    calibration found no shortfall.
     """
     known = values[~np.isnan(values)]
     n = len(known)
@@ -87,13 +92,13 @@ def shortfall(values: Float64[np.ndarray, " prompt"]) -> str | None:
         return None
     outliers = count_outliers(known)
     if outliers >= _SHARE * n:
-        found = _least(n, "prompts", lambda case: case == OUTLIERS)
+        found = _least(n, "prompts", lambda case: case == OUTLIERS, contrast)
         if found is not None and found.rate < LEAST:
             return (
                 f"{outliers} of {n} prompts are outliers: with {found.case} intervals of 95 % "
                 f"covered {found.rate:.1%} in calibration."
             )
-    found = _least(n, "prompts", SHAPES.__contains__)
+    found = _least(n, "prompts", SHAPES.__contains__, contrast)
     if found is None or found.rate >= LEAST:
         return None
     return (

@@ -11,7 +11,7 @@ from gainlens.claims.cells import enough_prompts
 from gainlens.claims.claim import Claim
 from gainlens.claims.clusters import clustering_of
 from gainlens.claims.design import FACTORS, contrasts
-from gainlens.claims.intervals import mean_intervals, simultaneous_band
+from gainlens.claims.intervals import draw_shares, mean_intervals, simultaneous_band
 from gainlens.claims.numbers import (
     NotEnough,
     Numbers,
@@ -44,6 +44,8 @@ class Contrasted:
     """of a rank correlation: the size that chance alone stays within"""
     numbers: tuple[Numbers, ...] = ()
     """what the intervals over prompts are intervals of"""
+    simultaneous: bool = False
+    """whether the intervals hold for all blocks at once"""
 
 
 def contrast_of(claim: Claim, evidence: Sequence[Evidence], over: str, rule: Rule) -> Contrasted:
@@ -63,8 +65,8 @@ def contrast_of(claim: Claim, evidence: Sequence[Evidence], over: str, rule: Rul
     if claim.contrast.kind == "factorial":
         return _factorial(claim, evidence, [one_number(claim, own) for own in values], rule)
     numbers = numbers_of(claim, evidence, values)
-    confidence = rule.confidence
-    if len(numbers) > 1 and claim.contrast.kind == "level":
+    confidence, simultaneous = rule.confidence, claim.contrast.kind == "level" and len(numbers) > 1
+    if simultaneous:
         intervals = _simultaneous(values[0], rule)
         confidence = 1 - (1 - rule.confidence) / len(numbers)
     else:
@@ -73,7 +75,7 @@ def contrast_of(claim: Claim, evidence: Sequence[Evidence], over: str, rule: Rul
         Estimate(one.of, interval, clustering_of(one.values, one.groups, confidence))
         for one, interval in zip(numbers, intervals, strict=True)
     )
-    return Contrasted(tuple(estimates), numbers=numbers)
+    return Contrasted(tuple(estimates), numbers=numbers, simultaneous=simultaneous)
 
 
 def _simultaneous(values: Values, rule: Rule) -> list[Interval]:
@@ -159,9 +161,9 @@ def _rank_of_blocks(left: Values, right: Values, rule: Rule) -> Interval:
         raise NotEnough(f"ranking needs at least {FEWEST_MODELS} blocks; there are {len(left)}")
     if prompts < 2:
         raise NotEnough(f"{prompts} prompts have both metrics; at least 2 are needed")
-    drawn = np.random.default_rng(rule.seed).integers(0, prompts, (_RESAMPLES, prompts))
-    counts = np.array([np.bincount(rows, minlength=prompts) for rows in drawn]) / prompts
-    found = spearman(counts @ left.T, counts @ right.T)
+    rng = np.random.default_rng(rule.seed)
+    shares = np.concatenate([*draw_shares(prompts, prompts, _RESAMPLES, rng)])
+    found = spearman(shares @ left.T, shares @ right.T)
     outside = (1 - rule.confidence) / 2
     bottom, top = np.quantile(found, (outside, 1 - outside))
     estimate = float(spearman(left.mean(axis=1), right.mean(axis=1)))

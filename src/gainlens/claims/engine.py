@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from gainlens.claims.claim import Claim, bounds_of, premise_sides
-from gainlens.claims.conditions import clustered, shortfall
+from gainlens.claims.conditions import EACH, ONE, clustered, shortfall
 from gainlens.claims.contrasts import Contrasted, contrast_of
 from gainlens.claims.numbers import NotEnough
 from gainlens.claims.outcomes import decide, outcome_of_claim
@@ -244,7 +244,9 @@ def _reasons(
 def _doubts(found: Contrasted, place: int, unit: str) -> list[str]:
     """Say what groups of prompts, few prompts and outliers do to the interval that decides."""
     of_groups = clustered(found.estimates[place].clustering, lambda one: interval_text(one, unit))
-    return [said for said in (of_groups, shortfall(found.numbers[place].values)) if said]
+    contrast = EACH if found.simultaneous else ONE
+    too_narrow = shortfall(found.numbers[place].values, contrast)
+    return [said for said in (of_groups, too_narrow) if said]
 
 
 def _weakest(claim: Claim, found: Contrasted) -> int:

@@ -45,7 +45,7 @@ take 20 MB."""
 Cells = Float64[np.ndarray, "cell prompt"]
 
 
-def _draws(
+def draw_shares(
     n: int, size: int, resamples: int, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "resample prompt"]]:
     """Yield, in blocks of resamples, the share of `size` draws that falls on each of n prompts."""
@@ -87,7 +87,7 @@ def _half_widths(
     centred, _ = _standardise(values)
     t = [
         _studentised(*_moments(weights, centred, n // 2))
-        for weights in _draws(n, n // 2, resamples, np.random.default_rng(seed))
+        for weights in draw_shares(n, n // 2, resamples, np.random.default_rng(seed))
     ]
     return _quantile(np.concatenate(t), confidence)
 
@@ -220,7 +220,7 @@ def _welch_half_width(
     centred = [(side - side.mean()) / scale for side in sides]
     sizes = [side.shape[1] // 2 for side in sides]
     streams = [
-        _draws(side.shape[1], size, resamples, rng)
+        draw_shares(side.shape[1], size, resamples, rng)
         for side, size, rng in zip(sides, sizes, np.random.default_rng(seed).spawn(2), strict=True)
     ]
     t: list[np.ndarray] = []
@@ -290,7 +290,7 @@ def simultaneous_band(
     else:
         largest = [
             np.abs(_studentised(*_moments(weights, centred, n))).max(axis=1, keepdims=True)
-            for weights in _draws(n, n, resamples, np.random.default_rng(seed))
+            for weights in draw_shares(n, n, resamples, np.random.default_rng(seed))
         ]
         half = _quantile(np.concatenate(largest), confidence)[0]
     means = values[varies].mean(axis=1)
