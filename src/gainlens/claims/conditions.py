@@ -107,10 +107,12 @@ def shortfall(values: Float64[np.ndarray, " prompt"], contrast: str = ONE) -> st
     )
 
 
-def clustered(clustering: Clustering | None, shown: Callable[[Interval], str]) -> str | None:
+def clustered(
+    clustering: Clustering | None, shown: Callable[[Interval], str], subject: str = "it"
+) -> str | None:
     """Say in one sentence what groups of similar prompts do to an interval; None if nothing.
 
-    shown: writes an interval.
+    shown: writes an interval; subject: what the interval is of.
     """
     if clustering is None or not clustering.correlation >= CLUSTERED:
         return None
@@ -123,7 +125,7 @@ def clustered(clustering: Clustering | None, shown: Callable[[Interval], str]) -
     )
     if over_prompts is not None and over_prompts.rate < LEAST:
         said += f", so intervals over prompts are too narrow ({over_prompts.rate:.0%} covered)"
-    said += f": over {clustering.groups} groups it is {shown(clustering.over_groups)}"
+    said += f": over {clustering.groups} groups {subject} is {shown(clustering.over_groups)}"
     if over_groups is not None and over_groups.rate < LEAST:
         said += f" (such intervals covered {over_groups.rate:.0%} in calibration)"
     return f"{said}."

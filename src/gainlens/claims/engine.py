@@ -10,7 +10,7 @@ import numpy as np
 from gainlens.claims.claim import Claim, bounds_of, premise_sides
 from gainlens.claims.conditions import EACH, ONE, clustered, shortfall
 from gainlens.claims.contrasts import Contrasted, contrast_of
-from gainlens.claims.numbers import NotEnough
+from gainlens.claims.numbers import WHOLE, NotEnough
 from gainlens.claims.outcomes import decide, outcome_of_claim
 from gainlens.claims.resolving import resolve_claim
 from gainlens.claims.sentences import capital, interval_text, opposed_text, subject_of
@@ -243,7 +243,9 @@ def _reasons(
 
 def _doubts(found: Contrasted, place: int, unit: str) -> list[str]:
     """Say what groups of prompts, few prompts and outliers do to the interval that decides."""
-    of_groups = clustered(found.estimates[place].clustering, lambda one: interval_text(one, unit))
+    estimate = found.estimates[place]
+    subject = "it" if estimate.of == WHOLE else estimate.of
+    of_groups = clustered(estimate.clustering, lambda one: interval_text(one, unit), subject)
     contrast = EACH if found.simultaneous else ONE
     too_narrow = shortfall(found.numbers[place].values, contrast)
     return [said for said in (of_groups, too_narrow) if said]

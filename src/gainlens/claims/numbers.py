@@ -13,6 +13,7 @@ FEWEST_STEPS = 3
 """A trend needs so many different places on its axis: two points always lie on a line."""
 
 WHOLE = "the contrast"
+"""What a number is of if a contrast has a single one."""
 
 Values = Float64[np.ndarray, "block prompt"]
 

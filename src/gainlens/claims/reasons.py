@@ -29,7 +29,7 @@ def reasons_for(
         _component(verdict),
         _after_norm((short, long)),
         _position_zero(short, long, verdict, rule),
-        clustered(verdict.clustering, short_nats),
+        clustered(verdict.clustering, short_nats, "the difference"),
         _few_or_outlying(short, long, rule),
         _seeds(verdict),
         _ablation(verdict),
