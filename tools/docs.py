@@ -120,32 +120,18 @@ def calibration(argument: str) -> str:
             for row in csv.DictReader(file)
             if row["check"] == check and (row["contrast"] == "interval") == (which == "intervals")
         ]
-    lines: dict[tuple[str, ...], list[str]] = {}
-    missed: dict[tuple[str, ...], list[str]] = {}
+    lines: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in measured:
-        key = (row["contrast"], row["case"], row["effect"], row["unit"], row["stated"])
-        key = key[1:] if which == "intervals" else key
-        lines.setdefault(key, []).append(f"{float(row['rate']):.3f} ({row['n']})")
-        missed.setdefault(key, [])
-        if row["met"] == "no":
-            missed[key].append(row["n"])
-    head = [
-        "contrast",
-        "case",
-        "effect",
-        "unit",
-        "stated",
-        f"{check} (number of units)",
-        "missed at",
-    ]
-    rows = [
-        "| " + " | ".join(head if which == "contrasts" else head[1:]) + " |",
-        "| " + " | ".join(["---"] * (len(head) - (which == "intervals"))) + " |",
-    ]
-    rows += [
-        f"| {' | '.join(key)} | {', '.join(rates)} | {', '.join(missed[key])} |"
-        for key, rates in lines.items()
-    ]
+        key = (row["contrast"], row["case"], row["effect"], row["unit"])
+        lines.setdefault(key[which == "intervals" :], []).append(row)
+    head = ["contrast"] if which == "contrasts" else []
+    head += ["case", "effect", "unit", f"{check} (number of units)", "stated", "missed at"]
+    rows = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    for key, found in lines.items():
+        rates = ", ".join(f"{float(row['rate']):.3f} ({row['n']})" for row in found)
+        stated = [row["stated"] for row in found if row["stated"] != "measured"]
+        missed = ", ".join(row["n"] for row in found if row["met"] == "no")
+        rows.append(f"| {' | '.join(key)} | {rates} | {''.join(stated[:1])} | {missed} |")
     return "\n".join(rows)
 
 

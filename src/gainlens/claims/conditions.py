@@ -22,8 +22,8 @@ from gainlens.records.interval import Interval
 TABLE: Final = Path(__file__).parents[1] / "data" / "calibration.csv"
 LEAST: Final = 0.93
 """A 95 % interval that covered less often is said to have fallen short."""
-ONE, EACH = "level", "level of each block"
-"""The table's name of one interval over prompts, and of intervals that hold for all blocks."""
+EACH: Final = "level of each block"
+"""The table's name of a level whose intervals hold for all blocks at once."""
 SHAPES: Final = (
     "normal", "skewed (exponential)", "very skewed (lognormal 1)", "heavy-tailed (Student's t, 3)",
 )  # fmt: skip
@@ -50,7 +50,7 @@ class Coverage:
 
 
 @cache
-def coverages(contrast: str = ONE) -> tuple[Coverage, ...]:
+def coverages(contrast: str = "level") -> tuple[Coverage, ...]:
     """Return the coverage of one contrast's intervals, from the shipped calibration table."""
     with TABLE.open(encoding="utf-8", newline="") as file:
         return tuple(
@@ -61,7 +61,7 @@ def coverages(contrast: str = ONE) -> tuple[Coverage, ...]:
 
 
 def _least(
-    n: int, unit: str, wanted: Callable[[str], bool], contrast: str = ONE
+    n: int, unit: str, wanted: Callable[[str], bool], contrast: str = "level"
 ) -> Coverage | None:
     """Return the lowest coverage among some cases, at the largest size that is not above n.
 
@@ -80,10 +80,10 @@ def count_outliers(values: Float64[np.ndarray, " prompt"]) -> int:
     return int(np.count_nonzero(distance > _FAR * _ROBUST * np.median(distance)))
 
 
-def shortfall(values: Float64[np.ndarray, " prompt"], contrast: str = ONE) -> str | None:
+def shortfall(values: Float64[np.ndarray, " prompt"], contrast: str = "level") -> str | None:
     """Say in one sentence if the interval for the mean of such values may be too narrow.
 
-    values: one per prompt, NaN if unknown; contrast: as the table calls it, ONE or EACH.  None if
+    values: one per prompt, NaN if unknown; contrast: the kind of contrast, or EACH.  None if
     calibration found no shortfall.
     """
     known = values[~np.isnan(values)]
@@ -127,5 +127,6 @@ def clustered(
         said += f", so intervals over prompts are too narrow ({over_prompts.rate:.0%} covered)"
     said += f": over {clustering.groups} groups {subject} is {shown(clustering.over_groups)}"
     if over_groups is not None and over_groups.rate < LEAST:
-        said += f" (such intervals covered {over_groups.rate:.0%} in calibration)"
+        skewed = " if groups are skewed" if over_groups.case.endswith("skewed") else ""
+        said += f" (such intervals covered {over_groups.rate:.0%} in calibration{skewed})"
     return f"{said}."

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from gainlens.claims.claim import Claim, bounds_of, premise_sides
-from gainlens.claims.conditions import EACH, ONE, clustered, shortfall
+from gainlens.claims.conditions import EACH, clustered, shortfall
 from gainlens.claims.contrasts import Contrasted, contrast_of
 from gainlens.claims.numbers import WHOLE, NotEnough
 from gainlens.claims.outcomes import decide, outcome_of_claim
@@ -227,7 +227,7 @@ def _reasons(
     if found.chance is not None and abs(found.estimates[0].interval.estimate) <= found.chance:
         reasons.append(f"Orders drawn at random reach {found.chance:.2f} as well.")
     if found.numbers:
-        reasons += _doubts(found, _weakest(claim, found), verdict.unit)
+        reasons += _doubts(found, claim.contrast.kind, _weakest(claim, found), verdict.unit)
     if verdict.disagreeing:
         reasons.append(f"{len(verdict.disagreeing)} of {verdict.analyses} distinct analyses say "
                        f"otherwise, such as {verdict.disagreeing[0]}.")  # fmt: skip
@@ -241,12 +241,12 @@ def _reasons(
     return tuple(reasons[:_REASONS])
 
 
-def _doubts(found: Contrasted, place: int, unit: str) -> list[str]:
+def _doubts(found: Contrasted, kind: str, place: int, unit: str) -> list[str]:
     """Say what groups of prompts, few prompts and outliers do to the interval that decides."""
     estimate = found.estimates[place]
     subject = "it" if estimate.of == WHOLE else estimate.of
     of_groups = clustered(estimate.clustering, lambda one: interval_text(one, unit), subject)
-    contrast = EACH if found.simultaneous else ONE
+    contrast = EACH if found.simultaneous else kind
     too_narrow = shortfall(found.numbers[place].values, contrast)
     return [said for said in (of_groups, too_narrow) if said]
 

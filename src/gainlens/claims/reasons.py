@@ -142,7 +142,7 @@ def _position_zero(
 def _few_or_outlying(short: ModelReport, long: ModelReport, rule: Rule) -> str | None:
     """Say if the difference's interval fell short in calibration on prompts such as these."""
     pair = paired_prompts((short, long), rule)
-    return None if pair is None else shortfall(pair[1] - pair[0])
+    return None if pair is None else shortfall(pair[1] - pair[0], "difference")
 
 
 def _seeds(verdict: Verdict) -> str | None:
