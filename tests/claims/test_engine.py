@@ -321,6 +321,35 @@ def test_a_rank_over_models_has_the_interval_of_bonett_and_wright():
     )
 
 
+def test_the_block_that_contradicts_is_named_before_one_that_is_open():
+    claim = catalogue()["norm-grows-in-every-block"]
+    (one,) = way(claim, [planted([0.3, 0.3, 0.01, 0.3, 0.3, 0.3, 0.3, -0.4])])
+    verdict = judge_claim(claim, [one], RULE)
+    assert decide(verdict.estimates[2].interval, "> 0", claim.margin) == "UNDETERMINED"
+    assert verdict.outcome == "CONTRADICTED"
+    assert "of block 7 is" in verdict.reasons[0]
+
+
+def test_prompts_pair_by_name_whatever_their_order():
+    """The long model holds the prompts in reverse, and the short one lacks two of them."""
+    claim = catalogue()["sinks-grow-with-context"]
+    shared = np.random.default_rng(0).normal(size=32)
+    short, long = way(claim, pair(0.0, 0.1, scatter=0.001))
+
+    def holding(one, rows):
+        return replace(
+            one,
+            ids=tuple(one.ids[row] for row in rows),
+            lengths=one.lengths[rows],
+            values={over: (own + shared)[:, rows] for over, own in one.values.items()},
+        )
+
+    models = [holding(short, np.arange(30)), holding(long, np.arange(32)[::-1])]
+    (found,) = contrast_of(claim, models, claim.estimand.reduction, RULE).estimates
+    assert found.interval.n == 30
+    assert found.interval.low == pytest.approx(0.1, abs=0.002)
+
+
 def test_equal_analyses_count_once():
     claim = catalogue()["late-mlps-erase"]
     one = planted(-0.2)
