@@ -9,7 +9,7 @@ from planting.evidence import planted as numbers
 from planting.reports import RULE, checkpoint, pair, planted, report
 
 from gainlens.claims.claim import catalogue, parse_claim
-from gainlens.claims.clusters import intraclass_correlation
+from gainlens.claims.clusters import clustering_of, intraclass_correlation
 from gainlens.claims.contrasts import contrast_of
 from gainlens.claims.engine import judge_claim
 from gainlens.claims.evidence import evidence_of
@@ -21,6 +21,8 @@ from gainlens.claims.resolving import (
 )
 from gainlens.claims.wording import short_nats
 from gainlens.metrics.decomposition import decompose
+from gainlens.records.groups import Resolved, opposed_groups
+from gainlens.records.interval import Interval
 from gainlens.records.verdict import GroupDifference
 
 PROMPTS = 64
@@ -273,3 +275,29 @@ def test_groups_stand_beside_every_contrast_over_prompts():
             assert over.high - over.low > 1.5 * wide, name
     reasons = judge_claim(catalogue()["late-mlps-erase"], [model("model", 1)], RULE).reasons
     assert any("over 8 groups" in reason and "correlation" in reason for reason in reasons)
+
+
+def test_signs_are_opposed_only_if_neither_interval_contains_0():
+    def group(name, low, high, by="kind"):
+        return Resolved(by, name, Interval((low + high) / 2, low, high, 40, 0.95, "planted"))
+
+    falls, rises, open_ = group("a", -0.2, -0.1), group("b", 0.1, 0.2), group("c", -0.3, 0.1)
+    assert opposed_groups([rises, falls]) == (falls, rises)
+    assert opposed_groups([rises, open_]) is None
+    assert opposed_groups([falls, group("short", 0.1, 0.2, "length")]) is None
+
+
+def test_a_prompt_without_a_group_is_a_group_of_its_own():
+    values = np.random.default_rng(0).normal(size=8)
+    assert clustering_of(values, ("a",) * 4 + ("",) * 4, 0.95).groups == 5
+
+
+def test_a_median_over_blocks_has_no_parts():
+    capture = planted(1.3, 0, prompts=PROMPTS)
+    claim = difference_claim("log_gain")
+    estimand = claim.estimand.model_copy(update={"over_blocks": "median"})
+    model = report("short", capture, checkpoint("s"))
+    for asked, parts in ((claim.estimand, {"attention", "mlp"}), (estimand, set())):
+        one = claim.model_copy(update={"estimand": asked})
+        (evidence,) = measured(one, [(model, capture)])
+        assert set(evidence.parts) == parts
