@@ -125,3 +125,40 @@ def test_what_begins_every_prompt_alike_is_in_no_median_and_listed_once(prefix):
     norms = np.array([[1.0, 1.0, 1.0, 0.01, 0.01]])
     states = massive_states(norms, np.zeros(5, np.int64), ratio=10.0, prefix=prefix)
     assert states.tolist() == [[prefix == 2] * 3 + [False] * 2]
+
+
+def test_position_zero_does_not_count_towards_the_median():
+    """The median of 1, 2 and 15 is 2, so 15 is not massive; with position 0 it would be 1.5."""
+    norms = np.array([[0.1, 1.0, 2.0, 15.0]])
+    assert not massive_states(norms, np.zeros(4, dtype=np.int64)).any()
+
+
+def stream(written):
+    """A capture whose MLPs write `written`, {(block, token): vector}, onto small noise."""
+    rng = np.random.default_rng(0)
+    x = np.empty((LAYERS, LENGTH, D_MODEL))
+    a, m = 0.001 * rng.normal(size=(2, LAYERS, LENGTH, D_MODEL))
+    x[0] = rng.normal(size=(LENGTH, D_MODEL))
+    for block in range(LAYERS):
+        if block:
+            x[block] = x[block - 1] + a[block - 1] + m[block - 1]
+        if (block, None) in written:  # every token is scaled
+            m[block] += (written[block, None] - 1) * x[block]
+        for (at, token), size in written.items():
+            if at == block and token is not None:
+                m[block, token, 7] += size
+    return capture_of(x, a, m, (LENGTH,))
+
+
+def test_erased_is_a_fall_below_half_of_the_highest_norm_not_of_the_first_massive_one():
+    """Massive at 200, highest at 600, then 200 again."""
+    capture = stream({(1, 3): 200.0, (2, 3): 400.0, (4, 3): -400.0})
+    (life,) = massive_lifecycle(decompose(capture), ["t"] * LENGTH)
+    assert (life.written_by, life.erased_by) == (1, 4)
+
+
+def test_the_writer_raises_the_token_above_the_others_not_with_them():
+    """Block 0 makes every token 50 times as large; block 1 adds to one token alone."""
+    capture = stream({(0, None): 50.0, (1, 3): 4000.0})
+    (life,) = massive_lifecycle(decompose(capture), ["t"] * LENGTH)
+    assert life.written_by == 1

@@ -8,12 +8,15 @@ from typing import Any, Final
 import numpy as np
 
 from gainlens.claims.claim import Claim, bounds_of, premise_sides
-from gainlens.claims.contrasts import Contrasted, NotEnough, contrast_of
-from gainlens.claims.sentences import capital, interval_text, subject_of
+from gainlens.claims.conditions import EACH, clustered, shortfall
+from gainlens.claims.contrasts import Contrasted, contrast_of
+from gainlens.claims.numbers import WHOLE, NotEnough
+from gainlens.claims.outcomes import decide, outcome_of_claim
+from gainlens.claims.resolving import resolve_claim
+from gainlens.claims.sentences import capital, interval_text, opposed_text, subject_of
 from gainlens.core.spec import Rule
 from gainlens.metrics.registry import METRICS
 from gainlens.records.claims import ClaimOutcome, ClaimVerdict, Evidence, Fact
-from gainlens.records.interval import Interval
 
 _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -23,8 +26,6 @@ _ENOUGH_DECIDE: Final = 0.8
 """Share of distinct analyses that must decide before an outcome counts as robust."""
 _DECIDES_NOTHING: Final = ("UNDETERMINED", "NOT TESTED")
 _REASONS: Final = 5
-_SIGNS: Final[dict[ClaimOutcome, str]] = {"SUPPORTED": "+", "CONTRADICTED": "-"}
-"""What the prediction "> 0" gives for a level of either sign; others have no sign."""
 
 
 def failed_premises(
@@ -48,43 +49,6 @@ def failed_premises(
         elif not all(_OPERATORS[sign](left, other) for left, other in pairs):
             failed.append(text)
     return failed, unknown
-
-
-def decide(interval: Interval, prediction: str, margin: float) -> ClaimOutcome:
-    """Return what one interval says of a prediction; UNDETERMINED if the interval is not known."""
-    if not interval.known or not np.isfinite(interval.low + interval.high):
-        return "UNDETERMINED"
-    sign, low, high = bounds_of(prediction)
-    if sign in ("=", "in"):
-        low, high = low - margin, high + margin
-        if low <= interval.low and interval.high <= high:
-            return "SUPPORTED"
-        return "CONTRADICTED" if interval.low > high or interval.high < low else "UNDETERMINED"
-    if low - margin <= interval.low and interval.high <= low + margin:
-        return "EQUIVALENT"
-    above, below = interval.low > low + margin, interval.high < low - margin
-    if above or below:
-        return "SUPPORTED" if above == (sign == ">") else "CONTRADICTED"
-    return "UNDETERMINED"
-
-
-def outcome_of_claim(claim: Claim, found: Contrasted) -> ClaimOutcome:
-    """Return what all intervals of a contrast say together."""
-    intervals = [estimate.interval for estimate in found.estimates]
-    if claim.contrast.kind == "signs":
-        decided: list[ClaimOutcome] = [decide(one, "> 0", claim.margin) for one in intervals]
-        signs = "".join(_SIGNS.get(outcome, "?") for outcome in decided)
-        return claim.contrast.outcomes.get(signs, "UNDETERMINED")
-    if claim.contrast.kind == "factorial":
-        intervals = intervals[:1]  # the interaction is beside it
-    prediction = str(claim.contrast.prediction)
-    outcomes: set[ClaimOutcome] = {decide(one, prediction, claim.margin) for one in intervals}
-    if len(outcomes) > 1:  # several blocks: one that contradicts is enough, all must support
-        return "CONTRADICTED" if "CONTRADICTED" in outcomes else "UNDETERMINED"
-    (outcome,) = outcomes
-    if found.chance is not None and abs(intervals[0].estimate) <= found.chance:
-        return "CONTRADICTED" if outcome == "CONTRADICTED" else "UNDETERMINED"
-    return outcome
 
 
 def judge_claim(
@@ -149,6 +113,7 @@ def judge_claim(
         measured=measured,
         estimates=found.estimates,
         independent=found.independent,
+        resolved=resolve_claim(claim, mine, found.numbers, rule),
     )
     return replace(verdict, reasons=_reasons(claim, verdict, found, failed, unknown))
 
@@ -217,8 +182,11 @@ def _half(one: Evidence, half: str) -> Evidence:
         one,
         ids=tuple(one.ids[row] for row in rows),
         lengths=one.lengths[rows],
+        groups=tuple(one.groups[row] for row in rows) if one.groups else (),
         values={over: values[:, rows] for over, values in one.values.items()},
         with_values=None if one.with_values is None else one.with_values[:, rows],
+        at_positions={},
+        parts={},
     )
 
 
@@ -247,10 +215,10 @@ def _reasons(
         subject = subject_of(claim)
         if claim.contrast.kind == "level" and claim.estimand.blocks == "each":
             subject = f"the {claim.estimand.metric.replace('_', ' ')} of {decides.of}"
-        reasons.append(
-            f"{capital(subject)} is {interval_text(decides.interval, verdict.unit)}; the claim "
-            f"predicts {claim.contrast.prediction}."
-        )
+        said = f"is {interval_text(decides.interval, verdict.unit)}"
+        if verdict.reversal is not None:
+            said = f"changes sign: it is {opposed_text(verdict.reversal, verdict.unit)}"
+        reasons.append(f"{capital(subject)} {said}; the claim predicts {verdict.prediction}.")
     if claim.contrast.kind == "factorial" and found.estimates[1].interval.excludes_zero:
         reasons.append(
             f"The interaction is {interval_text(found.estimates[1].interval, verdict.unit)}, so "
@@ -258,6 +226,8 @@ def _reasons(
         )
     if found.chance is not None and abs(found.estimates[0].interval.estimate) <= found.chance:
         reasons.append(f"Orders drawn at random reach {found.chance:.2f} as well.")
+    if found.numbers:
+        reasons += _doubts(found, claim.contrast.kind, _weakest(claim, found), verdict.unit)
     if verdict.disagreeing:
         reasons.append(f"{len(verdict.disagreeing)} of {verdict.analyses} distinct analyses say "
                        f"otherwise, such as {verdict.disagreeing[0]}.")  # fmt: skip
@@ -271,12 +241,22 @@ def _reasons(
     return tuple(reasons[:_REASONS])
 
 
+def _doubts(found: Contrasted, kind: str, place: int, unit: str) -> list[str]:
+    """Say what groups of prompts, few prompts and outliers do to the interval that decides."""
+    estimate = found.estimates[place]
+    subject = "it" if estimate.of == WHOLE else estimate.of
+    of_groups = clustered(estimate.clustering, lambda one: interval_text(one, unit), subject)
+    contrast = EACH if found.simultaneous else kind
+    too_narrow = shortfall(found.numbers[place].values, contrast)
+    return [said for said in (of_groups, too_narrow) if said]
+
+
 def _weakest(claim: Claim, found: Contrasted) -> int:
     """Return the place of the block that decides: one that contradicts, else one that is open.
 
     Of several it is the one whose estimate lies furthest against the prediction.
     """
-    if claim.contrast.kind == "factorial":
+    if claim.contrast.kind in ("factorial", "signs"):
         return 0
     order: dict[ClaimOutcome, int] = {"CONTRADICTED": 0, "UNDETERMINED": 1}
     prediction = str(claim.contrast.prediction)

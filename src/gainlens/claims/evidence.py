@@ -1,17 +1,20 @@
 """Take the numbers that a claim asks for from a model's report and decomposition."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 
 from gainlens.claims.claim import Claim
+from gainlens.claims.resolving import POSITIONS
+from gainlens.core.vocabulary import Reduction
 from gainlens.metrics.metric import OverTokens
 from gainlens.metrics.prompts import reduce_metric
+from gainlens.metrics.reductions import reduce_gains
 from gainlens.metrics.registry import METRICS
 from gainlens.records.claims import Evidence, Fact
 from gainlens.records.comparison import ModelReport
-from gainlens.records.gains import Decomposition
+from gainlens.records.gains import Decomposition, position_label
 
 _NORMS: Final = {
     "rms_norm_eps": "RMSNorm", "layer_norm_eps": "LayerNorm", "layer_norm_epsilon": "LayerNorm",
@@ -55,6 +58,7 @@ def evidence_of(
     if "token" not in metric.over:  # one value per prompt: there is nothing to reduce
         ways: tuple[OverTokens, ...] = (first,)
     other = claim.contrast.other
+    resolves = claim.contrast.kind == "difference"
     seed = (report.checkpoint.training or {}).get("seed")
     return Evidence(
         role=role,
@@ -69,4 +73,33 @@ def evidence_of(
         else None,
         step=step,
         seed=float(seed) if isinstance(seed, int | float) else None,
+        groups=report.prompts.groups,
+        at_positions=_at_positions(claim, decomposition) if resolves else {},
+        parts=_parts(claim, decomposition) if resolves else {},
     )
+
+
+def _at_positions(claim: Claim, decomposition: Decomposition) -> dict[str, np.ndarray]:
+    """Return the metric on the tokens of each range of positions."""
+    estimand = claim.estimand
+    if "token" not in METRICS[estimand.metric].over:
+        return {}
+    return {
+        position_label(*positions): reduce_metric(
+            estimand.metric, decomposition, estimand.tokens, estimand.reduction, positions
+        )
+        for positions in POSITIONS
+    }
+
+
+def _parts(claim: Claim, decomposition: Decomposition) -> dict[str, np.ndarray]:
+    """Return attention's and the MLP's part of a log gain.
+
+    Parts of a median over blocks do not sum to it, so it has none.
+    """
+    estimand = claim.estimand
+    if estimand.metric != "log_gain" or estimand.over_blocks == "median":
+        return {}
+    reduction = cast("Reduction", estimand.reduction)
+    gains = reduce_gains(decomposition, estimand.tokens, reduction)
+    return {"attention": gains.attention, "mlp": gains.mlp}

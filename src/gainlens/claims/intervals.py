@@ -51,20 +51,20 @@ Cells = Float64[np.ndarray, "cell prompt"]
 def _seeded_draws(
     n: int, size: int, resamples: int, seed: int, side: int | None = None
 ) -> Iterable[Float64[np.ndarray, "resample prompt"]]:
-    """Return what `_draws` yields for a seed; a run asks for the same some hundred times.
+    """Return what `draw_shares` yields for a seed; a run asks for the same some hundred times.
 
     side: 0 or 1, of a difference of two groups; None: there is one group.
     """
     if n * resamples <= _KEPT_DRAWS:
         return _kept_draws(n, size, resamples, seed, side)
-    return _draws(n, size, resamples, _generator(seed, side))
+    return draw_shares(n, size, resamples, _generator(seed, side))
 
 
 @lru_cache(maxsize=4)
 def _kept_draws(
     n: int, size: int, resamples: int, seed: int, side: int | None
 ) -> tuple[np.ndarray, ...]:
-    return tuple(_draws(n, size, resamples, _generator(seed, side)))
+    return tuple(draw_shares(n, size, resamples, _generator(seed, side)))
 
 
 def _generator(seed: int, side: int | None) -> np.random.Generator:
@@ -72,7 +72,7 @@ def _generator(seed: int, side: int | None) -> np.random.Generator:
     return rng if side is None else rng.spawn(2)[side]
 
 
-def _draws(
+def draw_shares(
     n: int, size: int, resamples: int, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "resample prompt"]]:
     """Yield, in blocks of resamples, the share of `size` draws that falls on each of n prompts."""

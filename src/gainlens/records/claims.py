@@ -1,12 +1,13 @@
 """Define what a claim is judged by, and what the engine says of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from gainlens.records.groups import Clustering, Resolved, opposed_groups
 from gainlens.records.interval import Interval
 
 ClaimOutcome = Literal[
@@ -40,6 +41,12 @@ class Evidence:
     """training step, of a series"""
     seed: float | None = None
     """seed of the training run; None if the record does not say it"""
+    groups: tuple[str, ...] = ()
+    """kind or file of each prompt; empty if the prompts carry none"""
+    at_positions: Mapping[str, Float64[np.ndarray, "block prompt"]] = field(default_factory=dict)
+    """the metric on the tokens of each range of positions; empty if a token has no value of it"""
+    parts: Mapping[str, Float64[np.ndarray, "block prompt"]] = field(default_factory=dict)
+    """attention's and the MLP's part of a log gain; empty for other metrics"""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,8 @@ class Estimate:
     of: str
     """what the number is of: a role, a block, or the whole contrast"""
     interval: Interval
+    clustering: Clustering | None = None
+    """the same number over groups of prompts; None if the prompts carry no groups"""
 
 
 @dataclass(frozen=True)
@@ -79,3 +88,10 @@ class ClaimVerdict:
     """what the intervals run over"""
     reasons: tuple[str, ...]
     """at most five sentences, the weightiest first"""
+    resolved: tuple[Resolved, ...] = ()
+    """a difference by component, prompt length, position and kind of prompt"""
+
+    @property
+    def reversal(self) -> tuple[Resolved, Resolved] | None:
+        """Return the clearest pair of groups whose differences have opposite signs, if any."""
+        return opposed_groups(self.resolved)

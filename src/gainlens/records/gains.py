@@ -69,6 +69,13 @@ class PromptGains:
     remainder: Float64[np.ndarray, "block prompt"]
 
 
+def position_label(first: int, last: int | None) -> str:
+    """Return a range of positions in words: 0, 1-3 or 128 on."""
+    if last is None:
+        return f"{first} on"
+    return str(first) if first == last else f"{first}-{last}"
+
+
 @dataclass(frozen=True)
 class PositionGains:
     """The last block's log gain on tokens at some positions of each prompt."""
@@ -82,9 +89,7 @@ class PositionGains:
     @property
     def label(self) -> str:
         """Return the range in words: 0, 1-3 or 128 on."""
-        if self.last is None:
-            return f"{self.first} on"
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return position_label(self.first, self.last)
 
 
 @dataclass(frozen=True)

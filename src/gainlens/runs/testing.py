@@ -12,7 +12,7 @@ from gainlens.core.spec import MeasureSpec
 from gainlens.metrics.registry import METRICS, metric_named
 from gainlens.models.encoding import Prompts
 from gainlens.records.claims import ClaimVerdict, Evidence
-from gainlens.report.claims import claim_table, claims_answer, reasons_table
+from gainlens.report.claims import claim_table, claims_answer, reasons_table, resolved_table
 from gainlens.report.table import Table
 from gainlens.runs.measure import Source, measure
 from gainlens.runs.measurement import Measurement, step_of
@@ -38,7 +38,9 @@ class ClaimTest(Measurement):
     @property
     def further_tables(self) -> list[Table]:
         """Return the tables that the page shows before those of every measurement."""
-        return [claim_table(self.verdicts), reasons_table(self.verdicts)]
+        tables = [claim_table(self.verdicts), reasons_table(self.verdicts)]
+        resolved = any(verdict.resolved for verdict in self.verdicts)
+        return [*tables, resolved_table(self.verdicts)] if resolved else tables
 
     @property
     def document(self) -> dict[str, Any]:
