@@ -15,7 +15,8 @@ FEWEST_STEPS = 3
 WHOLE = "the contrast"
 """What a number is of if a contrast has a single one."""
 
-Values = Float64[np.ndarray, "block prompt"]
+Values = Float64[np.ndarray, "_ _"]
+"""[block, prompt]; the axes are unnamed, because models may differ in both"""
 
 
 class NotEnough(Exception):
