@@ -33,7 +33,6 @@ from gainlens.results import result_json as store
 from gainlens.results.files import write_json
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.run_folder import RESULT
-from gainlens.runs import writing
 
 HOSTILE = "<script>alert(1)</script>"
 """Text of the first prompt, a token a sign; HOSTILE_TOKEN is one more token behind it."""
@@ -221,6 +220,8 @@ def write_files(folder: Path, run: Comparison) -> Path:
 @contextmanager
 def drawing_only(*names: str) -> Generator[None]:
     """Let comparisons draw these figures alone within the context."""
+    from gainlens.runs import writing  # it needs pandas, which a page does without
+
     drawings = writing.drawings
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(

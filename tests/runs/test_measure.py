@@ -220,7 +220,7 @@ def test_batch_tokens_reaches_every_pass(folders, monkeypatch):
         monkeypatch.setattr(f"gainlens.{module}.batches", spy)
     update = {"metric": ("loss",), "batch_tokens": 16, "sweep": 1}
     gainlens.measure(folders[1], TEXTS[:4], heads=False, spec=SPEC.model_copy(update=update))
-    assert budgets.count(16) == 3, "capture, loss, sweep"
+    assert budgets.count(16) == 4, "capture, loss, the sweep's plain pass, its ablations"
     assert set(budgets) == {16, None}, "None: the notebook's one sentence"
 
 
