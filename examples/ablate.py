@@ -24,7 +24,8 @@ def main() -> None:
         captured = gainlens.capture(loaded.model, prompts)
         gains = gainlens.reduce_gains(gainlens.decompose(captured), "ordinary", "geomean")
         nats = gainlens.loss(loaded.model, prompts).mean()
-        print(f"{name}: log gain {gains.log_gain[-1].mean():+.4f} nats, loss {nats:.4f} a token")
+        log_gain = gains.log_gain[-1].mean()
+        print(f"{name}: log gain {log_gain:+.4f} nats, loss {nats:.4f} nats per token")
 
     measure("as it is        ")
     with gainlens.ablate(loaded.model, {"blocks.-1.hook_mlp_out": halve}):

@@ -1,12 +1,15 @@
-"""Measure time and memory of gainlens' capture beside its peers, on the same model and tokens.
+r"""Measure time and memory of gainlens' capture beside its peers, on the same model and tokens.
 
     python scripts/bench.py --shape llama-3.1-8b --device cuda --tokens 2048 8192 32768 131072
     python scripts/bench.py --shape 12x1024 --device cpu --tokens 512 2048 8192
+    python scripts/bench.py --shape llama-3.1-8b --device cuda --prompts 2000 \
+        --batch-tokens 2048 8192 16384
 
 The weights are untrained, because neither time nor memory depends on them.  The script writes
-bench.csv and bench.json into src/gainlens/data and the figure into figures/.  New rows replace rows
-of the same machine and shape.  On a CPU each method runs in its own process to measure its peak
-memory, and no method may take more than --memory-limit gigabytes.
+bench.csv (one long prompt) or throughput.csv (many short prompts), and bench.json, into
+src/gainlens/data, and the figure into figures/.  New rows replace rows of the same machine and
+shape.  For one prompt on a CPU each method runs in its own process to measure its peak memory, and
+no method may take more than --memory-limit gigabytes.
 """
 
 from benchmark.cli import main

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmark.figure import bench_figure
-from benchmark.table import read_rows
+from benchmark.figure import bench_figure, throughput_figure
+from benchmark.table import DATA, BenchRow, ThroughputRow, read_rows
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from real_checkpoints import real_checkpoints_figure, real_rows, twin_rows
 
 from gainlens import figures
 from gainlens.claims.dose_response import cell_intervals, read_design
@@ -33,9 +34,8 @@ from gainlens.runs.writing import Drawn, drawings
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "figures"
 RUN = FOLDER / "run.json"
+REAL = ROOT / "src/gainlens/data/real_models.csv"
 FORMATS = ("png", "svg")
-PAGE_ONLY = "headline_narrow"
-"""The page's drawing of the headline for a phone."""
 
 
 def keep(folder: Path) -> None:
@@ -104,8 +104,18 @@ def kept() -> tuple[Comparison, Mapping[str, Drawn]]:
 def all_drawings() -> dict[str, Callable[[], Axes | Figure]]:
     """Return the functions that draw figures/, by file name."""
     found = drawings(*kept())
-    del found[PAGE_ONLY]
-    return found | {"bench": lambda: bench_figure(read_rows()), "dose_response": _dose_response}
+    return found | {
+        "bench": lambda: bench_figure(read_rows(DATA / "bench.csv", BenchRow)),
+        "throughput": lambda: throughput_figure(read_rows(DATA / "throughput.csv", ThroughputRow)),
+        "dose_response": _dose_response,
+        "real_checkpoints": _real_checkpoints,
+    }
+
+
+def _real_checkpoints() -> Figure:
+    """Draw the twins and the real checkpoints by the notebook's rule and before the final norm."""
+    run, _ = kept()
+    return real_checkpoints_figure([*twin_rows(run.reports), *real_rows()])
 
 
 def _dose_response() -> Figure:

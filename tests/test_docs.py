@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import json
 import re
 import runpy
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from planting.planted_blocks import planted_checkpoint
 from planting.runs import planted_run, write_files
 from sybil.document import Document
 from sybil.parsers.markdown import PythonCodeBlockParser
@@ -17,6 +19,8 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 import gainlens
 from gainlens import figures
 from gainlens.cli.commands import gainlens_command
+from gainlens.cli.compare import run as command
+from gainlens.cli.measure import measure_command
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -29,11 +33,15 @@ PUBLIC = {
     f"gainlens.{name}": getattr(gainlens, name) for name in gainlens.__all__ if name != "figures"
 } | {f"gainlens.figures.{name}": getattr(figures, name) for name in figures.__all__}
 
+STEPS = (1000, 2000, 4000, 8000, 16000)
+
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory) -> Path:
-    """A working directory in which runs/twins is a finished run."""
+    """A working directory with a finished run, runs/twins, and five checkpoints, run/step*."""
     folder = tmp_path_factory.mktemp("docs")
+    for place, step in enumerate(STEPS):
+        planted_checkpoint(folder / "run" / f"step{step}", 0.8 + 0.1 * place)
     run, planted = folder / "runs" / "twins", planted_run()
     write_files(run, planted)
     return folder
@@ -98,6 +106,15 @@ def test_a_command_is_one_that_there_is(line):
     found, command, _ = gainlens_command.resolve_command(context, [name])
     assert command is not None
     command.make_context(found, rest, parent=context)
+
+
+@pytest.mark.slow
+def test_the_command_of_a_series_runs(run_folder, monkeypatch):
+    monkeypatch.chdir(run_folder)
+    (line,) = [line for line in shell_commands() if "--series run/" in line]
+    assert command(measure_command, [*shlex.split(line)[2:], "--quiet", "--out", "series"]) == 0
+    document = json.loads((run_folder / "series" / "result.json").read_bytes())
+    assert [model["step"] for model in document["models"].values()] == list(STEPS)
 
 
 @pytest.mark.slow

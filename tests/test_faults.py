@@ -187,7 +187,7 @@ def pair(tmp_path_factory):
 
 
 @fault("a model key or a name that leaves the run folder", "only files below it are written")
-def test_names_cannot_leave_the_run_folder(pair, tmp_path):
+def test_names_cannot_leave_the_run_folder(pair, one_figure, tmp_path):
     trap = tmp_path / "models" / "..."
     shutil.copytree(pair[1], trap)
     inside = tmp_path / "inside"

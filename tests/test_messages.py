@@ -39,12 +39,9 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def said(tmp_path_factory):
-    from planting.runs import planted_run
+    from planting.runs import planted_run, write_files
 
-    from gainlens.runs.writing import write_run
-
-    folder = tmp_path_factory.mktemp("run")
-    write_run(folder, folder / "figures", planted_run())
+    folder = write_files(tmp_path_factory.mktemp("run"), planted_run())
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(folder), json.dumps(list(CASES))],
         capture_output=True,

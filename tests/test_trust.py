@@ -7,7 +7,6 @@ import ast
 from pathlib import Path
 
 import pytest
-from planting.planted_blocks import TEXTS, planted_checkpoint
 
 from gainlens.cli.compare import compare_command, run
 
@@ -35,18 +34,15 @@ def test_weights_are_asked_for_as_safetensors_wherever_they_are_read():
 
 
 @pytest.mark.fault("a token for the hub in the environment", "in no output, page or result")
-def test_a_token_is_in_nothing_that_is_printed_or_written(tmp_path, capfd, monkeypatch):
+def test_a_token_is_in_nothing_that_is_printed_or_written(
+    planted_pair, one_figure, tmp_path, capfd, monkeypatch
+):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", SECRET)
-    short = planted_checkpoint(tmp_path / "short", 1.25)
-    long = planted_checkpoint(tmp_path / "long", 0.6, theta=5e5, context=256)
-    prompts = tmp_path / "prompts.txt"
-    prompts.write_text("\n".join(TEXTS), encoding="utf-8")
     out = tmp_path / "out"
-    models = ["--short", str(short.folder), "--long", str(long.folder)]
-    flags = ["--prompts", str(prompts), "--no-interventions", "--out", str(out)]
-    assert run(compare_command, [*models, *flags]) == 0
-    refused = ["--short", "nobody/nothing-of-the-kind", "--long", str(long.folder)]
+    flags = [*planted_pair["prompts"], "--no-interventions", "--out", str(out)]
+    assert run(compare_command, [*planted_pair["models"], *flags]) == 0
+    refused = ["--short", "nobody/nothing-of-the-kind", *planted_pair["models"][2:]]
     assert run(compare_command, [*refused, *flags]) == 2
     printed = capfd.readouterr()
     assert SECRET not in printed.out + printed.err

@@ -5,8 +5,8 @@
 
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
 them is generated.  KIND is terms (names of the glossary, or none for all), metrics, commands,
-presets, calibration (one kind of check), claims (the catalogue), verdicts (claims.csv) or trends
-(the training experiment).
+presets, calibration (intervals or contrasts, and one kind of check), claims (the catalogue),
+verdicts (claims.csv) or trends (the training experiment).
 """
 
 import csv
@@ -58,7 +58,8 @@ def terms(names: str) -> str:
         term = GLOSSARY[name]
         source = "" if term.source == "gainlens" else f" *({term.source})*"
         meaning = f"{term.label}: {term.meaning}{source}".replace("|", r"\|")
-        rows.append(f"| `{name}` | {meaning} | {term.unit} |")
+        unit = term.unit.replace("|", r"\|")
+        rows.append(f"| `{name}` | {meaning} | {unit} |")
     return "\n".join(rows)
 
 
@@ -108,16 +109,30 @@ def presets(_: str) -> str:
     return "\n".join(rows)
 
 
-def calibration(check: str) -> str:
-    """Return the measured rates of one kind of check, from scripts/calibrate.py's table."""
+def calibration(argument: str) -> str:
+    """Return measured rates from scripts/calibrate.py's table; a column per number of units.
+
+    argument: `intervals` or `contrasts`, and the kinds of check, such as `coverage`.
+    """
+    which, _, check = argument.partition(" ")
     with CALIBRATION.open(encoding="utf-8", newline="") as file:
-        measured = [row for row in csv.DictReader(file) if row["check"] == check]
-    rows = [f"| case | prompts | {check} | stated |", "| --- | --- | --- | --- |"]
+        measured = [
+            row
+            for row in csv.DictReader(file)
+            if row["check"] == check and (row["contrast"] == "interval") == (which == "intervals")
+        ]
+    lines: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in measured:
-        size = float(row["effect_percent"])
-        effect = f", effect {size:g} %" if size else ""
-        rate = f"{float(row['rate']):.3f} [{float(row['low']):.3f}, {float(row['high']):.3f}]"
-        rows.append(f"| {row['case']}{effect} | {row['prompts']} | {rate} | {row['stated']} |")
+        key = (row["contrast"], row["case"], row["effect"], row["unit"])
+        lines.setdefault(key[which == "intervals" :], []).append(row)
+    head = ["contrast"] if which == "contrasts" else []
+    head += ["case", "effect", "unit", f"{check} (number of units)", "stated", "missed at"]
+    rows = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    for key, found in lines.items():
+        rates = ", ".join(f"{float(row['rate']):.3f} ({row['n']})" for row in found)
+        stated = [row["stated"] for row in found if row["stated"] != "measured"]
+        missed = ", ".join(row["n"] for row in found if row["met"] == "no")
+        rows.append(f"| {' | '.join(key)} | {rates} | {''.join(stated[:1])} | {missed} |")
     return "\n".join(rows)
 
 
@@ -151,11 +166,12 @@ def verdicts(_: str) -> str:
     return "\n".join(lines)
 
 
-def trend_table(_: str) -> str:
-    """Return the trends over the training experiment, a row per bin of positions."""
+def trend_table(at: str) -> str:
+    """Return the trends over the training experiment, at its end or at equal loss, a row per bin
+    of positions."""
     rows = ["| tokens | context | theta | interaction |", "| --- | --- | --- | --- |"]
     for title, positions in POSITIONS.items():
-        found = trends(read_design(positions=positions)).values()
+        found = trends(read_design(positions=positions, equal_loss=at == "equal loss")).values()
         cells = (
             f"{signed(one.estimate, 3)} [{signed(one.low, 3)}, {signed(one.high, 3)}]"
             for one in found

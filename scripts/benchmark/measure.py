@@ -7,8 +7,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,16 @@ class Plan:
     device: str
     dtype: str
     lengths: tuple[int, ...]
+    """of the one prompt, tokens"""
     backends: tuple[str, ...]
     seconds: float
-    """about how long each method is repeated at each length"""
+    """about how long each method is repeated at each length or batch size"""
     memory_limit: int
     """of a process on a CPU, bytes"""
+    prompts: int = 0
+    """how many short prompts; 0 measures one long prompt"""
+    batch_tokens: tuple[int, ...] = ()
+    """tokens per batch of short prompts"""
 
 
 def measure(plan: Plan, machine: str) -> list[BenchRow]:
@@ -89,11 +95,11 @@ def _interleaved(plan: Plan, backend: str, model: Any, tokens: Tensor) -> dict[s
 
 
 def _seconds(method: Method, model: Any, tokens: Tensor, device: str) -> float:
-    _synchronize(device)
+    synchronize(device)
     started = time.perf_counter()
     with torch.no_grad():
         kept = method.run(model, tokens)
-    _synchronize(device)
+    synchronize(device)
     taken = time.perf_counter() - started
     del kept
     return taken
@@ -105,24 +111,23 @@ def _peak(
     """Return the status, and the peak memory above the weights that are held already."""
     if plan.device == "cpu":
         return _peak_of_a_process(plan, backend, method, tokens.shape[1])
-    _try(
-        method, model, tokens[:, :2]
-    )  # a library may keep memory from its first call; do not count it
+    # a library may keep memory from its first call, which does not count
+    try_once(partial(method.run, model, tokens[:, :2]))
     _free(plan.device)
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    status = _try(method, model, tokens)
-    _synchronize(plan.device)
+    status = try_once(partial(method.run, model, tokens))
+    synchronize(plan.device)
     peak = torch.cuda.max_memory_allocated() - before
     _free(plan.device)
     return status, peak if status == MEASURED else None
 
 
-def _try(method: Method, model: Any, tokens: Tensor) -> str:
+def try_once(run: Callable[[], object]) -> str:
     """Run once; return MEASURED or the reason for the failure."""
     try:
         with torch.no_grad():
-            method.run(model, tokens)
+            run()
     except Exception as error:  # a peer's failure is a row and does not end the run
         return _reason(error)
     return MEASURED
@@ -171,7 +176,7 @@ def answer() -> None:
     gc.collect()
     _CLEAR_PEAK.write_text("5")
     before = _resident("VmRSS")
-    status = _try(method, model, tokens)
+    status = try_once(partial(method.run, model, tokens))
     memory = _resident("VmHWM") - before if status == MEASURED else None
     print(json.dumps([status, memory]))
 
@@ -182,7 +187,8 @@ def _resident(field: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def _synchronize(device: str) -> None:
+def synchronize(device: str) -> None:
+    """Wait for a GPU."""
     if device == "cuda":
         torch.cuda.synchronize()
 

@@ -1,13 +1,13 @@
-"""Read and write the table of scripts/bench.py: one row per method, model and prompt length."""
+"""Define the two tables of scripts/bench.py, and read and write them."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar, get_args, get_type_hints
 
-TABLE: Final = Path(__file__).parents[2] / "src/gainlens/data/bench.csv"
-"""Measured rows that ship with the package; bench.json beside it says how they were made."""
+DATA: Final = Path(__file__).parents[2] / "src/gainlens/data"
+"""bench.csv and throughput.csv ship with the package; bench.json says how they were made."""
 MEASURED: Final = "measured"
 OUT_OF_MEMORY: Final = "out of memory"
 REFUSED: Final = "refused: its attention fits no memory"
@@ -15,7 +15,7 @@ REFUSED: Final = "refused: its attention fits no memory"
 
 @dataclass(frozen=True)
 class BenchRow:
-    """Hold what one method costs on one prompt; a number that was not measured is None."""
+    """Hold what one method costs on one long prompt; a number that was not measured is None."""
 
     machine: str
     model: str
@@ -44,50 +44,86 @@ class BenchRow:
     memory_times_own_plain: float | None = None
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> tuple[object, ...]:
         """Return what identifies the row; a later row with the same key replaces it."""
-        return (self.machine, self.model, self.dtype, str(self.tokens), self.backend, self.method)
+        return (self.machine, self.model, self.dtype, self.tokens, self.backend, self.method)
 
 
-def read_rows(path: Path = TABLE) -> tuple[BenchRow, ...]:
-    """Read the rows of a table; raise ValueError if the file is not such a table."""
+@dataclass(frozen=True)
+class ThroughputRow:
+    """Hold what one method needs for all prompts; a number that was not measured is None."""
+
+    machine: str
+    model: str
+    """shape of the model; its weights are untrained"""
+    dtype: str
+    prompts: int
+    tokens: int
+    """of all prompts, padding not counted"""
+    batch_tokens: int
+    """most tokens per batch, padding counted"""
+    padding: float
+    """share of the computed tokens that is padding"""
+    backend: str
+    method: str
+    status: str
+    seconds: float | None = None
+    """median over repeats, wall clock, s"""
+    seconds_low: float | None = None
+    seconds_high: float | None = None
+    repeats: int | None = None
+    tokens_per_second: float | None = None
+    """tokens over seconds"""
+    times_own_plain: float | None = None
+    """seconds over those of the same back end's plain passes in the same batches"""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Return what identifies the row; a later row with the same key replaces it."""
+        return (self.machine, self.model, self.dtype, self.prompts, self.batch_tokens, self.backend,
+                self.method)  # fmt: skip
+
+
+Row = TypeVar("Row", BenchRow, ThroughputRow)
+
+
+def read_rows(path: Path, kind: type[Row]) -> tuple[Row, ...]:
+    """Read the rows of a table; raise ValueError if the file is not a table of that kind."""
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
-        names = [field.name for field in fields(BenchRow)]
+        names = [field.name for field in fields(kind)]
         if reader.fieldnames != names:
             raise ValueError(
                 f"{path} is not a table of scripts/bench.py: its columns are {reader.fieldnames}, "
                 f"needed are {names}"
             )
-        return tuple(_row(record) for record in reader)
+        return tuple(_row(record, kind) for record in reader)
 
 
-def write_rows(path: Path, rows: Sequence[BenchRow]) -> None:
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
     """Write one line per row, in the order given; None becomes an empty cell."""
-    names = [field.name for field in fields(BenchRow)]
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
+        writer = csv.DictWriter(
+            file, [field.name for field in fields(rows[0])], lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(
             {name: _text(value) for name, value in asdict(row).items()} for row in rows
         )
 
 
-def merged(old: Sequence[BenchRow], new: Sequence[BenchRow]) -> tuple[BenchRow, ...]:
+def merged(old: Sequence[Row], new: Sequence[Row]) -> tuple[Row, ...]:
     """Return all rows; a newer row replaces an older one with the same key."""
     return tuple({row.key: row for row in (*old, *new)}.values())
 
 
-_INTEGERS = ("tokens", "repeats", "memory_bytes")
-_TEXTS = ("machine", "model", "dtype", "backend", "method", "status")
-
-
-def _row(record: dict[str, str]) -> BenchRow:
+def _row(record: dict[str, str], kind: type[Row]) -> Row:
+    hints = get_type_hints(kind)
     values: dict[str, object] = {}
     for name, text in record.items():
-        kind = str if name in _TEXTS else int if name in _INTEGERS else float
-        values[name] = kind(text) if text else None
-    return BenchRow(**values)  # pyright: ignore[reportArgumentType]
+        types = get_args(hints[name]) or (hints[name],)
+        values[name] = types[0](text) if text else None
+    return kind(**values)
 
 
 def _text(value: object) -> object:

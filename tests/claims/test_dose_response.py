@@ -1,6 +1,9 @@
 """Trends over a training design whose effects are planted."""
 
+import itertools
+
 import numpy as np
+import pandas as pd
 import pytest
 
 from gainlens.claims.dose_response import (
@@ -69,3 +72,39 @@ def test_the_shipped_table_is_a_complete_design():
     assert (cells[..., 0] < cells[..., 2]).all()
     with pytest.raises(ValueError, match="nothing"):
         read_design(measure="nothing")
+
+
+def planted_table(path, *, left_out=()):
+    """Write runs whose loss falls by 1 per million tokens, from a start that grows with the
+    context; the gain is the loss plus 10 x seed, so that at equal loss only the seed remains."""
+    rows = []
+    for context, theta, seed in itertools.product((256, 512, 1024), THETAS, (0, 1)):
+        if (context, seed) in left_out:
+            continue
+        for tokens in (0, 2, 4, 6, 8, 10):
+            loss = 20.0 + context / 512 - tokens
+            row = {"group": "dose", "context": context, "theta": theta, "seed": seed}
+            row |= {"tokens": tokens, "block": 0, "positions": "", "length": 0}
+            rows.append(row | {"measure": "log_gain", "value": loss + 10 * seed})
+            rows.append(row | {"measure": "loss", "length": 256, "value": loss})
+            rows.append(row | {"measure": "loss", "length": 512, "value": -loss})
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def test_equal_loss_takes_each_run_where_it_has_the_loss_that_all_reach(tmp_path):
+    table = planted_table(tmp_path / "table.parquet")
+    before_decay = 20.0 + 1024 / 512 - 8
+    values = read_design(table, equal_loss=True).values
+    np.testing.assert_allclose(values[..., 0], before_decay)
+    np.testing.assert_allclose(values[..., 1], before_decay + 10)
+    ends = read_design(table).values[:, 0, 0]
+    np.testing.assert_allclose(ends, [10.5, 11.0, 12.0])
+
+
+def test_a_context_that_lacks_a_seed_is_left_out(tmp_path):
+    table = planted_table(tmp_path / "table.parquet", left_out=[(512, 1)])
+    assert read_design(table).contexts == (256, 1024)
+    table = planted_table(tmp_path / "table.parquet", left_out=[(512, 1), (1024, 0)])
+    with pytest.raises(ValueError, match="fewer than two contexts"):
+        read_design(table)

@@ -7,8 +7,10 @@ import pytest
 from planting.evidence import RULE, intervened, planted
 
 from gainlens.claims.claim import catalogue, parse_claim
-from gainlens.claims.contrasts import NotEnough, block_indices, contrast_of, one_number
-from gainlens.claims.engine import decide, judge_claim, outcome_of_claim
+from gainlens.claims.contrasts import contrast_of
+from gainlens.claims.engine import judge_claim
+from gainlens.claims.numbers import NotEnough, block_indices, one_number
+from gainlens.claims.outcomes import decide, outcome_of_claim
 from gainlens.claims.sentences import interval_text
 from gainlens.records.interval import Interval
 
@@ -359,6 +361,40 @@ def test_a_rank_that_chance_reaches_supports_nothing():
     assert any("at random" in reason for reason in verdict.reasons)
 
 
+@pytest.mark.parametrize("order", [(2, 3, 0, 1, 6, 7, 4, 5), (5, 4, 7, 6, 1, 0, 3, 2)])
+def test_a_rank_within_chance_contradicts_nothing_either(order):
+    """A correlation of -0.62 among 8 blocks is as likely by chance as one of 0.62."""
+    claim = catalogue()["influence-ranks-pruning"]
+    evidence = way(claim, [planted(RAMP, others=RAMP[list(order)], scatter=0.001)])
+    verdict = judge_claim(claim, evidence, RULE)
+    assert abs(verdict.estimates[0].interval.estimate) == pytest.approx(0.619, abs=0.001)
+    assert verdict.outcome == "UNDETERMINED"
+
+
+def test_a_rank_of_close_blocks_may_be_higher_than_its_resamples():
+    """Blocks as close as their standard errors: each resample shuffles them, the truth does not."""
+    claim = catalogue()["influence-ranks-pruning"]
+    held = 0
+    for seed in range(40):
+        (one,) = way(claim, [planted(0.1 * RAMP, others=0.1 * RAMP, scatter=0.06, seed=seed)])
+        (found,) = contrast_of(claim, [one], claim.estimand.reduction, RULE).estimates
+        assert -1 <= found.interval.low <= found.interval.estimate <= found.interval.high <= 1
+        held += found.interval.high >= 1 - 1e-12
+    assert held >= 36
+
+
+def test_four_in_five_analyses_must_decide():
+    """The last token says nothing, on all prompts or on either half: three of nine analyses."""
+    claim = catalogue()["late-mlps-erase"]
+    one = planted(-0.5, ways=("mean", "median", "last_token"))
+    noise = 50 * np.random.default_rng(0).normal(size=one.values["mean"].shape)
+    values = dict(one.values) | {"last_token": noise - noise.mean(axis=1, keepdims=True)}
+    verdict = judge_claim(claim, [replace(one, values=values)], RULE)
+    assert verdict.outcome == "SUPPORTED"
+    assert (verdict.disagreeing, verdict.analyses) == ((), 9)
+    assert verdict.robust is False
+
+
 def test_bands_over_each_block_are_wider_than_a_single_interval():
     claim = catalogue()["norm-grows-in-every-block"]
     one = way(claim, [planted(0.3)])[0]
@@ -384,6 +420,35 @@ def test_a_rank_over_models_has_the_interval_of_bonett_and_wright():
         [rho, np.tanh(np.arctanh(rho) - half), np.tanh(np.arctanh(rho) + half)],
         rtol=1e-6,
     )
+
+
+def test_the_block_that_contradicts_is_named_before_one_that_is_open():
+    claim = catalogue()["norm-grows-in-every-block"]
+    (one,) = way(claim, [planted([0.3, 0.3, 0.01, 0.3, 0.3, 0.3, 0.3, -0.4])])
+    verdict = judge_claim(claim, [one], RULE)
+    assert decide(verdict.estimates[2].interval, "> 0", claim.margin) == "UNDETERMINED"
+    assert verdict.outcome == "CONTRADICTED"
+    assert "of block 7 is" in verdict.reasons[0]
+
+
+def test_prompts_pair_by_name_whatever_their_order():
+    """The long model holds the prompts in reverse, and the short one lacks two of them."""
+    claim = catalogue()["sinks-grow-with-context"]
+    shared = np.random.default_rng(0).normal(size=32)
+    short, long = way(claim, pair(0.0, 0.1, scatter=0.001))
+
+    def holding(one, rows):
+        return replace(
+            one,
+            ids=tuple(one.ids[row] for row in rows),
+            lengths=one.lengths[rows],
+            values={over: (own + shared)[:, rows] for over, own in one.values.items()},
+        )
+
+    models = [holding(short, np.arange(30)), holding(long, np.arange(32)[::-1])]
+    (found,) = contrast_of(claim, models, claim.estimand.reduction, RULE).estimates
+    assert found.interval.n == 30
+    assert found.interval.low == pytest.approx(0.1, abs=0.002)
 
 
 def test_equal_analyses_count_once():

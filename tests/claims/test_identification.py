@@ -84,6 +84,21 @@ def test_training_must_be_known_and_agree():
     assert identify(unknown, unknown).differing == ("training unknown",)
 
 
+@pytest.mark.fault("two directories with the same weights", "said; their training is one")
+def test_equal_weights_have_one_training_and_are_said():
+    """Qwen's YaRN is a line in config.json: context and scaling differ, no weight does."""
+    weights = dataclasses.replace(SHORT, training=None, weights="ab")
+    long = checkpoint("long", 2048, training=None)
+    found = identify(weights, dataclasses.replace(long, weights="ab"))
+    assert found.same_weights
+    assert found.controlled
+    assert found.by_design == ()
+    found = identify(weights, dataclasses.replace(long, weights="cd"))
+    assert not found.same_weights
+    assert found.differing == ("training unknown",)
+    assert not identify(SHORT, long).same_weights  # a hub model's weights have no hash
+
+
 def test_a_dtype_of_its_own_is_a_difference():
     long = dataclasses.replace(checkpoint("long"), dtype="bfloat16")
     assert differing(long) == ("measured in float32 vs bfloat16",)

@@ -10,10 +10,10 @@ from gainlens.claims.intervals import (
     CONSTANT,
     FEW,
     UNSTABLE,
-    _draws,
     _standardise,
     _studentised,
     difference_interval,
+    draw_shares,
     halves_interval,
     mean_interval,
     mean_intervals,
@@ -235,7 +235,7 @@ def test_band_leaves_out_prompts_and_layers_that_say_nothing(prompts):
 @pytest.mark.parametrize("resamples", [200, 256, 300])
 def test_as_many_resamples_are_drawn_as_were_asked_for(resamples):
     """In blocks of 128; every prompt, the first and the last too, has its share of the draws."""
-    blocks = list(_draws(5, 10, resamples, np.random.default_rng(0)))
+    blocks = list(draw_shares(5, 10, resamples, np.random.default_rng(0)))
     weights = np.concatenate(blocks)
     assert weights.shape == (resamples, 5)
     assert max(map(len, blocks)) == 128

@@ -8,6 +8,7 @@ from calibration import planted_capture
 from planting.reports import RULE, checkpoint, pair, planted, report
 
 from gainlens.claims.judging import judge
+from gainlens.claims.pairing import difference_of
 from gainlens.core.vocabulary import REDUCTIONS
 
 
@@ -235,6 +236,19 @@ def test_too_few_prompts_decide_neither_outcome_nor_difference(prompts):
     unpaired = judge((short, other), RULE)
     assert not unpaired.paired
     assert unpaired.difference.problem == "too few"
+
+
+@pytest.mark.parametrize("few", ["short", "long"])
+def test_an_unpaired_difference_needs_enough_prompts_on_either_side(few):
+    """One side of 40 prompts does not make up for 14 on the other."""
+    counts = {"short": 40, "long": 40} | {few: 14}
+    short, long = pair(
+        planted(1.25, 1, prompts=counts["short"]), planted(0.6, 2, prompts=counts["long"])
+    )
+    other = dataclasses.replace(long, prompts=dataclasses.replace(long.prompts, sha256="other"))
+    interval, paired = difference_of(short, other, RULE)
+    assert not paired
+    assert (interval.problem, interval.n) == ("too few", 14)
 
 
 def test_the_same_model_twice_differs_in_nothing():

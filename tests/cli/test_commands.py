@@ -8,25 +8,12 @@ import time
 from typing import Any
 
 import pytest
-from planting.planted_blocks import TEXTS, planted_checkpoint
 from planting.runs import planted_run
 
 from gainlens.cli.commands import gainlens_command
 from gainlens.cli.compare import compare_command, run
 from gainlens.core.presets import PRESETS
 from gainlens.runs import writing as rendering
-
-
-@pytest.fixture(scope="module")
-def compared(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("compared")
-    short = planted_checkpoint(folder / "short", 1.25)
-    long = planted_checkpoint(folder / "long", 0.6, theta=5e5, context=256)
-    prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(TEXTS), encoding="utf-8")
-    flags = ["--short", str(short.folder), "--long", str(long.folder), "--prompts", str(prompts)]
-    assert run(gainlens_command, ["compare", *flags, "--out", str(folder / "run"), "--quiet"]) == 0
-    return folder / "run"
 
 
 def test_help_leads_with_examples(capsys):
@@ -86,7 +73,7 @@ def test_weights_stand_side_by_side(capsys, monkeypatch):
     assert "there is no directory" in capsys.readouterr().err
 
 
-def test_report_rebuilds_page_figures_and_tables_without_torch(tmp_path):
+def test_report_rebuilds_page_figures_and_tables_without_torch(one_figure, tmp_path):
     figures = tmp_path / "run" / "figures"
     rendering.write_run(tmp_path / "run", figures, planted_run())
     result = (tmp_path / "run" / "result.json").read_bytes()
@@ -98,12 +85,15 @@ def test_report_rebuilds_page_figures_and_tables_without_torch(tmp_path):
         "for name in ('torch', 'transformers', 'transformer_lens'): sys.modules[name] = None\n"
         "from gainlens.cli.compare import run\n"
         "from gainlens.cli.commands import gainlens_command\n"
+        "from gainlens.runs import writing\n"
+        "drawings = writing.drawings\n"
+        "writing.drawings = lambda *of: {'notebook': drawings(*of)['notebook']}\n"
         f"sys.exit(run(gainlens_command, ['report', {str(tmp_path / 'run')!r}, '--quiet']))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "run" / "result.json").read_bytes() == result
     assert (tmp_path / "run" / "report.html").read_bytes() == page
-    assert (figures / "headline.svg").exists()
+    assert (figures / "notebook.svg").exists()
 
 
 def test_report_of_no_run_is_one_sentence(tmp_path, capsys):
@@ -119,20 +109,21 @@ def test_rescoring_is_a_command_of_its_own(compared, tmp_path, capsys):
     assert "rescore" in json.loads((tmp_path / "again" / "result.json").read_text("utf-8"))
 
 
-def test_a_rerun_agrees_to_the_bit(compared, tmp_path, capsys):
+def test_a_rerun_agrees_to_the_bit(compared, one_figure, tmp_path, capsys):
     flags = ["rerun", str(compared), "--out", str(tmp_path / "again"), "--quiet"]
     assert run(gainlens_command, flags) == 0
     assert "every number is the same to the bit" in capsys.readouterr().out
 
 
-def test_every_command_prints_json_and_nothing_else(compared, tmp_path, capsys):
+def test_every_command_prints_json_and_nothing_else(compared, one_figure, tmp_path, capsys):
     def document(*words: str) -> Any:
         status = run(gainlens_command, [*words, "--json"])
         captured = capsys.readouterr()
         assert (status, captured.err) == (0, "")
         return json.loads(captured.out)
 
-    folder, again = str(compared), str(tmp_path / "again")
+    shutil.copytree(compared, tmp_path / "run")
+    folder, again = str(tmp_path / "run"), str(tmp_path / "again")
     twin = PRESETS["twins"][0].hf_name
     assert document("models")["twins"][0]["hf_name"] == twin
     assert document("weights", twin)[twin]["w_u"]["vocab_size"] == 4096
@@ -147,7 +138,7 @@ def test_every_command_prints_json_and_nothing_else(compared, tmp_path, capsys):
     assert len(both["rescores"]) == 2
 
 
-def test_a_rerun_names_what_differs(compared, tmp_path, capsys):
+def test_a_rerun_names_what_differs(compared, one_figure, tmp_path, capsys):
     changed = tmp_path / "changed"
     shutil.copytree(compared, changed)
     result = json.loads((changed / "result.json").read_text("utf-8"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from planting.planted_blocks import TEXTS, planted_checkpoint
+from planting.runs import drawing_only
 
 import gainlens
 from gainlens.cli import compare as cli
@@ -19,32 +19,16 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pair")
-    short = planted_checkpoint(folder / "short", 1.25)
-    long = planted_checkpoint(folder / "long", 0.6, theta=5e5, context=256)
-    prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(TEXTS), encoding="utf-8")
-    return {
-        "models": ["--short", str(short.folder), "--long", str(long.folder)],
-        "prompts": ["--prompts", str(prompts)],
-    }
+def pair(planted_pair):
+    return planted_pair
 
 
 @pytest.fixture(scope="module")
-def finished(pair, tmp_path_factory):
-    out = tmp_path_factory.mktemp("run") / "out"
-    status = run(compare_command, [*pair["models"], *pair["prompts"], "--out", str(out), "--quiet"])
-    assert status == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def result(finished):
+def result(compared):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
 
-    return json.loads((finished / "result.json").read_text("utf-8"), parse_constant=refuse)
+    return json.loads((compared / "result.json").read_text("utf-8"), parse_constant=refuse)
 
 
 def test_result_has_everything_that_the_notebook_wrote(result):
@@ -92,8 +76,8 @@ def test_result_follows_the_contract(result):
     assert short["prompts"]["sha256"] == result["models"]["long"]["prompts"]["sha256"]
 
 
-def test_tokens_parquet_has_a_row_a_token_and_block(finished, result):
-    table = pq.read_table(finished / "tokens.parquet")
+def test_tokens_parquet_has_a_row_a_token_and_block(compared, result):
+    table = pq.read_table(compared / "tokens.parquet")
     rows = sum(
         sum(model["prompts"]["tokens"]) * model["num_layers"] for model in result["models"].values()
     )
@@ -107,16 +91,16 @@ def test_tokens_parquet_has_a_row_a_token_and_block(finished, result):
     assert per_prompt.mean() == pytest.approx(result["models"]["short"]["layers"][2]["log_gain"])
 
 
-def test_figures_are_written_as_raster_and_vector(finished):
-    names = {path.name for path in (finished / "figures").iterdir()}
+def test_figures_are_written_as_raster_and_vector(compared):
+    names = {path.name for path in (compared / "figures").iterdir()}
     assert {"headline.png", "headline.svg", "notebook.png"} <= names
 
 
-def test_the_run_folder_has_page_and_tables_and_reads_back(finished):
-    names = {path.name for path in finished.iterdir()}
+def test_the_run_folder_has_page_and_tables_and_reads_back(compared):
+    names = {path.name for path in compared.iterdir()}
     assert {"report.html", "models.csv", "layers.csv", "cells.csv", "heads.parquet"} <= names
-    assert "CONFIRMED" in (finished / "report.html").read_text("utf-8")
-    assert gainlens.read_run(finished).verdict.outcome == "CONFIRMED"
+    assert "CONFIRMED" in (compared / "report.html").read_text("utf-8")
+    assert gainlens.read_run(compared).verdict.outcome == "CONFIRMED"
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +110,8 @@ def intervened(pair, tmp_path_factory):
     flags = ["--sweep", "2", "--sweep-how", "zero", "--sweep-how", "mean"]
     flags += ["--theta", "1000", "--theta", "1e6", "--ablate", "blocks.-1.hook_mlp_out=zero"]
     flags += [*pair["models"], *pair["prompts"], "--out", str(out), "--quiet"]
-    assert run(compare_command, flags) == 0
+    with drawing_only("notebook", "ablation_zero", "ablation_mean", "theta_dose"):
+        assert run(compare_command, flags) == 0
     return out
 
 
@@ -174,8 +159,14 @@ def test_an_intervened_run_has_its_figures_and_tables_and_reads_back(intervened)
     assert gainlens.judge(again.reports, again.spec.rule).reasons == again.verdict.reasons
 
 
-def test_without_interventions_none_is_made(pair, tmp_path):
-    flags = [*pair["models"], *pair["prompts"], "--out", str(tmp_path / "o"), "--quiet"]
+def test_without_interventions_none_is_made(pair, one_figure, tmp_path):
+    flags = [
+        *pair["models"],
+        *pair["prompts"],
+        "--out",
+        str(tmp_path / "o"),
+        "--quiet",
+    ]
     assert run(compare_command, [*flags, "--no-interventions"]) == 0
     result = json.loads((tmp_path / "o" / "result.json").read_text("utf-8"))
     for model in result["models"].values():
@@ -184,14 +175,15 @@ def test_without_interventions_none_is_made(pair, tmp_path):
     assert not (tmp_path / "o" / "figures" / "theta_dose.svg").exists()
 
 
-def test_json_mode_prints_the_result_and_nothing_else(pair, tmp_path, capsys):
-    flags = [*pair["models"], *pair["prompts"], "--out", str(tmp_path / "o"), "--json"]
+def test_json_mode_prints_the_result_and_nothing_else(pair, one_figure, tmp_path, capsys):
+    flags = [*pair["models"], *pair["prompts"], "--no-interventions"]
+    flags += ["--out", str(tmp_path / "o"), "--json"]
     assert run(compare_command, flags) == 0
     printed = capsys.readouterr().out
     assert json.loads(printed)["verdict"]["outcome"] == "CONFIRMED"
 
 
-def test_the_terminal_report_names_verdict_parts_and_dissent(pair, tmp_path, capsys):
+def test_the_terminal_report_names_verdict_parts_and_dissent(pair, one_figure, tmp_path, capsys):
     flags = [*pair["models"], *pair["prompts"], "--out", str(tmp_path / "o")]
     assert run(compare_command, flags) == 0
     printed = capsys.readouterr().out
@@ -246,7 +238,12 @@ def test_a_model_that_is_none_leaves_nothing_behind(pair, tmp_path, capsys, monk
 
 def test_a_site_that_is_none_is_refused_with_the_nearest(pair, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags = [*pair["models"], *pair["prompts"], "--ablate", "blocks.1.hook_mlp_uot=zero"]
+    flags = [
+        *pair["models"],
+        *pair["prompts"],
+        "--ablate",
+        "blocks.1.hook_mlp_uot=zero",
+    ]
     assert run(compare_command, flags) == 2
     captured = capsys.readouterr()
     assert "blocks.1.hook_mlp_out" in captured.err
@@ -295,8 +292,8 @@ def test_keys_are_safe_and_distinct(source, taken, key):
     assert key_of(source, taken) == key
 
 
-def test_rescoring_our_own_result(finished, tmp_path, capsys):
-    flags = ["--rescore", str(finished / "result.json"), "--out", str(tmp_path / "rescored")]
+def test_rescoring_our_own_result(compared, tmp_path, capsys):
+    flags = ["--rescore", str(compared / "result.json"), "--out", str(tmp_path / "rescored")]
     assert run(compare_command, flags) == 0
     assert "telescopes" in capsys.readouterr().out
     assert "rescore" in json.loads((tmp_path / "rescored" / "result.json").read_text("utf-8"))

@@ -19,7 +19,7 @@ from gainlens.core.presets import PRESETS
 from gainlens.core.spec import Ablation, ComparisonSpec, Rule
 from gainlens.interventions.ablation import ablate
 from gainlens.interventions.baseline import baseline_of
-from gainlens.interventions.last_block import measure_last
+from gainlens.interventions.last_block import Meter, measure_last
 from gainlens.interventions.plan import ablated_model, intervene
 from gainlens.interventions.replay import Passage
 from gainlens.interventions.rope_override import rope_theta
@@ -130,6 +130,8 @@ def test_the_sweep_equals_ablating_and_capturing(random_models, backend):
     assert len(effects) == 2 * (2 + 4) * 2
     plain_loss = loss(model, prompts)
     for effect in effects:
+        if effect.site.endswith(("hook_z[1]", "hook_z[2]")):
+            continue  # the first and the last head show that an index is the head's
         with ablate(model, {effect.site: effect.how}, reference=prompts):
             captured = capture(model, prompts)
             sentence = capture(model, baseline.sentence)
@@ -374,3 +376,36 @@ def test_a_theta_that_nobody_asked_for_and_that_cannot_be_is_a_note(random_model
     )
     with pytest.raises(ValueError, match="no rotary position embedding"):
         intervene(baseline, spec_of(theta=(1e5,)), (1e5,))
+
+
+@pytest.mark.fault("memory runs out in a sweep", "the batch is halved, and said so")
+@pytest.mark.parametrize("keep", [0, 1 << 29])
+def test_a_batch_that_does_not_fit_in_a_sweep_is_halved(random_models, monkeypatch, keep):
+    baseline = random_baseline(random_models, "native")
+    monkeypatch.setattr("gainlens.interventions.sweep.KEEP_BYTES", keep)
+    whole = sweep_last_blocks(baseline, blocks=2)
+    prompt_values, resume = Meter.prompt_values, Passage.resume
+    failed = []
+
+    def no_room(meter, batch):
+        """The plain pass fails after its means were observed."""
+        if not failed:
+            failed.append("plain")
+            raise torch.OutOfMemoryError("no room")
+        return prompt_values(meter, batch)
+
+    def no_room_either(passage, block):
+        if failed == ["plain"]:
+            failed.append("resumed")
+            raise torch.OutOfMemoryError("no room")
+        resume(passage, block)
+
+    monkeypatch.setattr(Meter, "prompt_values", no_room)
+    monkeypatch.setattr(Passage, "resume", no_room_either)
+    with pytest.warns(RuntimeWarning, match="halves"):
+        halved = sweep_last_blocks(baseline, blocks=2)
+    assert failed == ["plain", "resumed"]
+    for one, other in zip(whole, halved, strict=True):
+        for name in ("delta_log_gain", "delta_loss"):
+            estimates = [getattr(effect.change, name).estimate for effect in (one, other)]
+            assert estimates[0] == pytest.approx(estimates[1], abs=1e-5)

@@ -98,3 +98,67 @@ def test_the_writer_is_the_block_that_raises_it_not_the_one_that_crosses_the_thr
         x[block] = x[block - 1] + a[block - 1] + m[block - 1]
     capture = capture_of(x, a, m, (LENGTH,))
     assert massive_lifecycle(decompose(capture), ["t"] * LENGTH)[0].written_by == 1
+
+
+@pytest.mark.parametrize("prefix", [1, 2])
+def test_what_begins_every_prompt_alike_is_in_no_median_and_listed_once(prefix):
+    """Planted at position 1: massive like any token, or, of a prefix of two, classed as bos."""
+    one = planted(token=1)
+    capture = replace(
+        one,
+        prompt=np.repeat([0, 1], LENGTH),
+        position=np.tile(one.position, 2),
+        token_id=np.tile(one.token_id, 2),
+        gram=np.concatenate([one.gram] * 2, axis=2),
+        top_value=np.concatenate([one.top_value] * 2, axis=1),
+        top_index=np.concatenate([one.top_index] * 2, axis=1),
+        normed=np.tile(one.normed, 2),
+        prefix=prefix,
+    )
+    decomposition = decompose(capture)
+    np.testing.assert_array_equal(decomposition.is_bos, capture.position < prefix)
+    np.testing.assert_array_equal(decomposition.is_massive, (capture.position == 1) & (prefix == 1))
+    ordinary = decomposition.is_ordinary
+    np.testing.assert_array_equal(ordinary, capture.position > 1)
+    lives = massive_lifecycle(decomposition, ["t"] * 2 * LENGTH)
+    assert len(lives) == (2 if prefix == 1 else 1)
+    norms = np.array([[1.0, 1.0, 1.0, 0.01, 0.01]])
+    states = massive_states(norms, np.zeros(5, np.int64), ratio=10.0, prefix=prefix)
+    assert states.tolist() == [[prefix == 2] * 3 + [False] * 2]
+
+
+def test_position_zero_does_not_count_towards_the_median():
+    """The median of 1, 2 and 15 is 2, so 15 is not massive; with position 0 it would be 1.5."""
+    norms = np.array([[0.1, 1.0, 2.0, 15.0]])
+    assert not massive_states(norms, np.zeros(4, dtype=np.int64)).any()
+
+
+def stream(written):
+    """A capture whose MLPs write `written`, {(block, token): vector}, onto small noise."""
+    rng = np.random.default_rng(0)
+    x = np.empty((LAYERS, LENGTH, D_MODEL))
+    a, m = 0.001 * rng.normal(size=(2, LAYERS, LENGTH, D_MODEL))
+    x[0] = rng.normal(size=(LENGTH, D_MODEL))
+    for block in range(LAYERS):
+        if block:
+            x[block] = x[block - 1] + a[block - 1] + m[block - 1]
+        if (block, None) in written:  # every token is scaled
+            m[block] += (written[block, None] - 1) * x[block]
+        for (at, token), size in written.items():
+            if at == block and token is not None:
+                m[block, token, 7] += size
+    return capture_of(x, a, m, (LENGTH,))
+
+
+def test_erased_is_a_fall_below_half_of_the_highest_norm_not_of_the_first_massive_one():
+    """Massive at 200, highest at 600, then 200 again."""
+    capture = stream({(1, 3): 200.0, (2, 3): 400.0, (4, 3): -400.0})
+    (life,) = massive_lifecycle(decompose(capture), ["t"] * LENGTH)
+    assert (life.written_by, life.erased_by) == (1, 4)
+
+
+def test_the_writer_raises_the_token_above_the_others_not_with_them():
+    """Block 0 makes every token 50 times as large; block 1 adds to one token alone."""
+    capture = stream({(0, None): 50.0, (1, 3): 4000.0})
+    (life,) = massive_lifecycle(decompose(capture), ["t"] * LENGTH)
+    assert life.written_by == 1

@@ -82,16 +82,6 @@ def test_the_whole_capture_agrees_with_native(loaded_of, case, backend):
     assert want.sink is None
 
 
-@pytest.mark.parametrize(("case", "backend"), CASES)
-def test_batching_changes_nothing(loaded_of, case, backend):
-    """Padding stands right of what it must not reach, also across a window's edge; 1e-6."""
-    model = loaded_of(case, backend).model
-    alone = capture(model, prompts_of(LENGTHS), batch_tokens=0)
-    together = capture(model, prompts_of(LENGTHS), batch_tokens=10_000)
-    assert apart(together, alone) < 1e-6
-    np.testing.assert_allclose(together.normed, alone.normed, rtol=1e-6)
-
-
 @pytest.mark.parametrize("backend", BACK_ENDS)
 def test_a_window_is_felt_beyond_it_and_not_within(loaded_of, make_checkpoint, backend):
     windowed = capture(loaded_of("mistral", backend).model, prompts_of((20,)))

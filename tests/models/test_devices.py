@@ -49,7 +49,7 @@ def spec(tmp_path_factory):
         planted = planted_checkpoint(folder / role, gain, theta=theta)
         models.append(ModelSpec(key=role, hf_name=str(planted.folder), role=role))
     prompts = folder / "prompts.txt"
-    prompts.write_text("\n".join(TEXTS), encoding="utf-8")
+    prompts.write_text("\n".join(TEXTS[:12]), encoding="utf-8")
     return ComparisonSpec(
         name="planted",
         models=tuple(models),

@@ -51,6 +51,23 @@ def test_quantised_weights_are_dequantised_and_named(tiny, tmp_path):
     assert loaded.model.lm_head.weight.dtype == torch.float32
 
 
+@pytest.mark.parametrize("backend", ["auto", "native"])
+def test_bfloat16_is_held_in_bfloat16(tiny, tmp_path, backend):
+    """Two bytes per weight, one copy of them, and the numbers of the directory in bfloat16."""
+    write_gguf(tmp_path / "tiny.gguf", tiny, quantise="Q8_0")
+    loaded = load(tmp_path / "tiny.gguf", backend=backend, dtype="bfloat16")
+    weights = [*loaded.model.parameters(), *loaded.hf_model.parameters()]
+    assert {weight.dtype for weight in weights} == {torch.bfloat16}
+    storages = {weight.untyped_storage().data_ptr(): weight.untyped_storage() for weight in weights}
+    held = sum(storage.nbytes() for storage in storages.values())
+    wanted = sum(2 * weight.numel() for weight in tiny.parameters())
+    assert wanted <= held <= 1.1 * wanted
+    loaded.hf_model.save_pretrained(tmp_path / "same")
+    save_tokenizer(tmp_path / "same")
+    want = capture(load(tmp_path / "same", backend=backend, dtype="bfloat16"), "def f(x): x")
+    np.testing.assert_array_equal(capture(loaded, "def f(x): x").column("yy"), want.column("yy"))
+
+
 def test_weights_of_a_gguf_file_are_those_of_its_directory(tiny, tmp_path):
     write_gguf(tmp_path / "tiny.gguf", tiny)
     tiny.save_pretrained(tmp_path / "tiny")

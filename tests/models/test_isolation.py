@@ -1,50 +1,16 @@
-"""A prompt's numbers depend on the prompt alone, and what a block adds is found by what it adds."""
+"""What a block adds is found by what it adds; what cannot be measured is refused by name."""
+
+import json
 
 import numpy as np
 import pytest
 import torch
 from planting.checkpoints import build_model
-from planting.hooks import prompts_of
 
 from gainlens.activations.capturing import capture
-from gainlens.activations.losses import loss
 from gainlens.interventions.ablation import ablate
 from gainlens.models.loading import load
 from gainlens.models.wrapping import wrap
-
-LENGTHS = (12, 60, 33, 90, 12)
-DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
-LONGROPE = {
-    "rope_type": "longrope",
-    "rope_theta": 1e4,
-    "short_factor": [1.0] * 4,
-    "long_factor": [1.0, 3.0, 5.0, 7.0],
-    "original_max_position_embeddings": 32,
-}
-
-
-@pytest.mark.parametrize(
-    ("architecture", "shape"),
-    [
-        ("Llama", {"rope_parameters": DYNAMIC, "max_position_embeddings": 32}),
-        ("Phi3", {"rope_parameters": LONGROPE, "pad_token_id": 0,
-                  "original_max_position_embeddings": 32}),
-    ],
-)  # fmt: skip
-def test_alone_equals_among_others(architecture, shape):
-    """atol 1e-5 nats: other orders of the same float32 sums."""
-    model = build_model(architecture, **shape)
-    prompts = prompts_of(LENGTHS)
-    together, losses = capture(model, prompts), loss(model, prompts)
-    for index, ids in enumerate(prompts.tokens):
-        alone = torch.from_numpy(ids)[None]
-        mine = together.prompt == index
-        np.testing.assert_allclose(
-            np.log(together.column("yy")[:, mine]),
-            np.log(capture(model, alone).column("yy")),
-            atol=1e-5,
-        )
-        np.testing.assert_allclose(losses[index], loss(model, alone)[0], atol=1e-5)
 
 
 def test_a_model_that_is_not_causal_is_refused():
@@ -127,6 +93,49 @@ def test_odd_tensor_names_are_said(make_checkpoint, prefix, keyword):
     with pytest.raises(ValueError, match=keyword) as caught:
         load(folder, backend="native")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, ["type = 'ntk'", "yarn"]),
+        ({"hidden_act": "gelu_quick"}, ["hidden_act = 'gelu_quick'"]),
+    ],
+)
+@pytest.mark.fault("a config's value that transformers has no code for", "refused: field and value")
+def test_a_value_that_transformers_does_not_know_is_named(make_checkpoint, changes, said):
+    """transformers itself says KeyError: 'ntk'."""
+    folder = make_checkpoint()
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("rope_parameters")
+    path.write_text(json.dumps(config | {"rope_theta": 1e4} | changes))
+    for device in ("cpu", "auto"):  # auto builds the model once more, to size it
+        with pytest.raises(ValueError, match="no code for") as caught:
+            load(folder, device=device)
+        assert all(part in str(caught.value) for part in said)
+
+
+def test_dynamic_rope_is_not_taken_for_a_model_that_sees_later_tokens(make_checkpoint):
+    """The check prompt has 45 bytes, and beyond 32 every length has frequencies of its own."""
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    folder = make_checkpoint(rope_parameters=rope, max_position_embeddings=32)
+    assert load(folder).checkpoint.context == 32
+
+
+def test_positions_fewer_than_the_check_prompt_are_enough(make_checkpoint):
+    shape = {"num_key_value_heads": 4, "max_position_embeddings": 32}
+    assert load(make_checkpoint("GPT2", **shape)).checkpoint.context == 32
+
+
+@pytest.mark.fault("a shard that was not downloaded", "refused: the file")
+def test_an_absent_shard_is_named(tmp_path, make_checkpoint):
+    folder = make_checkpoint()
+    load(folder, backend="native").model.save_pretrained(tmp_path, max_shard_size="40KB")
+    first = sorted(tmp_path.glob("model-*"))[0]
+    first.unlink()
+    with pytest.raises(ValueError, match=f"lacks 1 of its weight files.*{first.name}"):
+        load(tmp_path)
 
 
 def test_a_git_lfs_pointer_is_named(make_checkpoint):

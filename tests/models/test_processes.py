@@ -54,7 +54,7 @@ def flags(tmp_path_factory):
     return [
         "--short", str(short.folder), "--long", str(long.folder), "--prompts", str(prompts),
         "--sweep", "2", "--sweep-how", "zero", "--sweep-how", "mean", "--theta", "1e6",
-        "--ablate", "blocks.0.hook_mlp_out=resample", "--controls",
+        "--ablate", "blocks.0.hook_mlp_out=resample", "--controls", "--backend", "native",
     ]  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def _launch(flags: list[str], size: int) -> list[subprocess.Popen[str]]:
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_writes(flags, tmp_path):
+def test_two_processes_write_what_one_writes(flags, one_figure, tmp_path):
     assert run(compare_command, [*flags, "--out", str(tmp_path / "one"), "--quiet"]) == 0
     processes = _launch([*flags, "--out", str(tmp_path / "two"), "--json"], 2)
     outputs = [process.communicate(timeout=300) for process in processes]

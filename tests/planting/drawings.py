@@ -66,7 +66,6 @@ DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     "split": lambda name: figures.split(SETS[name][-1]),
     "splits": lambda name: figures.splits(SETS[name]),
     "headline": lambda name: figures.headline(SETS[name], verdict_of()),
-    "headline_narrow": lambda name: figures.headline(SETS[name], verdict_of(), narrow=True),
     "headline of one": lambda name: figures.headline(SETS[name][0]),
     "claim_interval": lambda name: figures.claim_interval(claim_verdict()),
     "token_map": lambda name: figures.token_map(

@@ -1,11 +1,13 @@
 """A whole Comparison without a model: random streams of chosen gains, hostile texts, gaps."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from planting.interventions import ATTENTION, MLP, interventions
 
 from gainlens.claims.behaviour import is_equivalent
@@ -147,6 +149,7 @@ def planted_run(
     lengths: tuple[int, int] = (6, 14),
     models: int = 3,
     seed: int = 0,
+    prefix: int = 1,
 ) -> Comparison:
     """A short model that expands (1.2), a long one that contracts (0.8) and that lacks all that a
     capture may lack, and references; the first prompt's text is HOSTILE."""
@@ -157,14 +160,18 @@ def planted_run(
     encoded = EncodedPrompts(
         "<b>mine</b>.txt", "ab" * 32, tuple(f"line-{i}" for i in range(prompts)), tuple(texts),
         bos=False, cut=0, left_out=("line-99: <i>empty</i>",), note="a & b",
+        prefix=prefix,
     )  # fmt: skip
     roles: list[Role] = ["short", "long", *["reference"] * (models - 2)]  # type: ignore[list-item]
     names = ["alpha", "beta <img src=x onerror=alert(2)>", *(f"m{i}" for i in range(models - 2))]
     captures = {
-        name: stream(
-            encoded.tokens, (1.1,) * (depth - 1) + (0.8 if role == "long" else 1.2,),
-            seed + number,
-            whole=role != "long",
+        name: replace(
+            stream(
+                encoded.tokens, (1.1,) * (depth - 1) + (0.8 if role == "long" else 1.2,),
+                seed + number,
+                whole=role != "long",
+            ),
+            prefix=prefix,
         )
         for number, (name, role) in enumerate(zip(names, roles, strict=True))
     }  # fmt: skip
@@ -208,6 +215,19 @@ def write_files(folder: Path, run: Comparison) -> Path:
     write_heads(folder / HEADS, sinks)
     write_json(folder / RESULT, store.result_json(run))
     return folder
+
+
+@contextmanager
+def drawing_only(*names: str) -> Generator[None]:
+    """Let comparisons draw these figures alone within the context."""
+    from gainlens.runs import writing  # it needs pandas, which a page does without
+
+    drawings = writing.drawings
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            writing, "drawings", lambda *of: {n: f for n, f in drawings(*of).items() if n in names}
+        )
+        yield
 
 
 def explored_of(run: Comparison) -> dict[str, Any]:

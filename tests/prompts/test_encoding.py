@@ -128,16 +128,52 @@ class Framed(Letters):
 
 
 @pytest.mark.fault(
-    "a tokenizer that puts [gMASK] <sop> in front or EOS at the end", "caveat: measured and noted"
+    "a tokenizer that puts [gMASK] <sop> in front or EOS at the end",
+    "caveat: classed with position 0, and noted",
 )
 def test_constant_tokens_around_every_text_are_noted():
     encoded = run(user("abc", "abcd"), Framed(adds=0))
+    assert encoded.prefix == 2
     assert encoded.bos  # position 0 is the same token everywhere
     assert encoded.tokens[0].tolist() == [50, 51, 2, 3, 4, 52]
     assert "puts token 50 token 51 in front of every prompt" in encoded.note
     assert "ends 2 of 2 prompts with token 52" in encoded.note
     assert "hold" not in encoded.note
     assert "ends" not in run(user("abc", "abcd"), Framed(adds=0), tokens=4).note
+    with pytest.raises(ValueError, match="has 3 token in all and at least 4"):
+        run(user("abc", ""), Framed(adds=0))
+
+
+@dataclass
+class Chat(Letters):
+    """`{` and `}` are special tokens, those of a chat template."""
+
+    known: str = "abcdefghijklmnopqrstuvwxyz \n{}"
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        return [BOS, *(FIRST + self.known.index(mark) for mark in "{}")]
+
+
+@pytest.mark.parametrize(
+    ("adds", "texts", "prefix"),
+    [
+        (1, ["{user}abc", "{user}xyz"], 7),  # BOS and the template
+        (0, ["{user}abc", "{user}xyz"], 6),  # Qwen's ChatML
+        (0, ["<s>user abc", "<s>user xyz"], 6),  # BOS is the turn marker
+        (1, ["{user}abc", "xyz"], 1),  # not in every prompt
+        (1, ["the abc", "the xyz"], 1),  # shared text without a special token
+        (0, ["the abc", "the xyz"], 1),
+        (1, ["{user}abc"], 1),  # one prompt does not show it
+        (1, ["{user}", "{user}abc"], 6),  # each prompt keeps one token
+    ],
+)
+@pytest.mark.fault("a chat template around every prompt", "caveat: classed with position 0, noted")
+def test_what_begins_every_prompt_alike_is_classed_with_position_0(adds, texts, prefix):
+    encoded = run(user(*texts), Chat(adds=adds))
+    assert encoded.prefix == prefix
+    assert ("a chat template puts" in encoded.note) == (prefix > 1)
+    assert f"{prefix} tokens are classed with position 0" in encoded.note or prefix == 1
 
 
 @pytest.mark.fault("a tokenizer that prepends BOS twice", "refused: remove one")

@@ -13,13 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+from planting.planted_blocks import TEXTS, planted_checkpoint
 from planting.runs import HOSTILE, HOSTILE_TOKEN, explored_of, planted_run
 
 from gainlens import figures
+from gainlens.cli.compare import run as run_command
+from gainlens.cli.measure import measure_command
 from gainlens.metrics.metric import metric_values
 from gainlens.metrics.registry import METRICS
-from gainlens.report.measurement import blocks_table, measurement_page, models_table
 from gainlens.report.page import page_html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -57,6 +60,7 @@ def file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     drawn = {"headline": figures.headline(run.reports, run.verdict, rule=run.spec.rule)}
     drawn["gain_curve"] = figures.gain_curve(run.reports)
+    drawn["splits"] = figures.splits(run.reports)
     svgs = {
         name: figures.save(figure, folder, name, ("svg",))[0].read_text("utf-8")
         for name, figure in drawn.items()
@@ -279,11 +283,13 @@ def test_a_hostile_prompt_shows_as_text(visit):
 
 
 CUT = """() => [...document.querySelectorAll('body *')]
-  .filter((e) => e.clientWidth && e.checkVisibility() && !e.closest('.skip, .map, svg, thead'))
+  .filter((e) => e.clientWidth && e.checkVisibility())
+  .filter((e) => !e.closest('.skip, .map, .scrolls picture, svg, thead'))
   .filter((e) => e.scrollWidth > e.clientWidth + 1
     || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
   .map((e) => e.outerHTML.slice(0, 120))"""
-"""Elements wider than their box or than the page; a map of a long prompt may scroll in its box."""
+"""Elements wider than their box or than the page; a map of a long prompt, and on a
+phone a wide figure, may scroll in its box."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -298,19 +304,60 @@ def test_nothing_is_cut_at_any_width(visit, width, scheme):
     assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_a_measurements_page_is_not_cut_on_a_phone(browser, tmp_path):
-    run = planted_run()
-    (svg,) = figures.save(figures.gain_curve(run.reports), tmp_path, "gain_curve", ("svg",))
-    tables = [models_table(run.reports), *map(blocks_table, run.reports)]
-    drawn = {"gain_curve": svg.read_text("utf-8")}
-    html = measurement_page("a title", "an answer", tables, drawn, {"Date": "today"})
-    (tmp_path / "report.html").write_text(html, "utf-8")
-    page = browser.new_page(viewport={"width": 390, "height": 900}, is_mobile=True)
-    page.goto((tmp_path / "report.html").as_uri())
-    page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true })")
-    cut = page.evaluate(CUT)
-    page.close()
-    assert cut == []
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory) -> Path:
+    """A measurement of one model at two prompt lengths, whose prompts differ."""
+    folder = tmp_path_factory.mktemp("measured")
+    planted_checkpoint(folder / "a", 1.25)
+    (folder / "prompts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    flags = ["--prompts", str(folder / "prompts.txt"), "--out", str(folder / "run")]
+    flags += ["--tokens", "4,8", "--backend", "native", "--resamples", "200", "--quiet"]
+    assert run_command(measure_command, [str(folder / "a"), *flags]) == 0
+    return folder / "run" / "report.html"
+
+
+@pytest.mark.parametrize("width", [390, 768, 1400])
+def test_a_measurements_page_leads_with_answer_figure_table_and_map(visit, measured, width):
+    opened = visit(
+        measured.as_uri(), viewport={"width": width, "height": 900}, is_mobile=width < 500
+    )
+    shown = (".answer", "#figure-series img", "#table-models", "#maps .map")
+    tops = [opened.page.locator(selector).first.bounding_box()["y"] for selector in shown]
+    assert tops == sorted(tops)
+    assert tops[-1] <= 2 * 900
+    assert opened.page.evaluate("document.documentElement.scrollHeight") <= 6 * 900
+    assert opened.page.evaluate(CUT) == []
+    opened.unfold()
+    assert opened.page.evaluate(CUT) == []
+
+
+def test_a_measurements_map_shows_any_metric_of_every_length(visit, measured):
+    opened = visit(measured.as_uri())
+    tokens = pd.read_parquet(measured.parent / "tokens.parquet")
+    for name in ("a@8", "a@4"):
+        opened.choose("model", name)
+        opened.choose("part", "attention_write")
+        assert opened.page.locator("#maps h4").all_inner_texts() == [name]
+        opened.page.locator("#maps [role=application]").first.focus()
+        for key in ("ArrowRight", "ArrowDown"):
+            opened.page.keyboard.press(key)
+        said = opened.page.locator("#readout").inner_text()
+        shown = float(re.search(r"([.\d]+) \(ratio\)", said)[1])
+        rows = tokens[
+            (tokens["model"] == name) & (tokens["position"] == 0) & (tokens["layer"] == 1)
+        ]
+        cell = rows.iloc[0]
+        assert shown == pytest.approx((cell["aa"] / cell["xx"]) ** 0.5, rel=2e-3)
+
+
+def test_a_wide_figure_scrolls_on_a_phone_in_readable_text(visit):
+    opened = visit(viewport={"width": 390, "height": 900}, is_mobile=True)
+    opened.unfold()
+    drawn = opened.page.locator("#figure-splits img").bounding_box()["width"]
+    assert 7 * drawn / (7.1 * 72) >= 8  # its smallest text has 7 pt in 7.1 inches
+    scrolls = "e => e.scrollWidth > e.clientWidth && getComputedStyle(e).overflowX"
+    assert opened.page.locator("#figure-splits picture").evaluate(scrolls) == "auto"
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_no_number_is_broken_over_two_lines(visit):

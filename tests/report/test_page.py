@@ -30,6 +30,7 @@ from gainlens.metrics.reductions import reduce_gains
 from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, doubts, vetoes
 from gainlens.report.explorer import LONGEST_MAP, MAP_CELLS, MAP_PROMPTS, page_data, shown_prompts
+from gainlens.report.measurement import blocks_table, models_table
 from gainlens.report.page import page_html, script_json
 from gainlens.results.reading import read_run
 
@@ -98,10 +99,19 @@ def test_the_page_leads_with_the_answer(run, page):
 
 def test_a_run_without_a_claim_has_its_figure_its_table_and_no_verdict(run):
     measured = without_claim(run)
-    page = page_html(measured, {"gain_curve": SVG}, explored_of(run))
+    tables = [models_table(run.reports), blocks_table(run.reports[0])]
+    page = page_html(measured, {"gain_curve": SVG}, explored_of(run), "it grows", tables)
     body = page[page.index("<body>") :]
-    assert body.index("figure-gain_curve") < body.index("table-gains") < body.index('id="maps"')
-    for absent in ("The claim", 'id="why"', 'class="answer', "table-notebook", "table-components"):
+    order = ["it grows.", "figure-gain_curve", "table-models", 'id="maps"', "table-blocks-"]
+    places = [body.index(word) for word in order]
+    assert places == sorted(places)
+    for absent in (
+        "The claim",
+        'id="why"',
+        "; they have no veto",
+        "table-notebook",
+        "table-components",
+    ):
         assert absent not in body
     elements = Elements(page)
     ids = [found["id"] for _, found in elements.tags if "id" in found]

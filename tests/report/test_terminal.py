@@ -102,3 +102,11 @@ def test_a_measurement_is_one_table_and_its_paths(run, capsys, monkeypatch):
     assert len(lines) <= 12
     assert sum(bool(re.search(r"\d \[[\d.]+, [\d.]+\]  ", line)) for line in lines) == 4
     assert "last_gain" not in " ".join(lines)
+
+
+def test_equal_weights_are_said_on_the_terminal_and_the_page(run):
+    said = "hold the same weights."
+    assert not any(said in line for line in doubts(run))
+    same = replace(run.verdict.identification, same_weights=True)
+    equal = replace(run, verdict=replace(run.verdict, identification=same))
+    assert f"Both models {said}" in doubts(equal)

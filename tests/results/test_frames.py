@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from planting.runs import planted_run, without_interventions
+from planting.runs import drawing_only, planted_run, without_interventions
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.metrics.reductions import reduce_gains
@@ -100,10 +100,13 @@ def test_tables_are_written_whole_and_every_column_is_in_the_glossary(run, tmp_p
 
 def test_what_this_run_has_not_is_not_left_from_the_last(run, tmp_path):
     folder = tmp_path / "run"
-    write_run(folder, folder / "figures", run)
+    with drawing_only("headline", "ablation_zero", "theta_dose"):
+        write_run(folder, folder / "figures", run)
+    assert (folder / "figures" / "ablation_zero.svg").exists()
     (folder / "figures" / "mine.png").write_bytes(b"")
     assert (folder / "sweep.csv").exists()
-    write_run(folder, folder / "figures", without_interventions(run))
+    with drawing_only("headline", "ablation_zero", "theta_dose"):
+        write_run(folder, folder / "figures", without_interventions(run))
     for name in ("sweep.csv", "theta_dose.csv", "controls.csv"):
         assert not (folder / name).exists()
     figures = {path.name for path in (folder / "figures").iterdir()}

@@ -55,6 +55,18 @@ def test_every_record_comes_back(run, folder):
     same(finite(run), read_run(str(folder)))
 
 
+def test_a_prefix_comes_back_with_the_classes_that_it_makes(tmp_path):
+    """A run from before prefixes were written has none in its result.json: one token."""
+    run = planted_run(prefix=2)
+    same(finite(run), read_run(write_files(tmp_path / "two", run)))
+    older = write_files(tmp_path / "one", planted_run())
+    document = json.loads((older / RESULT).read_text())
+    for model in document["models"].values():
+        del model["prompts"]["prefix"]
+    (older / RESULT).write_text(json.dumps(document))
+    same(finite(planted_run()), read_run(older))
+
+
 def test_a_table_reads_the_same_in_groups_of_a_block_or_all_in_one(run, tmp_path, monkeypatch):
     import pyarrow.parquet as pq
 

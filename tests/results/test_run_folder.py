@@ -69,14 +69,15 @@ def folders(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     trials = sorted((base / "trials").iterdir())
-    return {"old": old, "new": new, "trials": trials}
+    runs = {"old run": read_run(old), "new run": read_run(new)}
+    return {"old": old, "new": new, "trials": trials, **runs}
 
 
 def holds(folder: Path, folders) -> str:
     """Which of the two runs a folder holds, all of it."""
     run = read_run(folder)
     for name in ("old", "new"):
-        expected = read_run(folders[name])
+        expected = folders[f"{name} run"]
         if np.array_equal(run.reports[0].last_block, expected.reports[0].last_block):
             same(run, expected)
             return name

@@ -59,11 +59,11 @@ def flags(tmp_path_factory):
     base = tmp_path_factory.mktemp("kill")
     short = planted_checkpoint(base / "short", 1.25)
     long = planted_checkpoint(base / "long", 0.6, theta=5e5)
-    control = planted_checkpoint(base / "control", 1.1)
     prompts = base / "prompts.txt"
     prompts.write_text("\n".join(TEXTS), encoding="utf-8")
-    models = ("--short", short.folder, "--long", long.folder, "--control", control.folder)
-    shared = (*models, "--prompts", prompts, "--resamples", "200", "--no-interventions", "--quiet")
+    models = ("--short", short.folder, "--long", long.folder)
+    shared = (*models, "--prompts", prompts, "--resamples", "200", "--no-interventions")
+    shared += ("--backend", "native", "--quiet")
     return {seed: [*map(str, shared), "--seed", str(seed)] for seed in (1, 2)}
 
 

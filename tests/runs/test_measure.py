@@ -1,19 +1,25 @@
 """`measure`: one model or many, without a claim, against planted gains."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from planting.captures import capture_of
 from planting.planted_blocks import TEXTS, planted_checkpoint
 
 import gainlens
 from gainlens.activations.batches import batches
 from gainlens.core.spec import MeasureSpec, Rule
+from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.metric import metric_values
 from gainlens.metrics.registry import METRICS
 from gainlens.metrics.splits import head_split
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
 from gainlens.runs.measurement import step_of
+from gainlens.runs.measurement_folder import write_measurement
+from gainlens.runs.measuring import visible_share
 
 SPEC = MeasureSpec(name="test", models=(), rule=Rule(resamples=200))
 
@@ -185,6 +191,12 @@ def test_a_metric_of_the_spec_is_measured_at_once_and_written(folders, tmp_path)
     assert set(back.extra) == {"largest"}
     np.testing.assert_allclose(capture.extra["largest"], np.abs(capture.top_value[..., 0]))
     np.testing.assert_array_equal(measured.tokens["largest"], capture.extra["largest"].ravel())
+    np.testing.assert_allclose(
+        measured.metric("largest").values, measured.metric("max_component").values
+    )
+    write_measurement(tmp_path / "run", tmp_path / "run" / "figures", measured)
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert '"name":"largest"' in page  # the map offers it
 
 
 def test_an_extra_column_that_the_table_has_already_is_refused(folders, tmp_path):
@@ -208,10 +220,22 @@ def test_batch_tokens_reaches_every_pass(folders, monkeypatch):
         monkeypatch.setattr(f"gainlens.{module}.batches", spy)
     update = {"metric": ("loss",), "batch_tokens": 16, "sweep": 1}
     gainlens.measure(folders[1], TEXTS[:4], heads=False, spec=SPEC.model_copy(update=update))
-    assert budgets.count(16) == 3, "capture, loss, sweep"
+    assert budgets.count(16) == 4, "capture, loss, the sweep's plain pass, its ablations"
     assert set(budgets) == {16, None}, "None: the notebook's one sentence"
 
 
 def test_no_model_is_refused():
     with pytest.raises(ValueError, match="no model"):
         gainlens.measure([], TEXTS)
+
+
+def test_the_visible_share_is_a_mean_over_prompts_not_over_their_tokens():
+    """A prompt of eight ordinary tokens that W_U sees, and one of five that it does not."""
+    rng = np.random.default_rng(0)
+    capture = capture_of(*rng.normal(size=(3, 1, 16, 8)))  # prompts of 9, 1 and 6 tokens
+    seen = np.where(capture.prompt == 0, 1.0, 0.0)
+    silent = np.where(capture.prompt == 0, np.nan, 0.25)
+    gains = decompose(dataclasses.replace(capture, visible=np.stack([seen, silent])))
+    assert visible_share(gains) == (0.5, 0.25)
+    nothing = dataclasses.replace(gains.capture, visible=np.full((2, 16), np.nan))
+    assert np.isnan(visible_share(decompose(nothing))).all()

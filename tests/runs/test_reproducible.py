@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
 
+from gainlens.cli.compare import compare_command, run
 from gainlens.results.files import write_json
 from gainlens.runs.rerun import TIMING, differences, rerun
 
@@ -17,18 +18,20 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Two checkpoints, prompts, and the same command run in two processes."""
+    """Two checkpoints, prompts, and the same command run here and in another process."""
     base = tmp_path_factory.mktemp("reproducible")
     planted_checkpoint(base / "short", 1.25)
     planted_checkpoint(base / "long", 0.6, theta=5e5)
     (base / "prompts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    for number in ("1", "2"):  # another order of every set of strings
-        command = [
-            *(sys.executable, str(SCRIPT), "--short", "short", "--long", "long"),
-            *("--prompts", "prompts.txt", "--resamples", "200", "--quiet", "--out", number),
-            *("--ablate", "blocks.-1.hook_mlp_out=resample"),
-        ]
-        subprocess.run(command, check=True, cwd=base, env=os.environ | {"PYTHONHASHSEED": number})
+    flags = ["--short", "short", "--long", "long", "--prompts", "prompts.txt"]
+    flags += ["--resamples", "200", "--ablate", "blocks.-1.hook_mlp_out=resample", "--quiet"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(base)
+        patched.setattr(sys, "argv", [str(SCRIPT)])  # the command is part of the result
+        assert run(compare_command, [*flags, "--out", "1"]) == 0
+    command = [sys.executable, str(SCRIPT), *flags, "--out", "2"]
+    hashes = {"PYTHONHASHSEED": "2"}  # another order of every set of strings
+    subprocess.run(command, check=True, cwd=base, env=os.environ | hashes)
     return base
 
 
@@ -72,7 +75,7 @@ def test_the_result_holds_all_that_a_repetition_needs(base):
         assert len(model["checkpoint"]["weights"]) == 64
 
 
-def test_a_rerun_finds_every_number_the_same(base, monkeypatch):
+def test_a_rerun_finds_every_number_the_same(base, one_figure, monkeypatch):
     monkeypatch.chdir(base)
     found = rerun("1", "again")
     assert found.same, found.differences[:3]
@@ -81,7 +84,7 @@ def test_a_rerun_finds_every_number_the_same(base, monkeypatch):
 
 
 @pytest.mark.fault("a rerun whose numbers differ", "said: what differs, and why")
-def test_a_rerun_says_what_differs_and_why(base, tmp_path, monkeypatch):
+def test_a_rerun_says_what_differs_and_why(base, one_figure, tmp_path, monkeypatch):
     monkeypatch.chdir(base)
     document = result(base / "1")
     document["models"]["short"]["layers"][2]["gain"] *= 1.001

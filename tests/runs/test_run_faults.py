@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
+from planting.runs import drawing_only
 
 from gainlens.cli.commands import gainlens_command
 from gainlens.cli.compare import compare_command, run
@@ -16,6 +17,13 @@ from gainlens.runs import resume
 from gainlens.runs import writing as rendering
 
 fault = pytest.mark.fault
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_figure():
+    """Draw one figure alone: all take three quarters of a small comparison's time."""
+    with drawing_only("notebook"):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,12 @@
 import multiprocessing
 import os
 import signal
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
+from planting.runs import planted_run
 
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule
@@ -17,6 +19,7 @@ from gainlens.runs import workers
 from gainlens.runs.pipeline import compare
 from gainlens.runs.rerun import differences
 from gainlens.runs.workers import result_of, started_for
+from gainlens.runs.writing import write_run
 
 TWINS = ComparisonSpec(name="twins", models=PRESETS["twins"])
 
@@ -42,12 +45,12 @@ def two_cores(monkeypatch):
 
 
 @pytest.mark.slow
-def test_workers_give_the_numbers_of_a_serial_run(spec, two_cores):
+def test_helpersgive_the_numbers_of_a_serial_run(spec, two_cores):
     serial = compare(spec)
-    with started_for(spec) as running:
-        assert list(running) == ["long"]
-        parallel = compare(spec, workers=running)
-        assert running["long"].result().report.checkpoint.name == "long"
+    with started_for(spec) as helpers:
+        assert list(helpers.measuring) == ["long"]
+        parallel = compare(spec, workers=helpers)
+        assert helpers.measuring["long"].result().report.checkpoint.name == "long"
     said = [{"reports": to_json(run.reports), "verdict": to_json(run.verdict)}
             for run in (serial, parallel)]  # fmt: skip
     assert differences(*said) == ()
@@ -59,11 +62,11 @@ def test_workers_give_the_numbers_of_a_serial_run(spec, two_cores):
 @pytest.mark.slow
 @pytest.mark.fault("a worker process is killed", "the main process measures its models")
 def test_a_killed_worker_is_done_without(spec, two_cores):
-    with started_for(spec) as running:
+    with started_for(spec) as helpers:
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
-        assert result_of(running, "long") is None
-        run = compare(spec, workers=running)
+        assert result_of(helpers, "long") is None
+        run = compare(spec, workers=helpers)
     assert [report.behaviour for report in run.reports] == ["EXPANDS", "CONTRACTS", "EXPANDS"]
 
 
@@ -71,10 +74,10 @@ def test_a_killed_worker_is_done_without(spec, two_cores):
 def test_a_model_that_a_worker_cannot_measure_is_left_to_the_main_process(spec, two_cores):
     broken = ModelSpec(key="broken", hf_name="/no/such/folder", role="reference")
     models = (spec.models[0], broken, spec.models[1])
-    with started_for(spec.model_copy(update={"models": models})) as running:
-        assert list(running) == ["broken"]
-        assert result_of(running, "broken") is None
-        assert result_of(running, "short") is None
+    with started_for(spec.model_copy(update={"models": models})) as helpers:
+        assert list(helpers.measuring) == ["broken"]
+        assert result_of(helpers, "broken") is None
+        assert result_of(helpers, "short") is None
     assert result_of(None, "short") is None
 
 
@@ -125,3 +128,20 @@ def test_no_more_processes_than_threads_are_allowed(monkeypatch):
 def test_the_tests_themselves_start_no_workers():
     assert workers._cores() == 1
     assert sources.TWINS.is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.fault("a worker process is killed while it draws", "the main process draws the rest")
+def test_workers_draw_their_share_and_a_dead_one_is_done_without(tmp_path):
+    run = planted_run()
+    write_run(tmp_path / "alone", tmp_path / "alone" / "figures", run)
+    with ProcessPoolExecutor(1, mp_context=workers._SPAWN) as pool:
+        helping = workers.Workers(pool=pool, count=1)
+        write_run(tmp_path / "shared", tmp_path / "shared" / "figures", run, helping)
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGKILL)
+        write_run(tmp_path / "killed", tmp_path / "killed" / "figures", run, helping)
+    for file in [path for path in (tmp_path / "alone").rglob("*") if path.is_file()]:
+        for other in ("shared", "killed"):
+            again = tmp_path / other / file.relative_to(tmp_path / "alone")
+            assert again.read_bytes() == file.read_bytes(), again

@@ -1,23 +1,22 @@
 """scripts/bench.py end to end on a small shape, its table, its figure, and what did not fit."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from benchmark import cli, measure, throughput
 from benchmark import figure as figures
-from benchmark import measure
-from benchmark.methods import METHODS, Method, tokens_of
+from benchmark.methods import METHODS, tokens_of
 from benchmark.shapes import build, config_of
 from benchmark.table import (
+    DATA,
     MEASURED,
     OUT_OF_MEMORY,
     REFUSED,
-    TABLE,
     BenchRow,
     merged,
     read_rows,
@@ -26,8 +25,6 @@ from benchmark.table import (
 from planting.checkpoints import BACK_ENDS
 
 from gainlens.figures.style import root_figure
-
-ROOT = Path(__file__).parents[2]
 
 ROW = BenchRow("a machine", "2x256", "float32", 64, "native", "plain", MEASURED, 0.5, 0.4, 0.75, 3)
 ROWS = (
@@ -41,13 +38,13 @@ ROWS = (
 
 def test_a_table_reads_as_it_was_written(tmp_path):
     write_rows(tmp_path / "bench.csv", ROWS)
-    assert read_rows(tmp_path / "bench.csv") == ROWS
+    assert read_rows(tmp_path / "bench.csv", BenchRow) == ROWS
 
 
 def test_a_table_of_something_else_is_refused(tmp_path):
     (tmp_path / "other.csv").write_text("machine,model\na,b\n", "utf-8")
     with pytest.raises(ValueError, match="not a table"):
-        read_rows(tmp_path / "other.csv")
+        read_rows(tmp_path / "other.csv", BenchRow)
 
 
 def test_a_later_run_replaces_its_own_rows_only():
@@ -58,8 +55,8 @@ def test_a_later_run_replaces_its_own_rows_only():
 
 def test_the_shipped_table_was_measured_and_described():
     """Every machine and shape has a description; gainlens and plain stand beside each other."""
-    rows = read_rows()
-    runs = json.loads((TABLE.parent / "bench.json").read_text("utf-8"))["runs"]
+    rows = read_rows(DATA / "bench.csv", BenchRow)
+    runs = json.loads((DATA / "bench.json").read_text("utf-8"))["runs"]
     described = {(run["machine"], run["shape"], run["dtype"]) for run in runs}
     assert {(row.machine, row.model, row.dtype) for row in rows} == described
     native = [row for row in rows if row.backend == "native" and row.method == "gainlens"]
@@ -69,17 +66,25 @@ def test_the_shipped_table_was_measured_and_described():
 
 
 @pytest.mark.slow
-def test_the_script_measures_every_method_and_writes_table_and_figure(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts/bench.py"), "--shape", "1x256", "--tokens", "32"]
-    command += ["--seconds", "0.01", "--backends", "native", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--figures", str(tmp_path)], capture_output=True, text=True, check=True
-    )
-    rows = {row.method: row for row in read_rows(tmp_path / "bench.csv")}
+def test_the_script_measures_every_method_and_writes_table_and_figure(tmp_path, monkeypatch):
+    """In a process of its own the plain pass alone; the next test measures its memory."""
+    peak = measure._peak_of_a_process
+
+    def quick(plan, backend, method, length):
+        if method.name == "plain":
+            return peak(plan, backend, method, length)
+        return MEASURED, 1_000_000
+
+    monkeypatch.setattr(measure, "_peak_of_a_process", quick)
+    flags = ["--shape", "1x256", "--tokens", "32", "--seconds", "0.01", "--backends", "native"]
+    flags += ["--out", str(tmp_path), "--figures", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bench.py", *flags])
+    cli.main()
+    rows = {row.method: row for row in read_rows(tmp_path / "bench.csv", BenchRow)}
     assert set(rows) == {method.name for method in METHODS if "native" in method.backends}
     for name, row in rows.items():
         if row.status != "not installed":
-            assert row.status == MEASURED, done.stderr
+            assert row.status == MEASURED
             assert row.seconds is not None
             assert row.seconds_low <= row.seconds <= row.seconds_high
             assert row.memory_bytes > 0, name
@@ -123,6 +128,33 @@ def test_memory_of_a_process_is_that_of_its_method(monkeypatch):
     assert (status, memory) == (OUT_OF_MEMORY, None)
 
 
+def test_many_prompts_are_measured_in_the_batches_that_a_capture_makes(capsys):
+    plan = measure.Plan("1x256", "cpu", "float32", (), ("native", "hooked"), 0.0, 0, 12, (128, 512))
+    rows = list(throughput.measure(plan, "a machine"))
+    assert capsys.readouterr().out.count("tokens_per_second") == len(rows)
+    done = [row for row in rows if row.status == MEASURED]
+    methods = {("native", "plain"), ("native", "gainlens"), ("hooked", "plain")}
+    methods |= {("hooked", "gainlens"), ("hooked", "run_with_cache, five sites")}
+    assert {(row.backend, row.method) for row in done} - {("native", "nnsight")} == methods
+    prompts = throughput.short_prompts(12, 32_000)
+    for row in done:
+        assert row.tokens == sum(len(ids) for ids in prompts.tokens)
+        assert row.tokens_per_second == pytest.approx(row.tokens / row.seconds)
+        assert 0 <= row.padding < 1
+    assert {row.batch_tokens for row in done} == {128, 512}
+    plain = [row.times_own_plain for row in done if row.method == "plain"]
+    assert plain == [1.0] * 4
+    drawn = figures.throughput_figure(done).axes[0].get_lines()
+    assert sorted(line.get_label() for line in drawn if not line.get_label().startswith("_")) == (
+        sorted(f"{backend}: {method}" for backend, method in {(r.backend, r.method) for r in done})
+    )
+
+
+def test_norms_of_a_method_are_those_of_all_that_it_kept():
+    states = [torch.full((1, 2, 4), 2.0), {"x": torch.ones(1, 2, 9)}, None]
+    assert [norms.tolist() for norms in throughput._norms(states)] == [[[4.0, 4.0]], [[3.0, 3.0]]]
+
+
 def test_a_failure_is_a_row_that_says_so():
     def burst(model, tokens):
         raise KeyError("nothing there")
@@ -131,8 +163,8 @@ def test_a_failure_is_a_row_that_says_so():
         raise RuntimeError("a peer's words") from torch.OutOfMemoryError("no")
 
     tokens = tokens_of(3, 10, "cpu")
-    assert measure._try(Method("b", (), burst), None, tokens) == "KeyError: 'nothing there'"
-    assert measure._try(Method("f", (), full), None, tokens) == OUT_OF_MEMORY
+    assert measure.try_once(partial(burst, None, tokens)) == "KeyError: 'nothing there'"
+    assert measure.try_once(partial(full, None, tokens)) == OUT_OF_MEMORY
 
 
 def test_an_unknown_shape_is_refused():

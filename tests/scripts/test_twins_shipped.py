@@ -5,10 +5,14 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from training import ensemble, export, measure, prepare, ship
 from transformers import AutoTokenizer
+
+import gainlens
+from gainlens.records.inputs import EncodedPrompts
 
 NAMES = [cell.name for cell in ship.SHIPPED]
 TWINS, DATA = ship.PACKAGE / "twins", ship.PACKAGE / "data"
@@ -85,9 +89,25 @@ def test_table_holds_every_cell_seed_and_checkpoint() -> None:
     assert all(len(steps) >= 12 and steps == sorted(set(steps)) for steps in points.values())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("cell", ship.SHIPPED[::3], ids=NAMES[::3])
+@pytest.mark.parametrize("cell", ship.SHIPPED, ids=NAMES)
 def test_the_weights_measure_as_recorded(cell: ship.Cell) -> None:
+    """By the package itself, on all prompts as they were cut then."""
+    loaded = gainlens.load(TWINS / cell.name, backend="native")
+    texts = [json.loads(line)["text"] for line in prepare.PROMPTS.read_text().splitlines()]
+    tokens = [loaded.tokenizer(text).input_ids[: prepare.PROMPT_TOKENS] for text in texts]
+    prompts = EncodedPrompts(
+        prepare.PROMPTS.name, "", tuple(map(str, range(len(tokens)))), tuple(map(np.array, tokens)),
+        bos=True, cut=0, left_out=(),
+    )  # fmt: skip
+    gains = gainlens.reduce_gains(gainlens.decompose(gainlens.capture(loaded, prompts)))
+    for number, block in enumerate(record(cell.name)["measured"]["blocks"]):
+        found = gains.log_gain[number].mean(), gains.attention[number].mean()
+        assert found == pytest.approx((block["log_gain"], block["attention"]), abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cell", ship.SHIPPED[3:], ids=NAMES[3:])
+def test_the_ensemble_measures_the_weights_as_recorded(cell: ship.Cell) -> None:
     """The table was written on a GPU by the ensemble; 1e-3 covers float32 in another order."""
     folder = TWINS / cell.name
     tokenizer = AutoTokenizer.from_pretrained(folder)

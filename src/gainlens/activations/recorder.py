@@ -176,6 +176,7 @@ class CaptureRecorder:
             prompt=np.repeat(np.arange(len(lengths)), lengths),
             position=np.concatenate([np.arange(length) for length in lengths]),
             token_id=np.concatenate(self._prompts.tokens),
+            prefix=self._prompts.prefix,
             gram=columns[: len(GRAM_COLUMNS)],
             top_value=np.moveaxis(columns[len(GRAM_COLUMNS) :], 0, -1),
             top_index=np.moveaxis(arrays["top_index"], 0, -1),

@@ -53,8 +53,8 @@ def grade_cells(decomposition: Decomposition, rule: Rule, dtype: str) -> tuple[G
     """
     capture = decomposition.capture
     halves = length_halves(decomposition.prompt)
-    first = capture.token_id[decomposition.is_bos]
-    one_start = len(first) >= rule.min_prompts and bool((first == first[0]).all())
+    starts = capture.token_id[decomposition.is_bos].reshape(-1, capture.prefix)
+    one_start = len(starts) >= rule.min_prompts and bool((starts == starts[0]).all())
     keys: list[Key] = []
     rows: list[np.ndarray] = []
     for token_class, reduction, after in itertools.product(

@@ -4,8 +4,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from gainlens.claims.claim import Claim
+from gainlens.claims.conditions import EACH, clustered, shortfall
 from gainlens.claims.contrasts import Contrasted
-from gainlens.claims.sentences import capital, interval_text, measured_of, subject_of
+from gainlens.claims.numbers import WHOLE
+from gainlens.claims.sentences import (
+    capital,
+    interval_text,
+    measured_of,
+    opposed_text,
+    subject_of,
+)
 from gainlens.claims.wording import signed
 from gainlens.records.claims import ClaimVerdict, Effect
 
@@ -54,6 +62,8 @@ def reasons_of(
         )
     if found.chance is not None and abs(found.estimates[0].interval.estimate) <= found.chance:
         reasons.append(f"Orders drawn at random reach {found.chance:.2f} as well.")
+    if found.numbers:
+        reasons += _doubts(found, claim.contrast.kind, decides, verdict.unit)
     if verdict.disagreeing:
         reasons.append(f"{len(verdict.disagreeing)} of {verdict.analyses} distinct analyses say "
                        f"otherwise, such as {verdict.disagreeing[0]}.")  # fmt: skip
@@ -73,10 +83,20 @@ def _number_reason(claim: Claim, verdict: ClaimVerdict, found: Contrasted, decid
     subject = subject_of(claim)
     if claim.contrast.kind == "level" and claim.estimand.blocks == "each":
         subject = f"the {claim.estimand.metric.replace('_', ' ')} of {estimate.of}"
-    return (
-        f"{capital(subject)} is {interval_text(estimate.interval, verdict.unit)}; the claim "
-        f"predicts {claim.contrast.prediction}."
-    )
+    said = f"is {interval_text(estimate.interval, verdict.unit)}"
+    if verdict.reversal is not None:
+        said = f"changes sign: it is {opposed_text(verdict.reversal, verdict.unit)}"
+    return f"{capital(subject)} {said}; the claim predicts {claim.contrast.prediction}."
+
+
+def _doubts(found: Contrasted, kind: str, place: int, unit: str) -> list[str]:
+    """Say what groups of prompts, few prompts and outliers do to the interval that decides."""
+    estimate = found.estimates[place]
+    subject = "it" if estimate.of == WHOLE else estimate.of
+    of_groups = clustered(estimate.clustering, lambda one: interval_text(one, unit), subject)
+    contrast = EACH if found.simultaneous else kind
+    too_narrow = shortfall(found.numbers[place].values, contrast)
+    return [said for said in (of_groups, too_narrow) if said]
 
 
 def _effect_reasons(claim: Claim, verdict: ClaimVerdict, effect: Effect) -> list[str]:

@@ -7,7 +7,7 @@ seeds is five times as large at 8,192 as at 256.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Float64
@@ -17,6 +17,9 @@ from gainlens.records.interval import Interval
 
 SHIPPED: Final = Path(__file__).parents[1] / "data" / "dose_response.parquet"
 CONTRASTS: Final = ("context", "theta", "theta:context")
+_RUN: Final = ["context", "theta", "seed"]
+_DECAYS_FROM: Final = 0.8
+"""Share of the steps after which the learning rate decays, by the design file."""
 
 
 @dataclass(frozen=True)
@@ -30,34 +33,82 @@ class Design:
 
 
 def read_design(
-    path: Path = SHIPPED, measure: str = "log_gain", block: int = -1, positions: str = ""
+    path: Path = SHIPPED,
+    measure: str = "log_gain",
+    block: int = -1,
+    positions: str = "",
+    *,
+    equal_loss: bool = False,
 ) -> Design:
-    """Return a measure at the end of training, of every run that began anew.
+    """Return a measure of every run that began anew, at the end of training or at equal loss.
+
+    A context that lacks a seed or a theta is left out: a seed's slope needs all contexts.
 
     Args:
         path: the table that scripts/train_twins.py collects.
         measure: one of the table's measures.
         block: negative from the last; ignored for a measure that is not of one block.
         positions: bin of positions; empty for all.
+        equal_loss: take each run where its held-out loss first falls to the lowest loss that every
+            run reaches before its learning rate decays, linearly between two points of training.
+            The loss is that on sequences as long as the shortest context.
 
-    Raises ValueError if the table lacks the measure, or if a cell lacks a seed that others have.
+    Raises ValueError if the table lacks the measure, or if fewer than two contexts are complete.
     """
     import pandas as pd
 
-    table: pd.DataFrame = pd.read_parquet(path)
-    rows = table.query("group == 'dose' and measure == @measure and positions == @positions")
+    table: Any = pd.read_parquet(path)  # pandas' types are partial
+    table = table.loc[table["group"] == "dose"]
+    rows = table.loc[(table["measure"] == measure) & (table["positions"] == positions)]
     if rows.empty:
         raise ValueError(f"{path.name} has no {measure!r} at positions {positions!r}")
-    rows = rows.query("tokens == tokens.max()")
     rows = rows.loc[rows["block"] == sorted(set(rows["block"]))[block]]
-    levels = [tuple(sorted(set(rows[name].tolist()))) for name in ("context", "theta", "seed")]
-    wanted = pd.MultiIndex.from_product(levels, names=["context", "theta", "seed"])
-    series = rows.set_index(["context", "theta", "seed"])["value"].reindex(wanted)
-    if np.isnan(series.to_numpy()).any():
-        raise ValueError(f"{path.name} has no {measure!r} of every cell and seed")
+    rows = rows.loc[rows["context"].isin(_complete(rows))]
+    values = rows.pivot(index="tokens", columns=_RUN, values="value")
+    if equal_loss:
+        shortest = rows["context"].min()
+        losses = table.loc[(table["measure"] == "loss") & (table["length"] == shortest)]
+        losses = losses.pivot(index="tokens", columns=_RUN, values="value").loc[:, values.columns]
+        ends = _at_equal_loss(
+            losses.to_numpy(np.float64),
+            values.to_numpy(np.float64),
+            values.index.to_numpy(np.float64),
+        )
+    else:
+        ends = values.iloc[-1].to_numpy(np.float64)
+    levels = [tuple(sorted(set(values.columns.get_level_values(name)))) for name in _RUN]
     contexts, thetas, seeds = levels
+    order = np.lexsort([values.columns.get_level_values(name) for name in reversed(_RUN)])
     shape = (len(contexts), len(thetas), len(seeds))
-    return Design(contexts, thetas, seeds, series.to_numpy(np.float64).reshape(shape))
+    return Design(contexts, thetas, seeds, ends[order].reshape(shape))
+
+
+def _complete(rows: Any) -> list[int]:
+    """Return the contexts of which every theta and seed is there; ValueError below two."""
+    runs = rows[_RUN].drop_duplicates()
+    wanted = runs["theta"].nunique() * runs["seed"].nunique()
+    counts = runs.groupby("context").size()
+    found = counts.index[counts == wanted].tolist()
+    if len(found) < 2:
+        raise ValueError("the training table has fewer than two contexts with every theta and seed")
+    return found
+
+
+def _at_equal_loss(
+    losses: Float64[np.ndarray, "point run"],
+    values: Float64[np.ndarray, "point run"],
+    tokens: Float64[np.ndarray, " point"],
+) -> Float64[np.ndarray, " run"]:
+    """Return each run's value where its loss first falls to the lowest that all reach."""
+    before = tokens <= _DECAYS_FROM * tokens[-1]
+    target = losses[before].min(axis=0).max()
+    after = (losses <= target).argmax(axis=0)
+    if (after == 0).any():
+        raise ValueError("a run has the common loss from its first point on")
+    run = np.arange(losses.shape[1])
+    high, low = losses[after - 1, run], losses[after, run]
+    share = (high - target) / (high - low)
+    return values[after - 1, run] + share * (values[after, run] - values[after - 1, run])
 
 
 def seed_contrasts(design: Design) -> dict[str, Float64[np.ndarray, " seed"]]:

@@ -8,7 +8,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from gainlens.claims.claim import Claim
-from gainlens.claims.contrasts import Contrasted, Values, contrast_of
+from gainlens.claims.contrasts import Contrasted, contrast_of
+from gainlens.claims.numbers import Values
 from gainlens.core.spec import Rule
 from gainlens.records.claims import Controlled, Effect, Evidence
 from gainlens.records.interval import Interval

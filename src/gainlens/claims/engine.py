@@ -9,13 +9,15 @@ import numpy as np
 
 from gainlens.claims.claim import Claim, bounds_of, premise_sides
 from gainlens.claims.claim_reasons import premise_reasons, reasons_of
-from gainlens.claims.contrasts import Contrasted, NotEnough
+from gainlens.claims.contrasts import Contrasted
 from gainlens.claims.effects import effect_of, judged_contrast
+from gainlens.claims.numbers import NotEnough
+from gainlens.claims.outcomes import decide, outcome_of_claim
+from gainlens.claims.resolving import resolve_claim
 from gainlens.claims.sentences import capital
 from gainlens.core.spec import Rule
 from gainlens.metrics.registry import METRICS
 from gainlens.records.claims import ClaimOutcome, ClaimVerdict, Evidence, Fact
-from gainlens.records.interval import Interval
 
 _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -24,8 +26,6 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 _ENOUGH_DECIDE: Final = 0.8
 """Share of distinct analyses that must decide before an outcome counts as robust."""
 _DECIDES_NOTHING: Final = ("UNDETERMINED", "NOT TESTED")
-_SIGNS: Final[dict[ClaimOutcome, str]] = {"SUPPORTED": "+", "CONTRADICTED": "-"}
-"""What the prediction "> 0" gives for a level of either sign; others have no sign."""
 
 
 def failed_premises(
@@ -49,43 +49,6 @@ def failed_premises(
         elif not all(_OPERATORS[sign](left, other) for left, other in pairs):
             failed.append(text)
     return failed, unknown
-
-
-def decide(interval: Interval, prediction: str, margin: float) -> ClaimOutcome:
-    """Return what one interval says of a prediction; UNDETERMINED if the interval is not known."""
-    if not interval.known or not np.isfinite(interval.low + interval.high):
-        return "UNDETERMINED"
-    sign, low, high = bounds_of(prediction)
-    if sign in ("=", "in"):
-        low, high = low - margin, high + margin
-        if low <= interval.low and interval.high <= high:
-            return "SUPPORTED"
-        return "CONTRADICTED" if interval.low > high or interval.high < low else "UNDETERMINED"
-    if low - margin <= interval.low and interval.high <= low + margin:
-        return "EQUIVALENT"
-    above, below = interval.low > low + margin, interval.high < low - margin
-    if above or below:
-        return "SUPPORTED" if above == (sign == ">") else "CONTRADICTED"
-    return "UNDETERMINED"
-
-
-def outcome_of_claim(claim: Claim, found: Contrasted) -> ClaimOutcome:
-    """Return what all intervals of a contrast say together."""
-    intervals = [estimate.interval for estimate in found.estimates]
-    if claim.contrast.kind == "signs":
-        decided: list[ClaimOutcome] = [decide(one, "> 0", claim.margin) for one in intervals]
-        signs = "".join(_SIGNS.get(outcome, "?") for outcome in decided)
-        return claim.contrast.outcomes.get(signs, "UNDETERMINED")
-    if claim.contrast.kind == "factorial":
-        intervals = intervals[:1]  # the interaction is beside it
-    prediction = str(claim.contrast.prediction)
-    outcomes: set[ClaimOutcome] = {decide(one, prediction, claim.margin) for one in intervals}
-    if len(outcomes) > 1:  # several blocks: one that contradicts is enough, all must support
-        return "CONTRADICTED" if "CONTRADICTED" in outcomes else "UNDETERMINED"
-    (outcome,) = outcomes
-    if found.chance is not None and abs(intervals[0].estimate) <= found.chance:
-        return "CONTRADICTED" if outcome == "CONTRADICTED" else "UNDETERMINED"
-    return outcome
 
 
 def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> ClaimVerdict:
@@ -151,6 +114,7 @@ def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> Claim
         estimates=found.estimates,
         independent=found.independent,
         effect=None if claim.intervention is None else effect_of(claim, mine, rule),
+        resolved=resolve_claim(claim, mine, found.numbers, rule),
     )
     decides = _weakest(claim, found)
     return replace(verdict, reasons=reasons_of(claim, verdict, found, decides, failed, unknown))
@@ -220,9 +184,12 @@ def _half(one: Evidence, half: str) -> Evidence:
         one,
         ids=tuple(one.ids[row] for row in rows),
         lengths=one.lengths[rows],
+        groups=tuple(one.groups[row] for row in rows) if one.groups else (),
         values={over: values[:, rows] for over, values in one.values.items()},
         with_values=None if one.with_values is None else one.with_values[:, rows],
         controlled=None if one.controlled is None else one.controlled.at(rows),
+        at_positions={},
+        parts={},
     )
 
 

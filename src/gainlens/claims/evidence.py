@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from jaxtyping import Bool
 
 from gainlens.claims.claim import Claim
+from gainlens.claims.resolving import POSITIONS
+from gainlens.core.vocabulary import Reduction
 from gainlens.metrics.metric import OverTokens
 from gainlens.metrics.prompts import reduce_metric
+from gainlens.metrics.reductions import reduce_gains
 from gainlens.metrics.registry import METRICS
 from gainlens.records.claims import Controlled, Evidence, Fact
 from gainlens.records.comparison import ModelReport
-from gainlens.records.gains import Decomposition
+from gainlens.records.gains import Decomposition, position_label
 
 _NORMS: Final = {
     "rms_norm_eps": "RMSNorm", "layer_norm_eps": "LayerNorm", "layer_norm_epsilon": "LayerNorm",
@@ -82,6 +85,7 @@ def evidence_of(
         values={},
         step=step,
         seed=float(seed) if isinstance(seed, int | float) else None,
+        groups=report.prompts.groups,
         unmeasured=arms if isinstance(arms, str) else "",
     )
     if evidence.unmeasured:
@@ -107,8 +111,11 @@ def _with_values(
         return reduce_metric(metric, of, estimand.tokens, way)
 
     if arms is None:
+        resolves = claim.contrast.kind == "difference"
         return replace(
             evidence,
+            at_positions=_at_positions(claim, decomposition) if resolves else {},
+            parts=_parts(claim, decomposition) if resolves else {},
             values={way: reduced(way) for way in ways},
             with_values=reduce_metric(other, decomposition, estimand.tokens)
             if other in METRICS
@@ -128,3 +135,29 @@ def _with_values(
         },
         controlled=by_way[first],
     )
+
+
+def _at_positions(claim: Claim, decomposition: Decomposition) -> dict[str, np.ndarray]:
+    """Return the metric on the tokens of each range of positions."""
+    estimand = claim.estimand
+    if "token" not in METRICS[estimand.metric].over:
+        return {}
+    return {
+        position_label(*positions): reduce_metric(
+            estimand.metric, decomposition, estimand.tokens, estimand.reduction, positions
+        )
+        for positions in POSITIONS
+    }
+
+
+def _parts(claim: Claim, decomposition: Decomposition) -> dict[str, np.ndarray]:
+    """Return attention's and the MLP's part of a log gain.
+
+    Parts of a median over blocks do not sum to it, so it has none.
+    """
+    estimand = claim.estimand
+    if estimand.metric != "log_gain" or estimand.over_blocks == "median":
+        return {}
+    reduction = cast("Reduction", estimand.reduction)
+    gains = reduce_gains(decomposition, estimand.tokens, reduction)
+    return {"attention": gains.attention, "mlp": gains.mlp}

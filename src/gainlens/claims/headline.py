@@ -3,7 +3,7 @@
 from typing import Final
 
 from gainlens.claims.behaviour import sign_of
-from gainlens.claims.wording import ratio, short_nats
+from gainlens.claims.wording import at_group, ratio, short_nats
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import Outcome
@@ -74,13 +74,6 @@ def difference_words(verdict: Verdict) -> str:
         return f"long minus short changes sign: {parts}"
     how = "" if verdict.paired else ", unpaired"
     return f"long minus short is {short_nats(verdict.difference)}{how}"
-
-
-def at_group(by: str, group: str) -> str:
-    """Write a group of prompts or positions: `on short prompts`, `at positions 1-3`."""
-    if by == "position":
-        return f"at position{'' if group.isdigit() else 's'} {group}"
-    return f"on {group}" if by == "length" else f"on prompts of kind {group}"
 
 
 def agreement(verdict: Verdict) -> str:

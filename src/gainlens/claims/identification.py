@@ -23,26 +23,30 @@ def identify(short: Checkpoint, long: Checkpoint) -> Identification:
     """Return whether the two differ in nothing but theta and context, and what else differs.
 
     Compared are the configs, RoPE scaling included, the dtype that was measured in, and the records
-    of training (data, tokens, steps, seed).  Unknown training is a difference.
+    of training (data, tokens, steps, seed).  Unknown training is a difference, unless both hold the
+    same weights: they have one training then.
     """
     fields = _fields(short.config), _fields(long.config)
     differing = _differences(*fields, prefix="")
     if short.dtype != long.dtype:
         differing.append(f"measured in {short.dtype} vs {long.dtype}")
-    trainings = short.training, long.training
-    if trainings[0] is None or trainings[1] is None:
-        unknown = [c.name for c in (short, long) if c.training is None]
-        differing.append(
-            "training unknown" if len(unknown) == 2 else f"training unknown of {unknown[0]}"
-        )
-    else:
-        differing += _differences(trainings[0], trainings[1], prefix="training ")
+    same_weights = short.weights is not None and short.weights == long.weights
+    if not same_weights:
+        differing += _trainings(short, long)
     return Identification(
         controlled=not differing,
         differing=tuple(differing),
-        by_design=() if differing else _by_design(short.context, long.context),
-        same_weights=short.weights is not None and short.weights == long.weights,
+        by_design=() if differing or same_weights else _by_design(short.context, long.context),
+        same_weights=same_weights,
     )
+
+
+def _trainings(short: Checkpoint, long: Checkpoint) -> list[str]:
+    """Return in what two records of training differ."""
+    unknown = [checkpoint.name for checkpoint in (short, long) if checkpoint.training is None]
+    if unknown:
+        return ["training unknown" if len(unknown) == 2 else f"training unknown of {unknown[0]}"]
+    return _differences(short.training or {}, long.training or {}, prefix="training ")
 
 
 def _by_design(short: int, long: int) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ all rows:
 data/calibration.csv holds the coverage that scripts/calibrate.py measures on draws of its own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -42,10 +43,36 @@ _STUDENT = "Student's t"
 _BLOCK = 128
 """Resamples are drawn, and cells treated, in blocks of this size: 20,000 |t| of a block of cells
 take 20 MB."""
+_KEPT_DRAWS = 2_000_000
+"""Draws are kept if they are no more than so many numbers, 16 MB."""
 Cells = Float64[np.ndarray, "cell prompt"]
 
 
-def _draws(
+def _seeded_draws(
+    n: int, size: int, resamples: int, seed: int, side: int | None = None
+) -> Iterable[Float64[np.ndarray, "resample prompt"]]:
+    """Return what `draw_shares` yields for a seed; a run asks for the same some hundred times.
+
+    side: 0 or 1, of a difference of two groups; None: there is one group.
+    """
+    if n * resamples <= _KEPT_DRAWS:
+        return _kept_draws(n, size, resamples, seed, side)
+    return draw_shares(n, size, resamples, _generator(seed, side))
+
+
+@lru_cache(maxsize=4)
+def _kept_draws(
+    n: int, size: int, resamples: int, seed: int, side: int | None
+) -> tuple[np.ndarray, ...]:
+    return tuple(draw_shares(n, size, resamples, _generator(seed, side)))
+
+
+def _generator(seed: int, side: int | None) -> np.random.Generator:
+    rng = np.random.default_rng(seed)
+    return rng if side is None else rng.spawn(2)[side]
+
+
+def draw_shares(
     n: int, size: int, resamples: int, rng: np.random.Generator
 ) -> Iterator[Float64[np.ndarray, "resample prompt"]]:
     """Yield, in blocks of resamples, the share of `size` draws that falls on each of n prompts."""
@@ -67,7 +94,9 @@ def _moments(
 
 def _studentised(mean: np.ndarray, squared_error: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample without spread: +-inf, or 0
-        return np.nan_to_num(mean / np.sqrt(squared_error), nan=0.0, posinf=np.inf, neginf=-np.inf)
+        t = mean / np.sqrt(squared_error)
+    t[np.isnan(t)] = 0.0
+    return t
 
 
 def _standardise(values: Cells) -> tuple[Cells, Float64[np.ndarray, " cell"]]:
@@ -87,7 +116,7 @@ def _half_widths(
     centred, _ = _standardise(values)
     t = [
         _studentised(*_moments(weights, centred, n // 2))
-        for weights in _draws(n, n // 2, resamples, np.random.default_rng(seed))
+        for weights in _seeded_draws(n, n // 2, resamples, seed)
     ]
     return _quantile(np.concatenate(t), confidence)
 
@@ -220,8 +249,8 @@ def _welch_half_width(
     centred = [(side - side.mean()) / scale for side in sides]
     sizes = [side.shape[1] // 2 for side in sides]
     streams = [
-        _draws(side.shape[1], size, resamples, rng)
-        for side, size, rng in zip(sides, sizes, np.random.default_rng(seed).spawn(2), strict=True)
+        _seeded_draws(values.shape[1], size, resamples, seed, side)
+        for side, (values, size) in enumerate(zip(sides, sizes, strict=True))
     ]
     t: list[np.ndarray] = []
     for weights in zip(*streams, strict=True):
@@ -290,7 +319,7 @@ def simultaneous_band(
     else:
         largest = [
             np.abs(_studentised(*_moments(weights, centred, n))).max(axis=1, keepdims=True)
-            for weights in _draws(n, n, resamples, np.random.default_rng(seed))
+            for weights in _seeded_draws(n, n, resamples, seed)
         ]
         half = _quantile(np.concatenate(largest), confidence)[0]
     means = values[varies].mean(axis=1)

@@ -19,7 +19,11 @@ from gainlens.claims.headline import headline_of
 from gainlens.claims.identification import identify
 from gainlens.claims.pairing import difference_of
 from gainlens.claims.reasons import reasons_for
-from gainlens.claims.resolving import clustering_of, component_differences, resolved_differences
+from gainlens.claims.resolving import (
+    clustering_between,
+    component_differences,
+    resolved_differences,
+)
 from gainlens.claims.robustness import cell_outcomes, is_robust
 from gainlens.claims.training_table import TrainingCurves
 from gainlens.core.spec import Rule
@@ -68,7 +72,7 @@ def judge(
         paired=paired,
         parts=component_differences(short, long, rule),
         resolved=resolved_differences(short, long, rule),
-        clustering=clustering_of(short, long, rule),
+        clustering=clustering_between(short, long, rule),
         identification=identify(short.checkpoint, long.checkpoint),
         attribution=effects,
         attribution_note=note,

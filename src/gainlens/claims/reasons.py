@@ -8,15 +8,14 @@ import numpy as np
 from gainlens.claims.behaviour import sign_of
 from gainlens.claims.cells import cell_key
 from gainlens.claims.components import turning_components
-from gainlens.claims.headline import at_group
-from gainlens.claims.wording import component_label, short_nats
+from gainlens.claims.conditions import clustered, shortfall
+from gainlens.claims.pairing import paired_prompts
+from gainlens.claims.wording import at_group, component_label, short_nats
 from gainlens.core.spec import Rule
 from gainlens.records.comparison import ModelReport
 from gainlens.records.verdict import Verdict
 
 MOST: Final = 5
-CLUSTERED: Final = 0.1
-"""From this intraclass correlation on, groups of prompts are said to matter."""
 
 
 def reasons_for(
@@ -30,7 +29,8 @@ def reasons_for(
         _component(verdict),
         _after_norm((short, long)),
         _position_zero(short, long, verdict, rule),
-        _groups(verdict),
+        clustered(verdict.clustering, short_nats, "the difference"),
+        _few_or_outlying(short, long, rule),
         _seeds(verdict),
         _ablation(verdict),
         *_notes((short, long)),
@@ -139,15 +139,10 @@ def _position_zero(
     return f"Position 0, one token per prompt, {said} ({gains})."
 
 
-def _groups(verdict: Verdict) -> str | None:
-    clustering = verdict.clustering
-    if clustering is None or not clustering.correlation >= CLUSTERED:
-        return None
-    return (
-        "Prompts of one group resemble one another (intraclass correlation "
-        f"{clustering.correlation:.2f}): over {clustering.groups} groups the difference is "
-        f"{short_nats(clustering.over_groups)}."
-    )
+def _few_or_outlying(short: ModelReport, long: ModelReport, rule: Rule) -> str | None:
+    """Say if the difference's interval fell short in calibration on prompts such as these."""
+    pair = paired_prompts((short, long), rule)
+    return None if pair is None else shortfall(pair[1] - pair[0], "difference")
 
 
 def _seeds(verdict: Verdict) -> str | None:

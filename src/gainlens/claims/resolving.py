@@ -4,29 +4,31 @@ An average over prompts can hide a change of sign: the difference may be negativ
 and positive on long ones.  Every group has an interval of its own, paired over prompts.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from jaxtyping import Float64
 
 from gainlens.claims.cells import length_halves
-from gainlens.claims.intervals import seed_interval
+from gainlens.claims.claim import Claim
+from gainlens.claims.clusters import clustering_of
+from gainlens.claims.numbers import Numbers, Values, numbers_of
 from gainlens.claims.pairing import mean_over_prompts, shared_prompts
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import COMPONENTS
+from gainlens.metrics.prompts import Positions, tokens_at
 from gainlens.metrics.reductions import reduce_norms
+from gainlens.records.claims import Evidence
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition, LastBlockParts, PositionGains, PromptGains
-from gainlens.records.verdict import Clustering, ComponentDifference, GroupDifference
+from gainlens.records.groups import Clustering, Grouping, Resolved
+from gainlens.records.interval import Interval
+from gainlens.records.verdict import ComponentDifference, GroupDifference
 
-POSITIONS: Final[tuple[tuple[int, int | None], ...]] = (
-    (0, 0),
-    (1, 3),
-    (4, 15),
-    (16, 63),
-    (64, 127),
-    (128, None),
-)
+POSITIONS: Final[tuple[Positions, ...]] = (
+    (0, 0), (1, 3), (4, 15), (16, 63), (64, 127), (128, None),
+)  # fmt: skip
 """First and last position of each range, fixed before any run."""
 
 
@@ -37,19 +39,16 @@ def last_block_parts(
 
     Position 0 counts whatever the token class; elsewhere only tokens of the rule's class count.
     """
-    position = decomposition.position
-    chosen = decomposition.tokens_of(rule.token_class)
+    norms = decomposition.norm_in[-1:], decomposition.norm_out[-1:]
 
-    def at(first: int, last: int | None) -> Float64[np.ndarray, " prompt"]:
-        within = (position >= first) & (position <= (position.max() if last is None else last))
-        mask = within if first == 0 else within & chosen
-        norms = decomposition.norm_in[-1:], decomposition.norm_out[-1:]
+    def at(positions: Positions) -> Float64[np.ndarray, " prompt"]:
+        mask = tokens_at(decomposition, rule.token_class, positions)
         return reduce_norms(*norms, decomposition.prompt, mask, rule.reduction)[0]
 
     return LastBlockParts(
         attention=gains.attention[-1],
         mlp=gains.mlp[-1],
-        positions=tuple(PositionGains(first, last, at(first, last)) for first, last in POSITIONS),
+        positions=tuple(PositionGains(*positions, at(positions)) for positions in POSITIONS),
     )
 
 
@@ -81,74 +80,88 @@ def resolved_differences(
 ) -> tuple[GroupDifference, ...]:
     """Return long minus short by length, by position and by kind of prompt, in nats.
 
-    Lengths are the short model's numbers of tokens.  A kind needs the rule's minimum of prompts to
-    be listed.  Empty if the prompts cannot be paired.
+    Lengths are the short model's numbers of tokens.  Empty if the prompts cannot be paired.
     """
     shared = shared_prompts((short, long), rule)
     if shared is None:
         return ()
-    difference = long.last_block[shared[1]] - short.last_block[shared[0]]
+    positions: dict[str, np.ndarray] = {}
+    if short.parts and long.parts:
+        positions = {
+            own.label: other.log_gain[shared[1]] - own.log_gain[shared[0]]
+            for own, other in zip(short.parts.positions, long.parts.positions, strict=True)
+        }
     lengths = [len(short.prompts.tokens[index]) for index in shared[0].tolist()]
-    groups: list[GroupDifference] = []
+    difference = long.last_block[shared[1]] - short.last_block[shared[0]]
+    found = _by_group(difference, lengths, groups_at(short, shared[0]), positions, rule)
+    return tuple(GroupDifference(by, group, interval) for by, group, interval in found)
+
+
+def resolve_claim(
+    claim: Claim, evidence: Sequence[Evidence], numbers: Sequence[Numbers], rule: Rule
+) -> tuple[Resolved, ...]:
+    """Return a claim's difference by component, length, position and kind of prompt.
+
+    Args:
+        claim: what is asked; only a contrast of kind difference is resolved.
+        evidence: one per model, in the order of the claim's roles.
+        numbers: the paired differences, from `contrast_of`.
+        rule: settings of the intervals.
+    """
+    if claim.contrast.kind != "difference":
+        return ()
+    (whole,) = numbers
+
+    def paired(values: Sequence[Values]) -> Float64[np.ndarray, " prompt"]:
+        return numbers_of(claim, evidence, values)[0].values
+
+    parts = {name: paired([one.parts[name] for one in evidence]) for name in evidence[0].parts}
+    positions = {
+        label: paired([one.at_positions[label] for one in evidence])
+        for label in evidence[0].at_positions
+    }
+    lengths = whole.model.lengths[whole.rows].tolist()
+    found = _by_group(whole.values, lengths, whole.groups, positions, rule)
+    return (
+        *(Resolved("component", name, mean_over_prompts(of, rule)) for name, of in parts.items()),
+        *(Resolved(by, group, interval) for by, group, interval in found),
+    )
+
+
+def _by_group(
+    values: Float64[np.ndarray, " prompt"],
+    lengths: Sequence[int],
+    kinds: Sequence[str],
+    positions: Mapping[str, Float64[np.ndarray, " prompt"]],
+    rule: Rule,
+) -> Iterator[tuple[Grouping, str, Interval]]:
+    """Yield the mean over either half by length, each range of positions and each kind of prompt.
+
+    A kind needs the rule's minimum of prompts to be listed.
+    """
     halves = length_halves(np.repeat(np.arange(len(lengths)), lengths))
     for half in ("short", "long"):
         if halves[half].any():
-            interval = mean_over_prompts(difference[halves[half]], rule)
-            groups.append(GroupDifference("length", f"{half} prompts", interval))
-    if short.parts and long.parts:
-        for own, other in zip(short.parts.positions, long.parts.positions, strict=True):
-            values = other.log_gain[shared[1]] - own.log_gain[shared[0]]
-            if not np.isnan(values).all():
-                interval = mean_over_prompts(values, rule)
-                groups.append(GroupDifference("position", own.label, interval))
-    kinds = _groups_of(short, shared[0])
-    for kind in sorted(set(kinds.tolist()) - {""}):
-        if np.count_nonzero(kinds == kind) >= rule.min_prompts:
-            interval = mean_over_prompts(difference[kinds == kind], rule)
-            groups.append(GroupDifference("kind", kind, interval))
-    return tuple(groups)
+            yield "length", f"{half} prompts", mean_over_prompts(values[halves[half]], rule)
+    for label, there in positions.items():
+        if not np.isnan(there).all():
+            yield "position", label, mean_over_prompts(there, rule)
+    for kind in sorted(set(kinds) - {""}):
+        of_kind = np.array([one == kind for one in kinds])
+        if np.count_nonzero(of_kind) >= rule.min_prompts:
+            yield "kind", kind, mean_over_prompts(values[of_kind], rule)
 
 
-def _groups_of(report: ModelReport, indices: np.ndarray) -> np.ndarray:
-    groups = report.prompts.groups or ("",) * len(report.prompts.ids)
-    return np.array(groups, dtype=object)[indices]
+def groups_at(report: ModelReport, indices: np.ndarray) -> tuple[str, ...]:
+    """Return the groups of some of a report's prompts; empty if they carry none."""
+    groups = report.prompts.groups
+    return tuple(groups[index] for index in indices) if groups else ()
 
 
-def clustering_of(short: ModelReport, long: ModelReport, rule: Rule) -> Clustering | None:
-    """Return the difference over groups and the intraclass correlation; None without groups.
-
-    Groups are the prompts' kinds or files.  Prompts without a group are groups of their own.
-    """
+def clustering_between(short: ModelReport, long: ModelReport, rule: Rule) -> Clustering | None:
+    """Return the paired difference over groups of prompts; None without groups or pairs."""
     shared = shared_prompts((short, long), rule)
     if shared is None:
         return None
-    names = _groups_of(short, shared[0])
     values = long.last_block[shared[1]] - short.last_block[shared[0]]
-    known = ~np.isnan(values)
-    names, values = names[known], values[known]
-    if not any(names):
-        return None
-    names = np.array([name or f"prompt {i}" for i, name in enumerate(names)])
-    _, index = np.unique(names, return_inverse=True)
-    groups = int(index.max()) + 1
-    if groups < 2 or groups == len(values):
-        return None
-    means = np.bincount(index, values) / np.bincount(index)
-    interval = seed_interval(means, confidence=rule.confidence, unit="group")
-    return Clustering(groups, intraclass_correlation(values, index), interval)
-
-
-def intraclass_correlation(values: Float64[np.ndarray, " prompt"], group: np.ndarray) -> float:
-    """Return ICC(1) of a one-way analysis of variance, groups of unequal size allowed.
-
-    Shrout & Fleiss 1979, with the mean group size of Donner 1986.  0 if the groups differ by no
-    more than chance; NaN if nothing varies.
-    """
-    sizes = np.bincount(group)
-    means = np.bincount(group, values) / sizes
-    groups, n = len(sizes), len(values)
-    between = (sizes * (means - values.mean()) ** 2).sum() / (groups - 1)
-    within = ((values - means[group]) ** 2).sum() / (n - groups)
-    size = (n - (sizes**2).sum() / n) / (groups - 1)
-    total = between + (size - 1) * within
-    return max(float((between - within) / total), 0.0) if total > 0 else float("nan")
+    return clustering_of(values, groups_at(short, shared[0]), rule.confidence)

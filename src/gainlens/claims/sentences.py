@@ -3,8 +3,9 @@
 from math import floor, isfinite, log10
 
 from gainlens.claims.claim import Blocks, Claim
-from gainlens.claims.wording import signed
+from gainlens.claims.wording import at_group, signed
 from gainlens.metrics.registry import METRICS
+from gainlens.records.groups import Resolved
 from gainlens.records.interval import Interval
 
 
@@ -72,3 +73,10 @@ def interval_text(interval: Interval, unit: str) -> str:
     if not interval.known:
         return f"{said}{units} ({interval.status})" if interval.n else interval.status
     return f"{said} [{low}, {high}]{units}"
+
+
+def opposed_text(groups: tuple[Resolved, Resolved], unit: str) -> str:
+    """Write the numbers of two groups that have opposite signs."""
+    return " and ".join(
+        f"{interval_text(one.interval, unit)} {at_group(one.by, one.group)}" for one in groups
+    )

@@ -55,3 +55,10 @@ def component_label(site: str) -> str:
     back = -int(block)
     where = "last" if back == 1 else f"{back}{ {2: 'nd', 3: 'rd'}.get(back, 'th') } last"
     return f"{where}, {_COMPONENTS.get(name, name)}{f' {head[:-1]}' if head else ''}"
+
+
+def at_group(by: str, group: str) -> str:
+    """Write a group of prompts or positions: `on short prompts`, `at positions 1-3`."""
+    if by == "position":
+        return f"at position{'' if group.isdigit() else 's'} {group}"
+    return f"on {group}" if by == "length" else f"on prompts of kind {group}"

@@ -97,7 +97,7 @@ def report(folder: Path, figures: Path | None, quiet: bool, verbose: bool, as_js
     from gainlens.results.run_folder import run_folder
     from gainlens.runs import writing as rendering
 
-    check_run(folder)  # no lock, and no folder, where there is no run
+    check_run(folder)  # no lock, and no folder, if there is no run
     with run_folder(folder):
         comparison = read_run(folder)
         written = rendering.write_run(folder, figures or folder / "figures", comparison)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from gainlens.cli.flags import COMPARE_OPTIONS, command_line, spec_of
 from gainlens.cli.options import ExamplesCommand, print_json, with_options
-from gainlens.models.processes import joined, started
+from gainlens.models.processes import collect_seldom, joined, started
 
 EXAMPLES = (
     ("", "the shipped twins, offline, on a laptop"),
@@ -91,7 +91,7 @@ def _compare(flags: dict[str, Any], command: str) -> dict[str, Any]:
         with Partials(out, spec, watch.tell) as partials:
             comparison = replace(compare(spec, watch, partials, workers), command=command)
             watch.phase("drawing figures, writing tables")
-            written = write_run(out, flags["figures"] or out / "figures", comparison)
+            written = write_run(out, flags["figures"] or out / "figures", comparison, workers)
     if not (flags["quiet"] or flags["as_json"]):
         print_comparison(comparison, written, verbose=flags["verbose"])
     elif not flags["as_json"]:
@@ -132,4 +132,5 @@ def main(command: click.Command = compare_command) -> None:
     """Run a command from the shell; scripts/compare.py runs this one."""
     # Threads that wait by spinning take ten times the time on a machine that does something else.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    collect_seldom()
     sys.exit(run(command))

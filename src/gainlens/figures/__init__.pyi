@@ -20,6 +20,7 @@ from .notebook import notebook_figure as notebook_figure
 from .position import gain_by_position as gain_by_position
 from .position import position_quartiles as position_quartiles
 from .series import series as series
+from .style import one_column as one_column
 from .training import training_curves as training_curves
 from .training import training_figure as training_figure
 from .verdict_forest import verdict_forest as verdict_forest

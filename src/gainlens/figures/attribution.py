@@ -6,11 +6,13 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 
+from gainlens.core.glossary import GLOSSARY
 from gainlens.figures.style import (
     FAINT,
     INK,
     SMALL,
     TWO_COLUMNS,
+    across,
     axes_or_new,
     beside,
     label,
@@ -37,13 +39,15 @@ def attribution(verdict: Verdict, ax: Axes | None = None) -> Axes:
     are no effects, the axes carry the verdict's note on why.
     """
     effects = verdict.attribution
+    wide = across(2) == 2
     ax = axes_or_new(ax, TWO_COLUMNS * 0.85, 0.9 + 0.19 * max(len(effects) + 3, 6))
     percent = {f"{effect.log_gain.confidence:.0%}" for effect in effects}
-    ax.set_xlabel(label("effect") + (f", {percent.pop()} interval" if len(percent) == 1 else ""))
+    doubt = f", {percent.pop()} interval" if len(percent) == 1 else ""
+    ax.set_xlabel(textwrap.fill(label("effect") + doubt, 80 if wide else 36))
     ax.grid(visible=False, axis="y")
     if not effects:
         ax.set(xticks=[], yticks=[])
-        note(ax, textwrap.fill(verdict.attribution_note, 52))
+        note(ax, textwrap.fill(verdict.attribution_note, 52 if wide else 30))
         return ax
     ticks: list[tuple[float, str]] = []
     height = 0.0
@@ -52,14 +56,20 @@ def attribution(verdict: Verdict, ax: Axes | None = None) -> Axes:
         for effect in (effect for effect in effects if effect.factor == factor):
             height += 1
             _draw_effect(ax, effect, height)
-            part = f" on {effect.component}" if effect.component else ""
-            ticks.append((height, f"over {effect.unit}, at {effect.at}{part}"))
+            ticks.append((height, _name(effect) if wide else textwrap.fill(_name(effect), 32)))
         height += 1.4
     ax.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(height - 0.8, -0.7)
     threshold(ax, 0.0, along="y")
     return ax
+
+
+def _name(effect: Effect) -> str:
+    """Say what an effect is over and, unless it is one part of that above it, at what."""
+    if effect.component:
+        return f"over {effect.unit}: {GLOSSARY[effect.component].label}"
+    return f"over {effect.unit}, at {effect.at}"
 
 
 def _draw_effect(ax: Axes, effect: Effect, height: float) -> None:

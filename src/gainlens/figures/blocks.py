@@ -19,6 +19,7 @@ from gainlens.figures.style import (
     TWO_COLUMNS,
     Look,
     Style,
+    across,
     axes_or_new,
     label,
     legend_above,
@@ -61,7 +62,7 @@ def gain_curve(reports: Reports, ax: Axes | None = None) -> Axes:
     block's marker is larger and has a black edge.  A band that is not known (NaN) is not drawn.
     """
     reports = listed(reports)
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.1 * len(reports))
+    panel = axes_or_new(ax, ONE_COLUMN, 2.3 + 0.1 * len(reports))
     for report, look in zip(reports, looks(reports), strict=True):
         draw_gain(panel, report, look)
     threshold(panel, 1.0, along="x")
@@ -126,7 +127,7 @@ def split(report: Blocks, ax: Axes | None = None) -> Axes:
         report: the model's report, or its blocks from `gainlens.block_gains`.
         ax: axes to draw into; a new figure's if None.
     """
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.6)
+    panel = axes_or_new(ax, ONE_COLUMN, 2.6)
     panel.set_ylabel(_parts_label())
     draw_split(panel, report)
     split_axis([panel], [report])
@@ -140,9 +141,9 @@ def split(report: Blocks, ax: Axes | None = None) -> Axes:
 def splits(reports: Reports) -> Figure:
     """Draw `split` of every model, side by side on one scale."""
     reports = listed(reports)
-    columns = min(len(reports), 3 if len(reports) != 4 else 2)
+    columns = across(min(len(reports), 3 if len(reports) != 4 else 2))
     rows = -(-len(reports) // columns)
-    width = ONE_COLUMN * 1.25 if columns == 1 else TWO_COLUMNS
+    width = ONE_COLUMN if columns == 1 else TWO_COLUMNS
     figure = new_figure(width, 0.4 + 2.1 * rows)
     panels = [figure.add_subplot(rows, columns, place + 1) for place in range(len(reports))]
     for place, (panel, report) in enumerate(zip(panels, reports, strict=True)):
@@ -154,7 +155,7 @@ def splits(reports: Reports) -> Figure:
             panel.set_xlabel("")
     split_axis(panels, reports)
     handles, names = panels[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=3)
+    legend_above(panels[0], outside=True, handles=handles, names=names)
     return figure
 
 

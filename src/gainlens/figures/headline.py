@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gainlens.claims.headline import OUTCOME_WORDS
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened_apart
 from gainlens.core.spec import Rule
@@ -23,6 +24,7 @@ from gainlens.figures.style import (
     TWO_COLUMNS,
     Look,
     Style,
+    across,
     label,
     looks,
     name_of,
@@ -35,7 +37,7 @@ from gainlens.records.interval import Interval
 from gainlens.records.verdict import Verdict
 
 _TITLE_WIDTH: Final = 94
-_NARROW_TITLE: Final = 44
+_NARROW_TITLE: Final = 38
 """Characters of bold 9 pt that fit two columns, and one."""
 
 _TRUE: Final[Style] = {"markersize": 5.0}
@@ -48,7 +50,6 @@ def headline(
     verdict: Verdict | None = None,
     *,
     rule: Rule | None = None,
-    narrow: bool = False,
 ) -> Figure:
     """Draw the answer at a glance: two models' blocks, and every model's last block.
 
@@ -58,20 +59,22 @@ def headline(
 
     Args:
         reports: one model's report, or several.
-        verdict: its headline stands over the panels; no sentence if None.
+        verdict: its outcome stands over the panels; no title if None.
         rule: the rule that the run was judged by; Rule() if None.
-        narrow: draw for one column of a paper, or a phone: the last panel stands below the others.
+
+    In one column the last panel stands below the others.
 
     Raises ValueError if there is no report, or if the reports' primary estimand is not the rule's.
     """
     reports, rule = listed(reports), rule or Rule()
     pair = _pair(reports)
-    sentence = "" if verdict is None else " ".join(verdict.headline.split())
-    lines = textwrap.wrap(sentence, _NARROW_TITLE if narrow else _TITLE_WIDTH)
+    narrow = across(2) == 1
+    title = "" if verdict is None else f"{verdict.outcome}: {OUTCOME_WORDS[verdict.outcome]}"
+    lines = textwrap.wrap(title, _NARROW_TITLE if narrow else _TITLE_WIDTH)
     figure, panels, last = _panels(len(pair), len(reports), 0.15 * len(lines), narrow)
     names = [name_of(report, 21) for report in pair]
     if narrow and len(pair) > 1:
-        names = shortened_apart([report.checkpoint.name for report in pair], 18)
+        names = shortened_apart([report.checkpoint.name for report in pair], 16)
     _split_panels(panels, pair, names)
     _last_blocks(last, reports, rule)
     letter = "abc"[len(pair)]

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gainlens.figures.scales import block_axis, break_above
-from gainlens.figures.style import FAINT, TWO_COLUMNS, look, new_figure, styled
+from gainlens.figures.style import FAINT, TWO_COLUMNS, across, look, new_figure, styled
 
 _COLUMNS = 3
 
@@ -30,16 +30,19 @@ def importance(
     """
     if not measures:
         raise ValueError("there is no measure to draw: give at least one array [3, block]")
-    rows = -(-len(measures) // _COLUMNS)
+    columns = across(_COLUMNS)
+    rows = -(-len(measures) // columns)
     figure = new_figure(TWO_COLUMNS, 0.2 + 1.9 * rows)
     own = look(0)
     for place, (name, (mean, low, high)) in enumerate(measures.items()):
-        panel = figure.add_subplot(rows, _COLUMNS, place + 1)
+        panel = figure.add_subplot(rows, columns, place + 1)
         block = np.arange(len(mean))
         panel.vlines(block, low, high, color=own.colour, linewidth=1.4)
         panel.plot(block, mean, color=own.colour, marker=own.marker, linestyle="", markersize=3.2)
         panel.axhline(0.0, color=FAINT, linewidth=0.6)
         block_axis(panel, len(mean))
+        if place + columns < len(measures):
+            panel.set_xlabel("")
         title = name.replace("_", " ")
         if spearman and name in spearman:
             title += f": ρ = {spearman[name]:+.2f}"

@@ -26,7 +26,9 @@ from gainlens.figures.style import (
     TWO_COLUMNS,
     Look,
     Style,
+    across,
     label,
+    legend_above,
     looks,
     name_of,
     new_figure,
@@ -85,8 +87,10 @@ def ablation_heatmap(
         raise ValueError(f"there is no ablation by {how} to draw; sweep the models first")
     columns = [changes[report.checkpoint.name] for report, _ in shown]
     sites = list(dict.fromkeys(site for column in columns for site in column))
-    figure = new_figure(TWO_COLUMNS, 1.5 + 0.1 * len(shown) + 0.18 * len(sites))
-    panels: Any = figure.subplots(1, len(QUANTITIES), sharey=True)
+    beside = across(len(QUANTITIES))
+    rows = len(QUANTITIES) // beside
+    figure = new_figure(TWO_COLUMNS, 0.9 + (0.6 + 0.1 * len(shown) + 0.18 * len(sites)) * rows)
+    panels: Any = np.ravel(figure.subplots(rows, beside, sharey=True))
     cells = [change for column in columns for change in column.values()]
     sizes = [abs(change_of(change, name)[0]) for change in cells for name in QUANTITIES]
     size = max(float(np.nanmax(sizes)), _PALE)
@@ -115,7 +119,7 @@ def _map_legend(
     if not all(change_of(change, name)[1] for change in cells for name in QUANTITIES):
         handles.append(Rectangle((0, 0), 1, 1, facecolor=FAINT, linewidth=0))
         names.append("in grey: the interval holds 0")
-    figure.legend(handles, names, loc="outside lower left", ncols=2)
+    figure.legend(handles, names, loc="outside lower left", ncols=across(2))
 
 
 def _flips(change: Change) -> bool:
@@ -185,8 +189,9 @@ def theta_dose(reports: Reports, doses: Mapping[str, Sequence[ThetaDose]]) -> Fi
             "there is no dose of theta to draw; measure the models under --theta first"
         )
     look_of = dict(zip((r.checkpoint.name for r in reports), looks(reports), strict=True))
-    figure = new_figure(TWO_COLUMNS, 2.6 + 0.1 * len(shown))
-    panels: Any = figure.subplots(1, 2)
+    columns = across(2)
+    figure = new_figure(TWO_COLUMNS, 2.2 * (3 - columns) + 0.4 + 0.1 * len(shown))
+    panels: Any = np.ravel(figure.subplots(3 - columns, columns))
     for ax, quantity in zip(panels, ("delta_log_gain", "delta_loss"), strict=True):
         for place, report in enumerate(shown):
             aside = _ASIDE ** (place - (len(shown) - 1) / 2)
@@ -200,7 +205,7 @@ def theta_dose(reports: Reports, doses: Mapping[str, Sequence[ThetaDose]]) -> Fi
     if any(dose.own for report in shown for dose in doses[report.checkpoint.name]):
         handles.append(Line2D([], [], linestyle="", marker="o", color="white", **_OWN))
         names.append("base that the model was trained with")
-    figure.legend(handles, names, loc="outside upper left", ncols=2)
+    legend_above(panels[0], outside=True, handles=handles, names=names)
     return figure
 
 

@@ -18,6 +18,7 @@ from gainlens.figures.style import (
     INK,
     SMALL,
     TWO_COLUMNS,
+    across,
     axes_or_new,
     label,
     new_figure,
@@ -64,7 +65,7 @@ def token_map(
     _colour_bar(image, panel.inset_axes((1.01, 0.0, 0.015, 1.0)), metric)
     panel.set_ylabel(label("layer"))
     panel.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-    if texts is not None and tokens <= _TEXTS:
+    if texts is not None and tokens <= (_TEXTS if across(2) == 2 else _TEXTS // 2):
         names = [shortened(text.strip() or "␣", 12) for text in texts]
         panel.set_xticks(range(tokens), names, rotation=90, fontsize=SMALL - 1)
     else:
@@ -135,7 +136,7 @@ def _checked(values: np.ndarray, texts: Sequence[str] | None) -> tuple[int, int]
 
 @styled
 def head_map(
-    values: Values, *, metric: str = "head", neutral: float | None = 0.0, top: int = _TOP
+    values: Values, *, metric: str = "head_part", neutral: float | None = 0.0, top: int = _TOP
 ) -> Figure:
     """Draw one number of every head, and rank the heads of largest size: L4H0 is head 0 of block 4.
 
@@ -156,15 +157,21 @@ def head_map(
         raise ValueError(
             "there are no heads to draw; capture with heads=True and pass [block, head]"
         )
-    figure = new_figure(TWO_COLUMNS, 0.3 + len(arrays) * (0.9 + 0.14 * top))
-    grid = figure.add_gridspec(len(arrays), 3, width_ratios=[1.2, 0.03, 1])
+    wide = across(2) == 2
+    deep = 0.9 + 0.14 * top
+    figure = new_figure(TWO_COLUMNS, 0.3 + len(arrays) * deep * (1 if wide else 2))
+    grid = figure.add_gridspec(
+        len(arrays) * (1 if wide else 2), 3 if wide else 2,
+        width_ratios=[1.2, 0.03, 1] if wide else [1, 0.05],
+    )  # fmt: skip
     norm = _norm(list(arrays.values()), neutral, root=False)
     ends = [float(end(array)) for array in arrays.values() for end in (np.nanmin, np.nanmax)]
     ends.append(neutral or 0.0)
     room = 0.4 * max(max(ends) - min(ends), 1e-9)  # for the values beside the bars
     images: list[Any] = []
     for row, (name, array) in enumerate(arrays.items()):
-        left, right = figure.add_subplot(grid[row, 0]), figure.add_subplot(grid[row, 2])
+        at = (grid[row, 0], grid[row, 2]) if wide else (grid[2 * row, 0], grid[2 * row + 1, 0])
+        left, right = map(figure.add_subplot, at)
         images.append(_draw(left, array, norm))
         left.set(xlabel="head", ylabel=label("layer"), title=shortened(name, 40))
         for axis in (left.xaxis, left.yaxis):
@@ -172,7 +179,7 @@ def head_map(
         _rank(right, array, norm, neutral or 0.0, top)
         right.set_xlim(min(ends) - room, max(ends) + room)
         right.set_xlabel(_label(metric))
-    _colour_bar(images[0], figure.add_subplot(grid[:, 1]), metric)
+    _colour_bar(images[0], figure.add_subplot(grid[:, 1] if wide else grid[0, 1]), metric)
     return figure
 
 

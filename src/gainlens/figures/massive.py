@@ -22,6 +22,7 @@ from gainlens.figures.style import (
     TWO_COLUMNS,
     Look,
     Style,
+    across,
     label,
     legend_above,
     looks,
@@ -85,7 +86,7 @@ def massive_lifecycle(reports: Reports, norms: Mapping[str, ClassNorms]) -> Figu
     """
     reports = listed(reports)
     _check_norms(reports, norms)
-    columns = len(reports) if len(reports) <= 3 else 2 if len(reports) == 4 else 3
+    columns = across(len(reports) if len(reports) <= 3 else 2 if len(reports) == 4 else 3)
     bands = -(-len(reports) // columns)
     figure = new_figure(TWO_COLUMNS if columns > 1 else TWO_COLUMNS * 0.6, 0.5 + 3.1 * bands)
     grid = figure.add_gridspec(2 * bands, columns, height_ratios=[1.7, 1] * bands)

@@ -16,6 +16,7 @@ from gainlens.figures.style import (
     SMALL,
     TWO_COLUMNS,
     Style,
+    across,
     looks,
     name_of,
     new_figure,
@@ -52,8 +53,10 @@ def notebook_figure(reports: Reports, references: Sequence[ReferenceRow]) -> Fig
     reports = listed(reports)
     bars = _bars(reports, references)
     names, slanted = _bar_names(bars)
-    figure = new_figure(TWO_COLUMNS, 6.4 if slanted else 5.4)
-    gain, theta, spectral, curve = np.ravel(figure.subplots(2, 2))
+    columns = across(2)
+    height = 3.2 if slanted or columns == 1 else 2.7
+    figure = new_figure(TWO_COLUMNS, height * 4 / columns)
+    gain, theta, spectral, curve = np.ravel(figure.subplots(4 // columns, columns))
     for ax in (gain, theta, spectral):
         ax.set_xticks(range(len(bars)), names, **slanted)
         ax.tick_params(axis="x", length=0)
@@ -138,12 +141,13 @@ def _last_gains(ax: Axes, bars: Sequence[_Bar]) -> None:
 def _thetas(ax: Axes, bars: Sequence[_Bar]) -> None:
     """Draw bars from a decade below the smallest theta: a logarithmic axis has no 0."""
     thetas = [bar.theta for bar in bars]
-    _draw_bars(ax, bars, thetas, "{:,.0f}")
+    upright: dict[str, Any] = {} if across(2) == 2 else {"rotation": 90}
+    _draw_bars(ax, bars, thetas, "{:,.0f}", **upright)
     for place in np.flatnonzero(np.isnan(thetas)):
         at: Style = {"transform": ax.get_xaxis_transform(), "ha": "center", "rotation": 90}
         ax.text(float(place), 0.02, "no RoPE", fontsize=SMALL, **at)
     known = [theta for theta in thetas if theta > 0] or [1.0]
-    ax.set_ylim(min(known) / 10, max(known) * 3)
+    ax.set_ylim(min(known) / 10, max(known) * (10 if upright else 3))
     log_axis(ax.yaxis)
     _name(ax, "RoPE Theta Comparison\n(Higher = Longer Context Support)")
     ax.set_ylabel("RoPE Theta")

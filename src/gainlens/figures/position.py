@@ -47,7 +47,7 @@ def gain_by_position(
             "decomposition) of each model under its name, got the names "
             f"{', '.join(quartiles) or 'none'}"
         )
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.1 * len(reports))
+    panel = axes_or_new(ax, ONE_COLUMN, 2.3 + 0.1 * len(reports))
     longest = 0
     for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
         low, middle, high = quartiles[report.checkpoint.name]

@@ -51,7 +51,7 @@ def series(
         raise ValueError(
             f"got {len(reports)} reports and {len(positions)} positions: give each one"
         )
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.5)
+    panel = axes_or_new(ax, ONE_COLUMN, 2.5)
     lines: dict[str, list[int]] = {}
     for place, report in enumerate(reports):
         name = "last block" if axis == "step" else report.checkpoint.name.rpartition("@")[0]

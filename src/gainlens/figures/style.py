@@ -4,7 +4,9 @@ Colours are Okabe & Ito's (2008), which survive the common colour blindnesses; e
 a marker, a line style or a hatch of its own, so that nothing rests on colour alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,9 +18,11 @@ from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened
 from gainlens.records.comparison import ModelReport
 
-ONE_COLUMN: Final = 3.4
+ONE_COLUMN: Final = 3.3
 TWO_COLUMNS: Final = 7.1
 """Widths in inches of a figure in a paper of two columns."""
+
+_in_one_column: ContextVar[bool] = ContextVar("in_one_column", default=False)
 
 Style = dict[str, Any]
 """Keyword arguments of a matplotlib call, where several calls share them."""
@@ -143,8 +147,28 @@ def label(key: str) -> str:
     return f"{term.label} ({term.unit})"
 
 
+@contextmanager
+def one_column() -> Generator[None]:
+    """Draw every figure for one column of a paper, or for a phone: 3.3 inches wide.
+
+    A figure of several panels puts them below one another, so that its text keeps its size.
+    """
+    token = _in_one_column.set(True)
+    try:
+        yield
+    finally:
+        _in_one_column.reset(token)
+
+
+def across(panels: int) -> int:
+    """Return how many of so many panels stand beside one another: all, or one in one column."""
+    return 1 if _in_one_column.get() else panels
+
+
 def new_figure(width: float, height: float) -> Figure:
-    """Make a figure that pyplot does not know."""
+    """Make a figure that pyplot does not know, at most as wide as it may be."""
+    if _in_one_column.get():
+        width = min(width, ONE_COLUMN)
     return Figure(figsize=(width, height), layout="constrained")
 
 

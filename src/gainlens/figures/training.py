@@ -13,6 +13,7 @@ from gainlens.figures.style import (
     TWO_COLUMNS,
     Look,
     Style,
+    across,
     axes_or_new,
     label,
     legend_above,
@@ -58,7 +59,7 @@ def training_curves(
     Raises ValueError if a column is missing.
     """
     _check_columns(table, [_COLUMNS[of]])
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.9)
+    panel = axes_or_new(ax, ONE_COLUMN, 2.9)
     cells = _cells_of(table)
     for (name, rows), style in zip(cells.items(), _looks(len(cells)), strict=True):
         _draw_cell(panel, table, rows, style, name, against, of)
@@ -81,18 +82,22 @@ def training_figure(table: Mapping[str, np.ndarray]) -> Figure:
 
     `table` is as there.  Raises ValueError if a column is missing.
     """
-    figure = new_figure(TWO_COLUMNS, 4.8)
-    panels: Any = figure.subplots(2, 2, sharey="row", sharex="col")
-    views: tuple[Abscissa, ...] = ("tokens", "loss")
-    quantities: tuple[Quantity, ...] = ("gain", "last_gain")
-    for row, of in zip(panels, quantities, strict=True):
-        for ax, against in zip(row, views, strict=True):
-            training_curves(table, ax, against=against, of=of)
-            ax.get_legend().remove()
-            ax.label_outer()
-    panels[0, 1].xaxis.set_inverted(True)
-    handles, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", ncols=3)
+    columns = across(2)
+    figure = new_figure(TWO_COLUMNS, 4.8 if columns == 2 else 8.4)
+    panels: Any = figure.subplots(4 // columns, columns)
+    for first, second in np.reshape(panels, (2, 2)):
+        second.sharey(first)
+    views: tuple[tuple[Quantity, Abscissa], ...] = (
+        ("gain", "tokens"), ("gain", "loss"), ("last_gain", "tokens"), ("last_gain", "loss"),
+    )  # fmt: skip
+    for ax, (of, against) in zip(panels.flat, views, strict=True):
+        training_curves(table, ax, against=against, of=of)
+        ax.get_legend().remove()
+    if columns == 2:
+        for ax in panels.flat:
+            ax.label_outer(remove_inner_ticks=False)
+    handles, names = panels.flat[0].get_legend_handles_labels()
+    legend_above(panels.flat[0], outside=True, handles=handles, names=names)
     return figure
 
 

@@ -20,6 +20,7 @@ from gainlens.figures.style import (
     TWO_COLUMNS,
     Look,
     Style,
+    across,
     axes_or_new,
     beside,
     label,
@@ -82,20 +83,26 @@ def verdict_forest(reports: Reports, ax: Axes | None = None, *, rule: Rule | Non
     pair = pair or reports[:2]
     pair.sort(key=lambda report: report.role != "short")
     rows = _rows(pair, rule)
-    frame = axes_or_new(ax, TWO_COLUMNS, 1.5 + 0.24 * _bottom(rows))
+    columns = across(2)
+    deep = 0.9 + 0.24 * _bottom(rows)
+    frame = axes_or_new(ax, TWO_COLUMNS, 0.6 + deep * 2 / columns)
     frame.set_axis_off()
-    for column, after in enumerate((False, True)):
-        panel = frame.inset_axes((0.51 * column, 0.0, 0.49, 1.0))
-        _rows_axis(panel, rows, rule, named=column == 0)
-        for place, report in enumerate(pair):
+    for place, after in enumerate((False, True)):
+        beside_first = (0.51 * place, 0.0, 0.49, 1.0)
+        below = 0.5 - 0.32 / deep  # the axis' name and the second panel's title stand between
+        below_first = (0.0, (1 - place) * (1 - below), 1.0, below)
+        panel = frame.inset_axes(beside_first if columns == 2 else below_first)
+        _rows_axis(panel, rows, rule, named=columns == 1 or place == 0)
+        for above, report in enumerate(pair):
             cells = [cell for cell in report.cells if cell.after_final_norm is after]
-            _draw_cells(panel, cells, rows, styles[id(report)], 0.42 * place - 0.36)
+            _draw_cells(panel, cells, rows, styles[id(report)], 0.42 * above - 0.36)
         threshold(panel, 1.0, along="y")
         panel.set_title(_NORM_PANELS[after], pad=4)
-        panel.set_xlabel(_AFTER if after else f"last block: {label('gain')}")
+        name = _AFTER if after else f"last block: {label('gain')}"
+        panel.set_xlabel(name if columns == 2 else name.replace(": ", ":\n"))
         log_axis(panel.xaxis)
         _name_sides(panel)
-    _legend(frame, [(styles[id(report)], name_of(report)) for report in pair], pair)
+    _legend(frame, [(styles[id(report)], name_of(report, 15 * columns)) for report in pair], pair)
     return frame
 
 
@@ -208,5 +215,6 @@ def _legend(frame: Axes, models: Sequence[tuple[Look, str]], pair: Sequence[Mode
     handles.append(Line2D([], [], color=_SHADE, linewidth=6))
     names.append("primary estimand")
     frame.legend(
-        handles, names, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.06), borderaxespad=0
-    )
+        handles, names, ncols=across(3), loc="lower left", bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=2.6,  # over the panels' titles
+    )  # fmt: skip

@@ -43,7 +43,7 @@ def unembed_spectrum(reports: Reports, ax: Axes | None = None) -> Axes:
     Both axes are logarithmic.
     """
     reports = listed(reports)
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.7 + 0.1 * len(reports))
+    panel = axes_or_new(ax, ONE_COLUMN, 2.7 + 0.1 * len(reports))
     for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
         unembed = report.unembed
         root = np.sqrt(unembed.vocab_size)
@@ -98,10 +98,11 @@ def rope_wavelengths(reports: Reports, ax: Axes | None = None) -> Axes:
     """Draw every rotated pair's wavelength, tokens per turn, against the model's context.
 
     The horizontal line in a model's style is its context: pairs above it never complete a turn.
-    The legend gives theta as the config states it and as the rotary buffers measure it.
+    The legend gives theta as the config states it, and as the rotary buffers measure it if that
+    differs.
     """
     reports = listed(reports)
-    panel = axes_or_new(ax, ONE_COLUMN * 1.25, 2.3 + 0.14 * len(reports))
+    panel = axes_or_new(ax, ONE_COLUMN, 2.3 + 0.14 * len(reports))
     for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
         rope = report.rope
         pairs = np.arange(len(rope.wavelengths))
@@ -133,11 +134,10 @@ def rope_wavelengths(reports: Reports, ax: Axes | None = None) -> Axes:
 def _thetas(rope: RopeReport) -> str:
     if rope.rope_theta is None:
         return "no RoPE"
-    measured = (
-        "not measured" if rope.measured_theta is None else f"measured {rope.measured_theta:,.0f}"
-    )
-    scaling = ", scaled" if rope.rope_scaling else ""
-    return f"theta {rope.rope_theta:,.0f}, {measured}{scaling}"
+    stated = f"{rope.rope_theta:,.0f}"
+    found = "" if rope.measured_theta is None else f"{rope.measured_theta:,.0f}"
+    measured = {stated: "", "": ", not measured"}.get(found, f", measured {found}")
+    return f"theta {stated}{measured}{', scaled' if rope.rope_scaling else ''}"
 
 
 def _name_contexts(ax: Axes, reports: Sequence[ModelReport]) -> None:

@@ -104,6 +104,8 @@ class Where:
     token_class: TokenClass = "all"
     masks: tuple[np.ndarray, ...] = ()
     """per reference prompt, True at the positions of the class"""
+    prefix: int = 1
+    """tokens of class bos"""
 
     @property
     def everywhere(self) -> bool:
@@ -114,7 +116,7 @@ class Where:
         batch, length = tensor.shape[:2]
         chosen = np.ones((batch, length), dtype=bool)
         if self.token_class == "bos":
-            chosen[:, 1:] = False
+            chosen[:, self.prefix :] = False
         elif self.token_class != "all":
             chosen[:] = False
             for row, key in enumerate(rows.keys(tensor)):
@@ -216,7 +218,7 @@ def _where(
         raise ValueError(f"positions count from 0 (rows are padded on the right); got {positions}")
     chosen = None if positions is None else tuple(positions)
     if token_class in ("all", "bos"):
-        return Where(chosen, token_class)
+        return Where(chosen, token_class, prefix=1 if reference is None else reference.prefix)
     if reference is None:
         raise ValueError(
             f"the {token_class} tokens are only known for the prompts of a reference. Give "

@@ -5,9 +5,11 @@ it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Final
 
-from gainlens.activations.batches import Batch, batches
+from gainlens.activations.batches import Batch, batches, run_halving
 from gainlens.core.spec import SweepHow
 from gainlens.interventions.ablation import Where, replacements_of, writers_of
 from gainlens.interventions.baseline import Baseline
@@ -22,8 +24,9 @@ from gainlens.interventions.last_block import (
 from gainlens.interventions.replacements import Rows, observe_reference, observers
 from gainlens.interventions.replay import Passage
 from gainlens.models.hooks import reading, writing
+from gainlens.models.memory import enough_memory
 from gainlens.models.processes import world
-from gainlens.models.sites import ModelSites, sites_of
+from gainlens.models.sites import ModelSites, Reader, sites_of
 from gainlens.records.interventions import AblationEffect
 
 COMPONENT_SITES: Final = ("hook_attn_out", "hook_mlp_out")
@@ -86,7 +89,7 @@ class Sweep:
         ]
         self._first = min(address.block for address, _ in self._replaced)
         self._meter = Meter(baseline, self._sites)
-        self._kept: list[tuple[Batch, Passage]] | None = None
+        self._kept: dict[tuple[int, ...], Passage] = {}
 
     def measure_plain(self) -> LastValues:
         """Measure the model as it is.
@@ -97,14 +100,25 @@ class Sweep:
         if world().size > 1:  # a mean is over all prompts, and each process passes only its share
             observe_reference(self._baseline.model, self._sites, replaced, self._baseline.prompts)
             replaced = []
-        self._kept = [] if self._can_keep() else None
+        can_keep = self._can_keep()
         values: dict[int, PromptValues] = {}
+
+        def run(batch: Batch) -> None:
+            waiting: list[Callable[[], None]] = []  # until the batch is known to fit
+            later = [
+                (site, _put_off(reader, waiting)) for site, reader in observers(replaced, batch)
+            ]
+            with reading([*later, *self._meter.readers()]), self._memory(batch):
+                passage = self._passage(batch)
+                found = self._meter.prompt_values(batch)
+            for observe in waiting:
+                observe()
+            values.update(found)
+            if can_keep:
+                self._kept[batch.index] = passage
+
         for batch in self._batches():
-            with reading([*observers(replaced, batch), *self._meter.readers()]):
-                passage = Passage(self._sites, batch.tokens, self._first)
-            values |= self._meter.prompt_values(batch)
-            if self._kept is not None:
-                self._kept.append((batch, passage))
+            run_halving(batch, run)
         with reading(self._meter.readers()):
             self._sentence()
         return last_values(values, self._meter.notebook_last_gain())
@@ -115,14 +129,17 @@ class Sweep:
         """Run every ablation on every prompt, from the ablated block on, and pair with `before`."""
         writers = writers_of(self._replaced, Where(), Rows(None))
         values: list[dict[int, PromptValues]] = [{} for _ in writers]
-        for batch, passage in self._passages():
-            for writer, under in zip(writers, values, strict=True):
-                with (
-                    writing([(writer.address.site, writer)]),
-                    reading(self._meter.readers()),
-                ):
-                    passage.resume(writer.address.block)
-                under |= self._meter.prompt_values(batch)
+
+        def run(batch: Batch) -> None:
+            with self._memory(batch):
+                passage = self._kept.get(batch.index) or self._passage(batch)
+                for writer, under in zip(writers, values, strict=True):
+                    with writing([(writer.address.site, writer)]), reading(self._meter.readers()):
+                        passage.resume(writer.address.block)
+                    under |= self._meter.prompt_values(batch)  # halves write the same again
+
+        for batch in self._batches():
+            run_halving(batch, run)
             if progress is not None:
                 progress(len(batch.index))
         afters: list[LastValues] = []
@@ -142,22 +159,27 @@ class Sweep:
         baseline = self._baseline
         return batches(baseline.model, baseline.prompts, self._sites.device, baseline.batch_tokens)
 
-    def _passages(self) -> Iterator[tuple[Batch, Passage]]:
-        if self._kept is not None:
-            yield from self._kept
-        else:
-            for batch in self._batches():
-                yield batch, Passage(self._sites, batch.tokens, self._first)
+    def _passage(self, batch: Batch) -> Passage:
+        return Passage(self._sites, batch.tokens, self._first)
+
+    def _memory(self, batch: Batch) -> AbstractContextManager[None]:
+        doing = f"measuring ablations on {len(batch.index)} prompts"
+        return enough_memory(doing, self._sites.kind)
 
     def _sentence(self) -> Passage:
         """Run the notebook's sentence."""
         (batch,) = sentence_batches(self._baseline, self._sites)
-        return Passage(self._sites, batch.tokens, self._first)
+        return self._passage(batch)
 
     def _can_keep(self) -> bool:
         tokens = sum(len(ids) for ids in self._baseline.prompts.tokens)
         num_blocks = self._sites.num_blocks - self._first
         return 4 * tokens * self._sites.d_model * num_blocks <= KEEP_BYTES
+
+
+def _put_off(reader: Reader, waiting: list[Callable[[], None]]) -> Reader:
+    """Return a reader that puts its work into a list instead of doing it."""
+    return lambda tensor: waiting.append(partial(reader, tensor))
 
 
 def component_names(sites: ModelSites, blocks: int, heads: bool) -> list[str]:

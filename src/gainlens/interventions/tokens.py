@@ -169,7 +169,10 @@ def _retokenised(baseline: Baseline, change: Callable[[np.ndarray], np.ndarray])
     """Return the same model on changed token ids, with the token classes that they have."""
 
     def changed(prompts: EncodedPrompts) -> EncodedPrompts:
-        return replace(prompts, tokens=tuple(change(tokens) for tokens in prompts.tokens))
+        tokens = tuple(change(tokens) for tokens in prompts.tokens)
+        grown = len(tokens[0]) - len(prompts.tokens[0])
+        prefix = 1 if prompts.prefix == 1 else prompts.prefix + grown
+        return replace(prompts, tokens=tokens, prefix=prefix)
 
     prompts = changed(baseline.prompts)
     return replace(

@@ -55,6 +55,6 @@ def decompose(
         final_norm=np.log(capture.normed / norm_out[-1]),
         norm_in=np.sqrt(xx),
         norm_out=norm_out,
-        is_bos=capture.position == 0,
+        is_bos=capture.position < capture.prefix,
         is_massive=massive_tokens(capture, massive_ratio),
     )

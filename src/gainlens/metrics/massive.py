@@ -26,27 +26,29 @@ def massive_states(
     norms: Float64[np.ndarray, "state token"],
     prompt: Int64[np.ndarray, " token"],
     ratio: float = MASSIVE_RATIO,
+    prefix: int = 1,
 ) -> Bool[np.ndarray, "state token"]:
     """Return True where a token's norm is at least `ratio` times its prompt's median.
 
-    The median is over the prompt's tokens but the first, so a prompt of one token has none and is
-    False throughout.  Position 0 may be True.
+    The median is over the tokens after the `prefix` that begins every prompt alike, so a prompt
+    that is nothing else is False throughout.  The prefix may be True.
     """
     massive = np.zeros(norms.shape, dtype=bool)
     for tokens in prompt_slices(prompt):
-        later = norms[:, tokens.start + 1 : tokens.stop]
+        later = norms[:, tokens.start + prefix : tokens.stop]
         if later.shape[1]:
             massive[:, tokens] = norms[:, tokens] >= ratio * np.median(later, axis=1, keepdims=True)
     return massive
 
 
 def massive_tokens(capture: Capture, ratio: float = MASSIVE_RATIO) -> Bool[np.ndarray, " token"]:
-    """Return the mask of tokens that are massive at some block's input, position 0 left out.
+    """Return the mask of tokens that are massive at some block's input, the prefix left out.
 
     A token has one class for all blocks: one that the last block erases is still massive.
     """
-    states = massive_states(np.sqrt(capture.column("xx")), capture.prompt, ratio)
-    return states.any(axis=0) & (capture.position > 0)
+    norms = np.sqrt(capture.column("xx"))
+    states = massive_states(norms, capture.prompt, ratio, capture.prefix)
+    return states.any(axis=0) & (capture.position >= capture.prefix)
 
 
 def prompt_slices(prompt: Int64[np.ndarray, " token"]) -> list[slice]:
@@ -79,7 +81,7 @@ def massive_entries(
     that carry the token there: at least 5 % of its squared norm.
     """
     capture = decomposition.capture
-    states = massive_states(decomposition.norm_in, capture.prompt, ratio)
+    states = massive_states(decomposition.norm_in, capture.prompt, ratio, capture.prefix)
     entries: list[MassiveEntry] = []
     for token in np.flatnonzero(states.any(axis=0)).tolist():
         block = max(int(np.argmax(states[:, token])) - 1, 0)
@@ -115,20 +117,21 @@ def massive_lifecycle(
     the ordinary tokens' median most.  The eraser is the first block after which the norm is below
     half of its highest so far; if only the other tokens grow, nothing is erased.  The component is
     the one with the larger part of the writer's log gain, or the smaller part of the eraser's.
-    Position 0 attends only to itself, so of prompts that begin with the same token only the first
-    is listed.
+    What begins every prompt alike has the same numbers in each, so only the first prompt's is
+    listed; so it is with position 0 of prompts that begin with the same token.
     """
     capture = decomposition.capture
     norms = np.concatenate([decomposition.norm_in, decomposition.norm_out[-1:]])
-    states = massive_states(norms, capture.prompt, ratio)
+    states = massive_states(norms, capture.prompt, ratio, capture.prefix)
     ordinary = np.median(decomposition.log_gain[:, decomposition.is_ordinary], axis=1)
-    listed_first_ids: set[int] = set()
+    listed_starts: set[tuple[int, int]] = set()
     lives: list[MassiveToken] = []
     for token in np.flatnonzero(states[:-1].any(axis=0)).tolist():
-        if capture.position[token] == 0:
-            if int(capture.token_id[token]) in listed_first_ids:
+        if capture.position[token] < capture.prefix:
+            start = int(capture.position[token]), int(capture.token_id[token])
+            if start in listed_starts:
                 continue
-            listed_first_ids.add(int(capture.token_id[token]))
+            listed_starts.add(start)
         first = int(np.argmax(states[:, token]))
         lives.append(_life(decomposition, norms[:, token], ordinary, first, token, texts[token]))
     return tuple(lives)

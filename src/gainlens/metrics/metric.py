@@ -50,6 +50,17 @@ class Metric:
         return "mean", "median", "last_token"
 
 
+def column_metric(name: str) -> Metric:
+    """Return the metric that shows a column of `capture(extra=...)` as it is."""
+
+    def read(**columns: np.ndarray) -> np.ndarray:
+        return columns[name]
+
+    parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)
+    read.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
+    return Metric(name, "a column that `extra` added", "as measured", None, "", read)
+
+
 def metric_values(metric: Metric, decomposition: Decomposition) -> np.ndarray:
     """Return a metric's values, float64, with the axes that `metric.over` names.
 

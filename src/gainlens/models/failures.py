@@ -1,7 +1,7 @@
 """Say in one sentence why a checkpoint could not be read, and what to do."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, cast
 
 from gainlens.core.messages import shown
 from gainlens.models.gguf_files import is_gguf
@@ -77,6 +77,40 @@ def tokenizer_failed(source: str, error: Exception) -> ValueError:
     return ValueError(f"{source} has no tokenizer that loads ({said(error)}): {what}")
 
 
+def unknown_value(source: str, config: Any, error: BaseException) -> ValueError | None:
+    """Return the error of a config's value that transformers has no code for; None of any other.
+
+    transformers looks such a value up in a table of its own, and says no more than KeyError: 'ntk'.
+    """
+    if not isinstance(error, KeyError) or not error.args:
+        return None
+    name = _field_with(config.to_dict(), error.args[0])
+    if name is None:
+        return None
+    known = ""
+    if name.endswith(("rope_type", ".type")):
+        from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+        known = f" (it knows default, {', '.join(sorted(ROPE_INIT_FUNCTIONS))})"
+    return ValueError(
+        f"the config of {source} gives {name} = {shown(repr(error.args[0]), 60)}, which "
+        f"transformers has no code for{known}: correct config.json, or, if the model brings code "
+        "of its own, read that and give --trust-remote-code"
+    )
+
+
+def _field_with(fields: Mapping[Any, Any], value: object) -> str | None:
+    """Return the dotted name of the first field that holds a value; None if none does."""
+    for name, held in fields.items():
+        if isinstance(held, Mapping):
+            inner = _field_with(cast(Mapping[Any, Any], held), value)
+            if inner is not None:
+                return f"{name}.{inner}"
+        elif held == value and type(held) is type(value):
+            return name
+    return None
+
+
 def wants_code(error: Exception) -> bool:
     """Return whether an error says that the checkpoint's own code must be run."""
     return "trust_remote_code" in str(error)
@@ -84,10 +118,17 @@ def wants_code(error: Exception) -> bool:
 
 def said(error: BaseException) -> str:
     """Return an error's first line, with its class if that is what tells most."""
-    line = shown(first_line(error), 400)
-    if isinstance(error, KeyError):
+    line = shown(_first_sentence(error), 400)
+    if isinstance(error, KeyError) and " " not in line:
         return f"transformers {type(error).__name__}: it knows no {line}"
     return line if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {line}"
+
+
+def _first_sentence(error: BaseException) -> str:
+    """Return the first line of an error's message, and the next if the first only announces it."""
+    line = first_line(error)
+    rest = str(error).strip().partition("\n")[2].strip()
+    return f"{line} {first_line(ValueError(rest))}" if line.endswith(":") and rest else line
 
 
 def _chain(error: BaseException | None) -> Iterable[BaseException]:

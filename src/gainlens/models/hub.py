@@ -20,6 +20,7 @@ from gainlens.models.failures import (
     reading_failed,
     said,
     tokenizer_failed,
+    unknown_value,
     wants_code,
 )
 from gainlens.models.gguf_files import architecture_of, check_gguf, is_gguf, split_path
@@ -66,7 +67,13 @@ def check_directory(source: str) -> None:
         )
     for file in (*path.glob("*.safetensors"), *(path / name for name in _TOKENIZERS)):
         check_no_pointer(file)
-    tensor_files(path)
+    shards = tensor_files(path)
+    absent = sorted(shard.name for shard in set(shards.values()) if not shard.is_file())
+    if absent:
+        raise ValueError(
+            f"{source} lacks {len(absent)} of its weight files ({', '.join(absent[:3])}): download "
+            "them as well"
+        )
 
 
 def fetch_some(source: str, revision: str | None, choose: Callable[[Path], set[str]]) -> Path:
@@ -138,6 +145,11 @@ def _failed(source: str, error: Exception) -> ValueError:
             f"{source} cannot be read as GGUF ({said(error)}): download it again, it may be cut off"
         )
     return reading_failed(source, error)
+
+
+def not_built(source: str, config: Any, error: Exception) -> ValueError:
+    """Return the error of a model that transformers could not build from its config."""
+    return unknown_value(source, config, error) or _failed(source, error)
 
 
 def _class_of(config: Any) -> list[str]:
@@ -219,7 +231,7 @@ def read_weights(
     except Exception as error:  # any reader's error becomes one sentence
         if ran_out(error):
             raise
-        raise _failed(source, error) from error
+        raise not_built(source, config, error) from error
     check_shapes(source, [tuple(each) for each in info.get("mismatched_keys", ())])
     check_keys(source, map(str, info["missing_keys"]), map(str, info["unexpected_keys"]))
     return hf_model

@@ -13,6 +13,7 @@ from gainlens.models.checks import check_causal, check_logits, check_tokens, no_
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.digest import weights_digest
 from gainlens.models.encoding import encode_for
+from gainlens.models.hub import not_built
 from gainlens.models.loaded import LoadedModel
 from gainlens.models.memory import enough_memory
 from gainlens.models.opening import OpenedModel, open_model
@@ -72,7 +73,12 @@ def load(
     check_one_of("dtype", dtype or "float32", get_args(Dtype))
     if not isinstance(source, OpenedModel):
         source = open_model(source, revision=revision, trust_remote_code=trust_remote_code)
-    placement = place(source.config, dtype, device)
+    try:
+        placement = place(source.config, dtype, device)
+    except ValueError:
+        raise
+    except Exception as error:  # a config from which transformers builds no model
+        raise not_built(source.source, source.whole_config, error) from error
     dtype = default_dtype(source.config, placement.device, dtype)
     chosen = _backend(source.config, backend, placement, longest_prompt)
     name = name or source.name
@@ -90,7 +96,7 @@ def _load(
     with enough_memory("loading the model", backend):
         hf_model = _on_device(opened, backend, dtype, placement)
         tokens = check_tokens(opened.source, opened.tokenizer, sizes_of(opened.config).d_vocab)
-        tokens = tokens.to(placement.device)
+        tokens = tokens[:, : context_of(opened.config)].to(placement.device)
         with no_traceback(hf_model, backend):
             wanted = None if backend == "native" else logits_of(hf_model, tokens)
             make = FRONT_ENDS[backend]
@@ -142,7 +148,7 @@ def _checkpoint(
         training=_read_training(opened.path),
         additivity=additivity,
         logits_kl=kl,
-        weights=weights_digest(opened.path),
+        weights=weights_digest(opened.path, opened.adapter),
         quantisation=opened.quantisation,
         base=opened.path if opened.adapter else None,
         left_out=opened.left_out,

@@ -49,7 +49,7 @@ def wrap(model: nn.Module, tokenizer: Any = None, *, name: str | None = None) ->
     tokenizer = getattr(bare, "tokenizer", None) if tokenizer is None else tokenizer
     hf_model = None if kind == "hooked" else getattr(bare, "original_model", bare)
     tokens = check_tokens("this model", tokenizer, int(_vocabulary(hf_model, bare)))
-    tokens = tokens.to(next(model.parameters()).device)
+    tokens = tokens[:, : _context(bare)].to(next(model.parameters()).device)
     with no_traceback(model, kind):
         sites, additivity = additive_sites(model, tokens, dtype)
         check_causal(sites, tokens, dtype)

@@ -14,8 +14,12 @@ from jaxtyping import Int64
 from gainlens.prompts.texts import Prompt, PromptSet
 from gainlens.records.inputs import EncodedPrompts
 
+MIN_PROMPTS: Final = 2
+"""One prompt does not show which of its tokens others would share."""
 MIN_TOKENS: Final = 2
 """Position 0 is a class of its own, so a prompt of one token says nothing about ordinary tokens."""
+_NAMED: Final = 6
+"""Tokens that a note names."""
 
 TokenIds = Int64[np.ndarray, " _"]  # an unnamed axis: prompts differ in length
 
@@ -62,7 +66,8 @@ def encode(
         vocab_size: rows of the model's embedding; an id beyond them is refused.
 
     The tokenizer's own encoding is taken.  BOS, EOS and other tokens that it holds beside the text
-    are measured as they stand, and `note` says where they stand.  Raises ValueError for what cannot
+    are measured as they stand, and `note` says where they stand.  What begins every prompt alike
+    (`prefix_of`) is classed with position 0.  Raises ValueError for what cannot
     be measured, naming the prompt and the flag that helps.  `encode_for` fills in what a loaded
     model knows.
     """
@@ -86,7 +91,8 @@ def encode(
         raise ValueError(_nothing_left(prompts, tokens, left_out))
     limit = tokens or (context if prompts.built_in else None)
     cut = tuple(ids[:limit] for _, ids in rows)
-    notes = (prompts.note, *_notes(cut, tokenizer, frame))
+    prefix = prefix_of(cut, tokenizer, frame)
+    notes = (prompts.note, *_notes(cut, tokenizer, frame, prefix))
     first = frame.start[0] if frame.start else tokenizer.bos_token_id
     return EncodedPrompts(
         source=prompts.name,
@@ -98,7 +104,27 @@ def encode(
         left_out=tuple(left_out),
         note="; ".join(filter(None, notes)),
         groups=_groups([prompt for prompt, _ in rows]),
+        prefix=prefix,
     )
+
+
+def prefix_of(rows: Sequence[TokenIds], tokenizer: Tokenizer, frame: Frame) -> int:
+    """Return how many tokens begin every prompt alike and are no text; at least 1.
+
+    They are what the tokenizer puts in front of every text.  If the tokens after it that all
+    prompts share hold a special token, they are a chat template's and count too.  Each prompt keeps
+    one token at least.
+    """
+    shared = 0 if len(rows) < MIN_PROMPTS else _shared(rows)
+    special = set(getattr(tokenizer, "all_special_ids", ()))
+    template = special & set(rows[0][len(frame.start) : shared].tolist())
+    return max(1, min(shared if template else len(frame.start), min(map(len, rows)) - 1))
+
+
+def _shared(rows: Sequence[TokenIds]) -> int:
+    """Return how many leading tokens all prompts share."""
+    columns = zip(*rows, strict=False)
+    return len(list(takewhile(lambda column: len(set(column)) == 1, columns)))
 
 
 def _groups(prompts: Sequence[Prompt]) -> tuple[str, ...]:
@@ -149,13 +175,14 @@ def _check_ids(name: str, ids: TokenIds, bos: int | None, frame: Frame, vocab_si
         )
 
 
-def _notes(rows: Sequence[TokenIds], tokenizer: Tokenizer, frame: Frame) -> list[str]:
+def _notes(rows: Sequence[TokenIds], tokenizer: Tokenizer, frame: Frame, prefix: int) -> list[str]:
     """Say which special tokens the prompts hold beside one BOS that the tokenizer puts in front."""
     bos, count, notes = tokenizer.bos_token_id, len(rows), list[str]()
-    if len(frame.start) > 1:
+    if prefix > 1:
+        who = "the tokenizer puts" if prefix == len(frame.start) else "a chat template puts"
         notes.append(
-            f"the tokenizer puts {_named(frame.start, tokenizer)} in front of every prompt, and "
-            "all but the first count among the ordinary tokens"
+            f"{who} {_named(rows[0][:prefix].tolist(), tokenizer)} in front of every prompt, and "
+            f"these {prefix} tokens are classed with position 0"
         )
     ended = sum(tuple(ids[-len(frame.end) :]) == frame.end for ids in rows) if frame.end else 0
     if ended:
@@ -176,9 +203,11 @@ def _notes(rows: Sequence[TokenIds], tokenizer: Tokenizer, frame: Frame) -> list
 
 
 def _named(ids: Sequence[int | None], tokenizer: Tokenizer) -> str:
+    """Return the tokens' names, of at most six."""
     convert = getattr(tokenizer, "convert_ids_to_tokens", None)
-    names = [f"token {each}" for each in ids] if convert is None else convert(list(ids))
-    return " ".join(map(str, names))
+    some = list(ids[:_NAMED])
+    names = [f"token {each}" for each in some] if convert is None else convert(some)
+    return " ".join(map(str, names)) + (" ..." if len(ids) > _NAMED else "")
 
 
 def _usable(
@@ -187,10 +216,11 @@ def _usable(
     """Prompts with their ids, and what a built-in set has to leave out; a user is told instead."""
     encoded: list[tuple[Prompt, TokenIds]] = []
     left_out: list[str] = []
+    least = max(MIN_TOKENS, len(frame.start) + len(frame.end) + 1)
     for prompt in prompts.prompts:
         ids = tokenise(prompt)
-        if len(ids) < MIN_TOKENS:
-            fault = f"has {len(ids)} token in all and at least {MIN_TOKENS} are needed"
+        if len(ids) < least:
+            fault = f"has {len(ids)} token in all and at least {least} are needed"
         elif unk is not None and np.all(ids[len(frame.start) : len(ids) - len(frame.end)] == unk):
             fault = "is nothing but unknown tokens to this tokenizer"
         else:

@@ -40,6 +40,8 @@ class Capture:
     the order of vocabulary.HEAD_COLUMNS; squared L2 norm; None if they were not asked for"""
     token_text: tuple[str, ...] | None = None
     """each token's text, decoded alone, for the reader; None if it was not asked for"""
+    prefix: int = 1
+    """how many tokens begin every prompt alike (`EncodedPrompts.prefix`)"""
     parallel: bool = False
     """True if attention and the MLP both read the block's input (GPT-NeoX, GPT-J, Phi)"""
     extra: Mapping[str, Float64[np.ndarray, "block token"]] = field(default_factory=dict[str, Any])

@@ -1,12 +1,13 @@
 """Define what a claim is judged by, and what the engine says of it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from gainlens.records.groups import Clustering, Resolved, opposed_groups
 from gainlens.records.interval import Interval
 
 ClaimOutcome = Literal[
@@ -67,6 +68,12 @@ class Evidence:
     """of a claim with an intervention, in the claim's own way of reducing tokens"""
     unmeasured: str = ""
     """why the number could not be measured"""
+    groups: tuple[str, ...] = ()
+    """kind or file of each prompt; empty if the prompts carry none"""
+    at_positions: Mapping[str, Float64[np.ndarray, "block prompt"]] = field(default_factory=dict)
+    """the metric on the tokens of each range of positions; empty if a token has no value of it"""
+    parts: Mapping[str, Float64[np.ndarray, "block prompt"]] = field(default_factory=dict)
+    """attention's and the MLP's part of a log gain; empty for other metrics"""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class Estimate:
     of: str
     """what the number is of: a role, a block, or the whole contrast"""
     interval: Interval
+    clustering: Clustering | None = None
+    """the same number over groups of prompts; None if the prompts carry no groups"""
 
 
 @dataclass(frozen=True)
@@ -131,3 +140,10 @@ class ClaimVerdict:
     """what counts as no difference from the prediction, in the unit"""
     effect: Effect | None = None
     """of a claim with an intervention; None without one, or if it could not be measured"""
+    resolved: tuple[Resolved, ...] = ()
+    """a difference by component, prompt length, position and kind of prompt"""
+
+    @property
+    def reversal(self) -> tuple[Resolved, Resolved] | None:
+        """Return the clearest pair of groups whose differences have opposite signs, if any."""
+        return opposed_groups(self.resolved)

@@ -68,8 +68,8 @@ class ModelReport:
     halves_control: Interval
     """log gain of the model on one half of the prompts minus the other half, nats"""
     visible_share: tuple[float, float] | None = None
-    """mean of Capture.visible over ordinary tokens, for attention and for the MLP; NaN for a
-    component that writes nothing"""
+    """mean over prompts of a prompt's mean of Capture.visible over ordinary tokens, for attention
+    and for the MLP; NaN for a component that writes nothing"""
     interventions: Interventions = field(default_factory=Interventions)
     parts: LastBlockParts | None = None
     """None in results from before it was measured"""

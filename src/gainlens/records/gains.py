@@ -28,9 +28,9 @@ class Decomposition:
     norm_out: Float64[np.ndarray, "block token"]
     """|resid_post|, L2 norm"""
     is_bos: Bool[np.ndarray, " token"]
-    """position 0, BOS token or not"""
+    """position 0, BOS token or not, and what else begins every prompt alike"""
     is_massive: Bool[np.ndarray, " token"]
-    """massive and not position 0"""
+    """massive and not `is_bos`"""
 
     @property
     def prompt(self) -> Int64[np.ndarray, " token"]:
@@ -44,7 +44,7 @@ class Decomposition:
 
     @property
     def is_ordinary(self) -> Bool[np.ndarray, " token"]:
-        """Return which tokens are neither at position 0 nor massive."""
+        """Return which tokens are neither `is_bos` nor massive."""
         return ~(self.is_bos | self.is_massive)
 
     def tokens_of(self, token_class: TokenClass) -> Bool[np.ndarray, " token"]:
@@ -69,6 +69,13 @@ class PromptGains:
     remainder: Float64[np.ndarray, "block prompt"]
 
 
+def position_label(first: int, last: int | None) -> str:
+    """Return a range of positions in words: 0, 1-3 or 128 on."""
+    if last is None:
+        return f"{first} on"
+    return str(first) if first == last else f"{first}-{last}"
+
+
 @dataclass(frozen=True)
 class PositionGains:
     """The last block's log gain on tokens at some positions of each prompt."""
@@ -82,9 +89,7 @@ class PositionGains:
     @property
     def label(self) -> str:
         """Return the range in words: 0, 1-3 or 128 on."""
-        if self.last is None:
-            return f"{self.first} on"
-        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return position_label(self.first, self.last)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ class EncodedPrompts:
     """what a reader must know of the texts, and of special tokens within them; empty if nothing"""
     groups: tuple[str, ...] = ()
     """the kind or file of each prompt, "" for none; empty if the set names no groups"""
+    prefix: int = 1
+    """how many tokens begin every prompt alike and are classed with position 0: itself, and what
+    the tokenizer ([gMASK] <sop>) or a chat template puts after it"""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The verdict: how each way of measuring votes, what differs, and what may be concluded."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.vocabulary import (
@@ -14,11 +13,9 @@ from gainlens.core.vocabulary import (
     TokenClass,
     Unit,
 )
+from gainlens.records.groups import Clustering, Grouping, opposed_groups
 from gainlens.records.interval import Interval
 from gainlens.records.interventions import AblatedVerdict, ThetaDifference
-
-Grouping = Literal["length", "position", "kind"]
-"""what a resolved difference is split by"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +68,11 @@ class GroupDifference:
     log_gain: Interval
     """last block, nats, paired over prompts"""
 
+    @property
+    def interval(self) -> Interval:
+        """Return the interval under the name that every resolved number has."""
+        return self.log_gain
+
 
 @dataclass(frozen=True)
 class ComponentDifference:
@@ -109,18 +111,7 @@ class Identification:
     by_design: tuple[str, ...] = ()
     """what changes together with context or theta in any such pair"""
     same_weights: bool = False
-    """True if both directories hold the same weights"""
-
-
-@dataclass(frozen=True)
-class Clustering:
-    """Hold how much prompts of one group resemble one another in their difference."""
-
-    groups: int
-    correlation: float
-    """intraclass correlation of the paired difference within groups"""
-    over_groups: Interval
-    """the difference with the group as the unit, nats"""
+    """True if both hold the same weights: one training, under two configs"""
 
 
 @dataclass(frozen=True)
@@ -181,14 +172,5 @@ class Verdict:
 
     @property
     def reversal(self) -> tuple[GroupDifference, GroupDifference] | None:
-        """Return the clearest pair of groups whose differences have opposite signs.
-
-        Neither interval contains 0.  Groups of one kind are compared with each other; None if no
-        two of them disagree.
-        """
-        for by in ("length", "position", "kind"):
-            known = [g for g in self.resolved if g.by == by and g.log_gain.excludes_zero]
-            known.sort(key=lambda group: group.log_gain.estimate)
-            if known and known[0].log_gain.estimate < 0 < known[-1].log_gain.estimate:
-                return known[0], known[-1]
-        return None
+        """Return the clearest pair of groups whose differences have opposite signs, if any."""
+        return opposed_groups(self.resolved)

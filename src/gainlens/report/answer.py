@@ -3,6 +3,7 @@
 from typing import Final
 
 from gainlens.claims.headline import OUTCOME_WORDS, difference_words
+from gainlens.claims.reasons import premise_reason
 from gainlens.claims.wording import nats
 from gainlens.records.comparison import Comparison
 from gainlens.records.verdict import Identification, Verdict
@@ -38,10 +39,9 @@ def doubts(comparison: Comparison) -> list[str]:
     verdict = comparison.verdict
     other = vetoes(verdict)
     lines: list[str] = []
-    if verdict.premise is False:
-        lines.append("The premise fails: the long model lacks the larger theta or context.")
-    elif verdict.premise is None:
-        lines.append("The premise is not known: a model has no RoPE theta.")
+    premise = premise_reason(comparison.report("short"), comparison.report("long"), verdict.premise)
+    if premise is not None:
+        lines.append(premise)
     if other:
         more = f" and {len(other) - _NAMED} more" if len(other) > _NAMED else ""
         verb = "says" if len(other) == 1 else "say"
@@ -49,6 +49,8 @@ def doubts(comparison: Comparison) -> list[str]:
     if verdict.undecided:
         verb = "decides" if len(verdict.undecided) == 1 else "decide"
         lines.append(f"{_ways(len(verdict.undecided))} {verb} nothing.")
+    if verdict.identification.same_weights:
+        lines.append("Both models hold the same weights.")
     if (confounds := confounded(verdict.identification)) is not None:
         lines.append(confounds)
     lines.append(

@@ -2,11 +2,27 @@
 
 from typing import Final
 
+CLAIM_FIGURE: Final = "claim_"
+"""Begins the file name of a claim's own figure; the claim's name follows."""
+CLAIM_CAPTION: Final = (
+    "Every number that bears on the claim with its interval; what the claim predicts is shaded. "
+    "A claim with an intervention has its random control beside it, with a mark per draw."
+)
 FIGURES: Final[dict[str, tuple[str, str]]] = {
     "headline": (
         "The answer at a glance",
         "Log gain of every block of the short and the long model, split into attention and MLP, "
         "and every model's last block as it is, beside the notebook's number.",
+    ),
+    "importance": (
+        "What each block does, and what skipping it costs",
+        "Every measure of every block with its interval over prompts, and the rank correlation of "
+        "each with the skip loss.",
+    ),
+    "series": (
+        "Along the series",
+        "Gain of the last block against the training step or the length of the prompts, with its "
+        "interval.",
     ),
     "gain_curve": (
         "Gain of every block",
@@ -26,6 +42,10 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
         "Massive tokens from writing to erasing",
         "Norm of position 0, massive and ordinary tokens between blocks, and how many tokens each "
         "block makes massive or erases.",
+    ),
+    "heads": (
+        "Heads",
+        "Part of the log gain that each head writes, mean over prompts; bars rank the largest.",
     ),
     "gain_by_position": (
         "Gain against position",

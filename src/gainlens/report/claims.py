@@ -39,6 +39,7 @@ def claim_table(verdicts: Sequence[ClaimVerdict]) -> Table:
             Column("outcome", "outcome", lambda one: one.outcome, numeric=False),
             Column("robust", "robust", _robust, numeric=False),
             Column("measured", "measured", _measured, numeric=False),
+            Column("groups", "over groups", _over_groups, numeric=False),
             Column("prediction", "predicted", lambda one: one.prediction, numeric=False),
         ),
         verdicts,
@@ -52,6 +53,35 @@ def _robust(one: ClaimVerdict) -> str:
 def _measured(one: ClaimVerdict) -> str:
     shown = [interval_text(estimate.interval, one.unit) for estimate in one.estimates]
     return "; ".join(shown) if len(shown) <= 2 else f"{len(shown)} blocks"
+
+
+def _over_groups(one: ClaimVerdict) -> str:
+    """Write the number with groups of prompts as the unit, if the prompts carry groups."""
+    if len(one.estimates) > 2:
+        return ""
+    found = [estimate.clustering for estimate in one.estimates if estimate.clustering]
+    return "; ".join(interval_text(each.over_groups, one.unit) for each in found)
+
+
+def resolved_table(verdicts: Sequence[ClaimVerdict]) -> Table:
+    """Return one row per component, length, position or kind that a difference is resolved by."""
+    rows = [
+        (one.claim, each, interval_text(each.interval, one.unit))
+        for one in verdicts
+        for each in one.resolved
+    ]
+    return fill(
+        "resolved",
+        "Differences resolved",
+        "the same difference on parts of the prompts, each with its own interval",
+        (
+            Column("claim", "claim", lambda row: row[0], numeric=False),
+            Column("by", "by", lambda row: row[1].by, numeric=False),
+            Column("group", "group", lambda row: row[1].group, numeric=False),
+            Column("difference", "difference", lambda row: row[2], numeric=False),
+        ),
+        rows,
+    )
 
 
 def reasons_table(verdicts: Sequence[ClaimVerdict]) -> Table:

@@ -17,7 +17,7 @@ from gainlens.core.glossary import GLOSSARY
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Split
 from gainlens.metrics.massive import prompt_slices
-from gainlens.metrics.metric import columns_of, metric_values
+from gainlens.metrics.metric import column_metric, columns_of, metric_values
 from gainlens.metrics.reductions import reduce_splits
 from gainlens.metrics.registry import METRICS
 from gainlens.metrics.splits import Parts, split_log_gain
@@ -129,8 +129,10 @@ def _labels(names: Sequence[str]) -> list[list[str]]:
 
 
 def _metrics(models: Mapping[str, Explored]) -> list[dict[str, Any]]:
-    """Describe the metrics that every map has, in the registry's order."""
+    """Describe the metrics that every map has: the registry's in its order, then extra columns."""
     maps = [values["values"] for model in models.values() for values in model["maps"]]
+    extras = {name for values in maps for name in values if "/" not in name} - set(METRICS)
+    known = METRICS | {name: column_metric(name) for name in sorted(extras)}
     return [
         {
             "name": name,
@@ -139,7 +141,7 @@ def _metrics(models: Mapping[str, Explored]) -> list[dict[str, Any]]:
             "unit": metric.unit,
             "neutral": metric.neutral,
         }
-        for name, metric in METRICS.items()
+        for name, metric in known.items()
         if all(name in values or f"{name}/{SPLITS[0]}" in values for values in maps)
     ]
 
@@ -252,9 +254,10 @@ def _maps(report: ModelReport, decomposition: Decomposition, longest: int) -> li
 def _values(decomposition: Decomposition) -> dict[str, list[Any]]:
     """Return every metric of a block and token that these columns give, but for the parts."""
     columns = columns_of(decomposition).keys()
+    extra = {name: column_metric(name) for name in decomposition.capture.extra}
     return {
         name: _packed(metric_values(metric, decomposition))
-        for name, metric in METRICS.items()
+        for name, metric in (extra | METRICS).items()
         if metric.over == "block token"
         and name not in ("attention", "mlp")
         and columns >= set(metric.columns)

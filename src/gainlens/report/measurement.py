@@ -1,17 +1,12 @@
-"""Show a measurement without a claim: the answer in one line, the tables, and the page."""
+"""Say what a measurement without a claim found: the answer in one line, and the tables."""
 
-import base64
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from rich.markup import escape
 
-from gainlens.figures.dark import dark_svg
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import BlockGain
 from gainlens.report.table import Column, Table, fill
@@ -55,9 +50,9 @@ def answer(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any
 def models_table(reports: Sequence[ModelReport]) -> Table:
     """Return every model's last block."""
 
-    def last(name: str) -> Column:
+    def last(name: str, head: str) -> Column:
         return Column(
-            name, name, lambda report: f"{getattr(report.blocks[-1], name):+.3f}", numeric=True
+            name, head, lambda report: f"{getattr(report.blocks[-1], name):+.3f}", numeric=True
         )
 
     return fill(
@@ -68,8 +63,8 @@ def models_table(reports: Sequence[ModelReport]) -> Table:
             Column("model", "model", lambda report: report.checkpoint.name, numeric=False),
             Column("prompts", "prompts", lambda report: f"{len(report.prompts.ids)}", numeric=True),
             Column("gain", "gain", lambda report: _gain(report.blocks[-1]), numeric=True),
-            last("attention"),
-            last("mlp"),
+            last("attention", "attention"),
+            last("mlp", "MLP"),
         ),
         reports,
     )
@@ -149,13 +144,14 @@ def print_line(said: str) -> None:
 def shown_tables(
     reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any]]
 ) -> list[Table]:
-    """Return the tables that the terminal shows: one model's blocks, or every model's last one."""
+    """Return the tables that the terminal shows.
+
+    They are one model's blocks; or of two models their difference, then of all their last blocks.
+    """
     if len(reports) == 1:
         return [blocks_table(reports[0], _SHOWN)]
-    tables = [models_table(reports)]
-    if difference and len(difference) <= _SHOWN:
-        tables.append(difference_table(difference))
-    return tables
+    shown = [difference_table(difference)] if difference and len(difference) <= _SHOWN else []
+    return [*shown, models_table(reports)]
 
 
 def difference_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -163,47 +159,3 @@ def difference_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     return frame_table(
         "difference", "Second minus first", "paired over prompts, metric's unit", rows
     )
-
-
-def measurement_page(
-    title: str,
-    said: str,
-    tables: Sequence[Table],
-    figures: Mapping[str, str],
-    facts: Mapping[str, str],
-    badges: Sequence[tuple[str, str]] = (),
-) -> str:
-    """Return the page of a measurement; it needs nothing else and requests nothing.
-
-    Args:
-        title: the models' names.
-        said: from `answer`.
-        tables: the first is shown, the others are folded.
-        figures: SVG text by name; the first is shown, the others are folded.
-        facts: what is said of the run: date, command, environment.
-        badges: every claim with its outcome.
-    """
-    environment = Environment(
-        loader=PackageLoader("gainlens"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = resources.files("gainlens").joinpath("templates", "report.css").read_text("utf-8")
-    return environment.get_template("measurement.html.j2").render(
-        title=title,
-        answer=said,
-        tables=tables,
-        figures=[
-            (name.replace("_", " ").capitalize(), _image(svg), _image(dark_svg(svg)))
-            for name, svg in figures.items()
-        ],
-        facts=facts,
-        badges=badges,
-        style=Markup(style),  # our own file
-    )
-
-
-def _image(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode('utf-8')).decode('ascii')}"

@@ -22,11 +22,12 @@ from gainlens.core.glossary import GLOSSARY
 from gainlens.figures.dark import PARTNERS, dark_svg
 from gainlens.figures.style import looks
 from gainlens.notebook.published import HYPOTHESIS
-from gainlens.records.comparison import Comparison, ModelReport
+from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, difference, doubts, vetoes
-from gainlens.report.captions import FIGURES
+from gainlens.report.captions import CLAIM_CAPTION, CLAIM_FIGURE, FIGURES
 from gainlens.report.explorer import Explored, page_data
 from gainlens.report.run import Run
+from gainlens.report.table import Table
 from gainlens.report.tables import last_block, long_tables, supporting
 
 PAGE: Final = "report.html"
@@ -39,13 +40,21 @@ _NARROW: Final = "_narrow"
 """Ending of the name of a figure that a phone shows instead of the wide one."""
 
 
-def page_html(run: Run, figures: Mapping[str, str], models: Mapping[str, Explored]) -> str:
+def page_html(
+    run: Run,
+    figures: Mapping[str, str],
+    models: Mapping[str, Explored],
+    said: str = "",
+    tables: Sequence[Table] = (),
+) -> str:
     """Return the page of a run; the same input gives the same text.
 
     Args:
         run: a comparison, or a measurement that tests no claim.
         figures: SVG text by figure name.  A name that ends in `_narrow` is shown on a phone.
         models: from `explorer.explored`, by model key.
+        said: a measurement's answer in one line; a comparison has its own.
+        tables: the first is shown and the others are folded; those of a comparison if empty.
 
     Raises ValueError if a figure is no SVG.
     """
@@ -53,9 +62,11 @@ def page_html(run: Run, figures: Mapping[str, str], models: Mapping[str, Explore
     hashes = " ".join(f"'{_hash(script)}'" for script in scripts)
     shown = _figures(run, figures)
     first = next((figure.name for figure in shown), "")
+    first_table, *folded = tables or [last_block(run), *supporting(run), *long_tables(run)]
     return _template().render(
         run=run,
-        title=" against ".join(report.checkpoint.name for report in _pair(run)),
+        title=_title(run),
+        said=said,
         claim=_claim(run) if isinstance(run, Comparison) else None,
         policy="default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         f"form-action 'none'; script-src {hashes}",
@@ -64,20 +75,23 @@ def page_html(run: Run, figures: Mapping[str, str], models: Mapping[str, Explore
         data=script_json(page_data(run, _colours(run), models)),
         headline=[figure for figure in shown if figure.name == first],
         figures=[figure for figure in shown if figure.name != first],
-        first_table=last_block(run),
-        tables=[*supporting(run), *long_tables(run)],
+        first_table=first_table,
+        tables=folded,
         definitions=GLOSSARY,
         command=run.command,
-        spec=json.dumps(run.spec.model_dump(), indent=2, ensure_ascii=False),
+        spec=json.dumps(run.spec.model_dump(mode="json"), indent=2, ensure_ascii=False),
         yes_no=yes_no,
     )
 
 
-def _pair(run: Run) -> Sequence[ModelReport]:
-    """Return the models that the page is named for."""
+def _title(run: Run) -> str:
+    """Name the models that the page is about: up to three, or the first and how many more."""
     if isinstance(run, Comparison):
-        return run.report("short"), run.report("long")
-    return run.reports
+        return " against ".join(run.report(role).checkpoint.name for role in ("short", "long"))
+    names = [report.checkpoint.name for report in run.reports]
+    if len(names) < 4:
+        return ", ".join(names)
+    return f"{names[0]} and {len(names) - 1} more"
 
 
 def _claim(comparison: Comparison) -> dict[str, Any]:
@@ -124,12 +138,17 @@ class _Figure:
 
 
 def _figures(run: Run, figures: Mapping[str, str]) -> list[_Figure]:
-    """Return the figures in the order of reading, then those that have no caption of ours."""
+    """Return a claim's own figures, then the others in the order of reading, then those that have
+    no caption of ours."""
     wide = [name for name in figures if not name.endswith(_NARROW)]
     known = [name for name in FIGURES if name in wide]
+    of_claims = [name for name in wide if name.startswith(CLAIM_FIGURE)]
     shown: list[_Figure] = []
-    for name in (*known, *(name for name in wide if name not in FIGURES)):
-        title, caption = FIGURES.get(name, (name.replace("_", " ").capitalize(), ""))
+    for name in dict.fromkeys((*of_claims, *known, *wide)):
+        unknown = (name.replace("_", " ").capitalize(), "")
+        title, caption = FIGURES.get(name, unknown)
+        if name in of_claims:
+            title, caption = name.removeprefix(CLAIM_FIGURE), CLAIM_CAPTION
         images = {
             "light": _image(name, figures[name]),
             "dark": _image(name, dark_svg(figures[name])),

@@ -93,7 +93,7 @@ def token_columns(
     capture = decomposition.capture
     num_blocks, tokens = decomposition.log_gain.shape
     count, part = len(blocks), slice(blocks.start, blocks.stop)
-    classes = np.where(capture.position == 0, 0, np.where(decomposition.is_massive, 1, 2))
+    classes = np.where(decomposition.is_bos, 0, np.where(decomposition.is_massive, 1, 2))
     last = np.repeat(np.asarray(blocks) == num_blocks - 1, tokens)
 
     def words(codes: np.ndarray, names: list[str]) -> Any:

@@ -31,6 +31,8 @@ class Shape:
     blocks: int
     lengths: tuple[int, ...]
     """tokens of each prompt"""
+    prefix: int = 1
+    """tokens that begin every prompt alike"""
     parallel: bool = False
     """True if attention and the MLP of a block both read its input"""
 
@@ -119,6 +121,7 @@ def read_capture(tokens: TableFile, heads: TableFile, model: str, shape: Shape) 
         null=shares("null"),
         sink=_sink(heads, model, shape),
         token_text=None if rows.unknown("text") else rows.texts("text", length),
+        prefix=shape.prefix,
         parallel=shape.parallel,
         extra={
             name: rows.values(name).astype(np.float64).reshape(shape.blocks, length)

@@ -157,9 +157,11 @@ def _place(key: str) -> str:
 
 
 def _shape(model: Any, place: str) -> Shape:
+    prompts = _at(model, "prompts", place)
     return Shape(
         blocks=from_json(int, _at(model, "num_layers", place), f"{place}.num_layers"),
-        lengths=from_json(tuple[int, ...], _at(model, "prompts.tokens", place), place),
+        lengths=from_json(tuple[int, ...], _at(prompts, "tokens", place), place),
+        prefix=from_json(int, prompts.get("prefix", 1), f"{place}.prompts.prefix"),
         parallel=parallel_blocks(
             from_json(Mapping[str, Any], _at(model, "checkpoint.config", place), place)
         ),
@@ -224,6 +226,7 @@ def _report(model: Any, capture: Capture, place: str) -> ModelReport:
             left_out=part(tuple[str, ...], "prompts.left_out"),
             note=part(str, "prompts.note"),
             groups=optional(tuple[str, ...], "prompts.groups", ()),
+            prefix=capture.prefix,
         ),
         scale_control=part(float, "controls.scale"),
         halves_control=part(Interval, "controls.halves"),

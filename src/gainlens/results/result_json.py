@@ -125,4 +125,5 @@ def _prompts(prompts: EncodedPrompts) -> dict[str, Any]:
         "cut": prompts.cut,
         "left_out": prompts.left_out,
         "groups": prompts.groups,
+        "prefix": prompts.prefix,
     }

@@ -16,9 +16,9 @@ from gainlens.core.spec import RunSpec
 from gainlens.core.vocabulary import CAPTURE_COLUMNS, TokenClass
 from gainlens.interventions.skipping import with_losses
 from gainlens.metrics.massive import prompt_slices
-from gainlens.metrics.metric import Metric, OverTokens, metric_values
+from gainlens.metrics.metric import Metric, OverTokens, column_metric, metric_values
 from gainlens.metrics.prompts import reduce_metric
-from gainlens.metrics.registry import metric_named
+from gainlens.metrics.registry import METRICS, metric_named
 from gainlens.metrics.splits import head_split
 from gainlens.models.loaded import LoadedModel
 from gainlens.records.comparison import ModelReport
@@ -156,7 +156,7 @@ class Measurement:
         """Return a metric as an array with the axes model, block and prompt.
 
         Args:
-            name: of a metric, or `module:function`.
+            name: of a metric, of a column that `extra` added, or `module:function`.
             tokens: the class of tokens that count: bos, massive, ordinary or all.
             over: how a prompt's tokens become one number; None: the metric's own way.
 
@@ -167,7 +167,7 @@ class Measurement:
         """
         import xarray as xr
 
-        found = metric_named(name)
+        found = self._named(name)
         ids = list(dict.fromkeys(id for report in self.reports for id in report.prompts.ids))
         column = {id: place for place, id in enumerate(ids)}
         depth = max(len(report.blocks) for report in self.reports)
@@ -200,7 +200,7 @@ class Measurement:
 
         if len(self.measured) != 2:
             raise ValueError(
-                f"a difference needs two models; {len(self.measured)} were measured: pass two"
+                f"a difference needs two models, not {len(self.measured)}: measure two together"
             )
         array = self.metric(name, tokens)
         depths = [len(report.blocks) for report in self.reports]
@@ -298,7 +298,7 @@ class Measurement:
         """
         place = _place("model", model, self.models)
         one = self.measured[place]
-        found = metric_named(metric)
+        found = self._named(metric)
         if found.over != "block token":
             raise ValueError(f"{found.name} has no value per block and token; take another metric")
         index = _place("prompt", prompt, one.report.prompts.ids)
@@ -342,6 +342,13 @@ class Measurement:
         if any(doses.values()):
             drawn["theta_dose"] = partial(figures.theta_dose, reports, doses)
         return drawn
+
+    def _named(self, name: str) -> Metric:
+        """Return a metric by name, or the column that `extra` added under it."""
+        extras = (one.decomposition.capture.extra for one in self.measured)
+        if name not in METRICS and all(name in extra for extra in extras):
+            return column_metric(name)
+        return metric_named(name)
 
     def _for_metric(self, place: int, metric: Metric) -> Decomposition:
         """Return one model's numbers with what the metric reads, measured now if it is missing."""

@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
+from gainlens.figures.files import save_with_page
 from gainlens.metrics.registry import metric_named
 from gainlens.notebook.result_file import SCHEMA
 from gainlens.records.gains import band_meaning
+from gainlens.report.explorer import explored
+from gainlens.report.intervention_tables import intervention_tables
 from gainlens.report.measurement import (
     blocks_table,
     difference_table,
     frame_table,
-    measurement_page,
     models_table,
 )
+from gainlens.report.page import PAGE, page_html
+from gainlens.report.table import Table
+from gainlens.report.tables import massive, rope, unembedding
 from gainlens.results.files import write_json
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.run_folder import RESULT, publish
@@ -30,8 +34,8 @@ from gainlens.runs.measurement import Measurement
 if TYPE_CHECKING:
     import pandas as pd
 
-PAGE = "report.html"
-_FORMATS = ("png", "svg")
+_MAP = "token_map"
+"""The page draws this one anew, for every metric and several prompts."""
 
 
 def metric_rows(measurement: Measurement, names: Sequence[str]) -> "pd.DataFrame":
@@ -141,37 +145,37 @@ def _write(
     )
     if all(one.decomposition.capture.heads is not None for one in measurement.measured):
         measurement.heads.to_csv(folder / "heads.csv", index=False)
-    vector: dict[str, str] = {}
-    for name, draw in measurement.drawings().items():
-        for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
-            if path.suffix == ".svg":
-                vector[name] = path.read_text("utf-8")
-    (folder / PAGE).write_text(_page(measurement, metrics, vector), encoding="utf-8")
+    vector = save_with_page(measurement.drawings(), figure_folder)
+    shown = {name: svg for name, svg in vector.items() if not name.startswith(_MAP)}
+    (folder / PAGE).write_text(_page(measurement, metrics, shown), encoding="utf-8")
     write_json(folder / RESULT, measurement_json(measurement, metrics))
 
 
 def _page(measurement: Measurement, metrics: Sequence[str], vector: Mapping[str, str]) -> str:
+    models = {
+        one.report.checkpoint.name: explored(measurement, one.report, one.decomposition)
+        for one in measurement.measured
+    }
+    tables = _tables(measurement, metrics)
+    return page_html(measurement, vector, models, measurement.answer, tables)
+
+
+def _tables(measurement: Measurement, metrics: Sequence[str]) -> list[Table]:
+    """Return the page's tables in the order of reading."""
+    reports = measurement.reports
     difference = measurement.differences(("log_gain", *metrics))
-    tables = [*measurement.further_tables, models_table(measurement.reports)]
-    if difference:
-        tables.insert(0, difference_table(difference))
-    tables += [blocks_table(report) for report in measurement.reports]
+    tables = [*measurement.further_tables]
+    tables += [difference_table(difference)] if difference else []
+    tables += [models_table(reports), *(blocks_table(report) for report in reports)]
     if metrics:
         rows = metric_rows(measurement, metrics).to_dict("records")
         tables.append(frame_table("metrics", "Metrics", "mean over prompts, with interval", rows))
     if all(one.decomposition.capture.heads is not None for one in measurement.measured):
         top = measurement.top_heads(20).to_dict("records")
         tables.append(frame_table("heads", "Heads of largest part", "nats of log gain", top))
-    facts = {
-        "Date": f"{measurement.date} (UTC), {measurement.seconds:.1f} s",
-        "Command": measurement.command or "called from Python",
-        **measurement.environment,
-    }
-    return measurement_page(
-        " and ".join(measurement.models) if len(measurement.models) < 4 else "Measurement",
-        measurement.answer,
-        tables,
-        vector,
-        facts,
-        measurement.badges,
-    )
+    tables += [massive(report) for report in reports if report.massive]
+    if all(report.unembed.vocab_size for report in reports):
+        tables.append(unembedding(measurement))
+    if all(report.rope.rope_theta is not None for report in reports):
+        tables.append(rope(measurement))
+    return [*tables, *intervention_tables(measurement)]

@@ -103,7 +103,7 @@ def measure_model(
         parts=last_block_parts(decomposition, gains, rule),
         behaviour=primary.behaviour,
         equivalent=is_equivalent(primary.log_gain, rule),
-        visible_share=_visible_share(decomposition),
+        visible_share=visible_share(decomposition),
         massive=massive_lifecycle(decomposition, texts, rule.massive_ratio),
         prompts=prompts,
         scale_control=scale_control(loaded.model, sentence, head.weight),
@@ -131,16 +131,20 @@ def token_texts(tokenizer: Any, captured: Capture) -> tuple[str, ...]:
     return tuple(text[token] for token in ids)
 
 
-def _visible_share(decomposition: Decomposition) -> tuple[float, float]:
+def visible_share(decomposition: Decomposition) -> tuple[float, float]:
     """Return the mean share of attention's and the MLP's last write that W_U sees.
 
-    The mean is over ordinary tokens; NaN for a component that writes nothing.
+    The mean is over each prompt's ordinary tokens, then over prompts; NaN for a component that
+    writes nothing.
     """
     visible = decomposition.capture.visible
     assert visible is not None, "captured with subspaces"
-    attention, mlp = (row[np.isfinite(row)] for row in visible[:, decomposition.is_ordinary])
-    return _mean_or_nan(attention), _mean_or_nan(mlp)
+    return _over_prompts(decomposition, visible[0]), _over_prompts(decomposition, visible[1])
 
 
-def _mean_or_nan(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def _over_prompts(decomposition: Decomposition, values: np.ndarray) -> float:
+    chosen = decomposition.is_ordinary & np.isfinite(values)
+    _, owner = np.unique(decomposition.prompt[chosen], return_inverse=True)
+    if not len(owner):
+        return float("nan")
+    return float((np.bincount(owner, values[chosen]) / np.bincount(owner)).mean())

@@ -3,8 +3,6 @@
 import datetime
 import gc
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
 
 from gainlens.claims.judging import judge
 from gainlens.claims.training_table import shipped_curves
@@ -18,16 +16,16 @@ from gainlens.report.progress import ProgressWatch, silent
 from gainlens.results.lazy import decompose_each
 from gainlens.runs.environment import environment
 from gainlens.runs.inputs import open_inputs, thetas_to_swap
-from gainlens.runs.measuring import Measured, measure_model
+from gainlens.runs.measuring import measure_model
 from gainlens.runs.resume import Partials
-from gainlens.runs.workers import result_of
+from gainlens.runs.workers import Workers, result_of
 
 
 def compare(
     spec: ComparisonSpec,
     watch: ProgressWatch | None = None,
     keep: Partials | None = None,
-    workers: Mapping[str, Future[Measured]] | None = None,
+    workers: Workers | None = None,
 ) -> Comparison:
     """Measure every model of a comparison on the same texts and judge.
 
@@ -40,7 +38,7 @@ def compare(
         watch: shows every model and prompt that is done; None: no progress.
         keep: gives back models that an interrupted run had finished, and takes finished ones to
             disk; None: all models' captures are in memory together.
-        workers: measurements that run in worker processes, by model key (`workers.started_for`).
+        workers: processes that measure some of the models, from `workers.started_for`.
 
     Raises ValueError with one sentence for what the user can mend.
     """

@@ -163,6 +163,7 @@ class Partials:
         shape = Shape(
             blocks=report.checkpoint.num_blocks,
             lengths=tuple(len(tokens) for tokens in report.prompts.tokens),
+            prefix=report.prompts.prefix,
             parallel=parallel_blocks(report.checkpoint.config),
         )
         tables = TableFile(place / TOKENS), TableFile(place / HEADS)

@@ -15,7 +15,8 @@ from gainlens.metrics.registry import METRICS, metric_named
 from gainlens.models.encoding import Prompts
 from gainlens.models.loaded import LoadedModel
 from gainlens.records.claims import ClaimVerdict, Evidence
-from gainlens.report.claims import claim_table, claims_answer, reasons_table
+from gainlens.report.captions import CLAIM_FIGURE
+from gainlens.report.claims import claim_table, claims_answer, reasons_table, resolved_table
 from gainlens.report.table import Table
 from gainlens.runs.intervening import ArmsByIntervention, arms_by_intervention
 from gainlens.runs.measure import Source, measure
@@ -43,7 +44,9 @@ class ClaimTest(Measurement):
     @property
     def further_tables(self) -> list[Table]:
         """Return the tables that the page shows before those of every measurement."""
-        return [claim_table(self.verdicts), reasons_table(self.verdicts)]
+        tables = [claim_table(self.verdicts), reasons_table(self.verdicts)]
+        resolved = any(verdict.resolved for verdict in self.verdicts)
+        return [*tables, resolved_table(self.verdicts)] if resolved else tables
 
     @property
     def badges(self) -> list[tuple[str, str]]:
@@ -53,7 +56,7 @@ class ClaimTest(Measurement):
     def drawings(self) -> dict[str, Callable[[], Any]]:
         """Return every figure by name, a claim's own first."""
         own = {
-            f"claim_{one.claim}".replace(".", "-"): partial(figures.claim_interval, one)
+            f"{CLAIM_FIGURE}{one.claim}".replace(".", "-"): partial(figures.claim_interval, one)
             for one in self.verdicts
         }
         return own | super().drawings()

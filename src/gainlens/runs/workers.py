@@ -1,21 +1,22 @@
-"""Measure small models in worker processes while the main process measures others.
+"""Measure small models, and draw, in worker processes while the main process does the rest.
 
-Results are bit-identical to a serial run.  Workers write no files and print nothing.  If a worker
-fails or dies, the main process measures the model again and reports what is wrong with it.
+Results are bit-identical to a serial run.  Workers print nothing and write figures alone.  If a
+worker fails or dies, the main process does its work again and reports what is wrong with it.
 """
 
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Generator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from gainlens.core.spec import ComparisonSpec
-from gainlens.models.processes import started
+from gainlens.models.processes import collect_seldom, started
 from gainlens.models.sizes import all_small
 from gainlens.prompts.texts import BUILT_IN
 
@@ -24,21 +25,53 @@ if TYPE_CHECKING:
 
 _SPAWN: Final = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Processes that work for this one; none, if the models are not small."""
+
+    measuring: "Mapping[str, Future[Measured]]" = field(default_factory=dict[str, Any])
+    """running measurements by model key; the other models are left to this process"""
+    pool: Executor | None = None
+    count: int = 0
+    """number of processes"""
+
+    def begin(self, task: Callable[[], T]) -> Callable[[], T]:
+        """Begin a task in a process, and return a function that waits for what it returns.
+
+        If there is no process, or it dies, that function does the task here.
+        """
+        if self.pool is None:
+            return task
+        try:
+            future = self.pool.submit(task)
+        except BrokenExecutor:
+            return task
+
+        def wait() -> T:
+            try:
+                return future.result()
+            except BrokenExecutor:
+                return task()
+
+        return wait
+
 
 @contextmanager
-def started_for(spec: ComparisonSpec) -> "Generator[dict[str, Future[Measured]]]":
+def started_for(spec: ComparisonSpec) -> Generator[Workers]:
     """Measure some of a comparison's models in worker processes, if its models are small.
 
-    Yields the running measurements by model key; the others are left to this process.  The
-    processes end with the context, whatever they do.
+    The processes end with the context, whatever they do.
     """
     keys = [model.key for model in spec.models]
     count = min(_cores(), len(keys)) if _in_parallel(spec) else 1
     if count == 1:
-        yield {}
+        yield Workers()
         return
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count - 1, mp_context=_SPAWN, initializer=_be_silent)
+    pool = ProcessPoolExecutor(count - 1, mp_context=_SPAWN, initializer=_begin)
     try:
         with _interruptions_ignored():  # Ctrl-C reaches the workers too; they end with this context
             running = {
@@ -46,19 +79,19 @@ def started_for(spec: ComparisonSpec) -> "Generator[dict[str, Future[Measured]]]
                 for place, key in enumerate(keys)
                 if place % count
             }
-        yield running
+        yield Workers(running, pool, count - 1)
     finally:
         for worker in set(multiprocessing.active_children()) - before:
             worker.kill()
         pool.shutdown(cancel_futures=True)
 
 
-def result_of(running: "Mapping[str, Future[Measured]] | None", key: str) -> "Measured | None":
+def result_of(workers: Workers | None, key: str) -> "Measured | None":
     """Wait for one model's measurement; None if no worker measures it, or if its worker failed."""
-    if not running or key not in running:
+    if workers is None or key not in workers.measuring:
         return None
     try:
-        return running[key].result()
+        return workers.measuring[key].result()
     except Exception:  # the main process meets the same error when it measures the model
         return None
 
@@ -91,8 +124,9 @@ def _interruptions_ignored() -> Generator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _be_silent() -> None:
+def _begin() -> None:
     """Send what a worker prints nowhere."""
+    collect_seldom()
     with Path(os.devnull).open("w") as nowhere:
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)

@@ -1,8 +1,8 @@
 """Write a run folder: figures, tables, page and result.json, all in one step.  No torch."""
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from gainlens import figures
 from gainlens.claims.training_table import shipped_curves
+from gainlens.figures.files import save_with_page
 from gainlens.notebook.published import REFERENCE_ROWS
 from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.report.captions import FIGURES
@@ -22,8 +23,8 @@ from gainlens.results.frames import TABLES, write_tables
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.result_json import result_json
 from gainlens.results.run_folder import RESULT, publish
+from gainlens.runs.workers import Workers
 
-HEADLINE = "headline"
 _FORMATS = ("png", "svg")
 
 
@@ -59,8 +60,7 @@ def drawings(
     norms = {key: one.norms for key, one in drawn.items()}
     quartiles = {key: one.quartiles for key, one in drawn.items()}
     found: dict[str, Callable[[], Axes | Figure]] = {
-        HEADLINE: lambda: figures.headline(reports, verdict, rule=rule),
-        f"{HEADLINE}_narrow": lambda: figures.headline(reports, verdict, rule=rule, narrow=True),
+        "headline": lambda: figures.headline(reports, verdict, rule=rule),
         "splits": lambda: figures.splits(reports),
         "notebook": lambda: figures.notebook_figure(reports, REFERENCE_ROWS),
         "gain_curve": lambda: figures.gain_curve(reports),
@@ -84,13 +84,16 @@ def drawings(
     return found
 
 
-def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list[Path]:
+def write_run(
+    folder: Path, figure_folder: Path, comparison: Comparison, workers: Workers | None = None
+) -> list[Path]:
     """Write everything of one run; the folder holds the run before or this one, never a mixture.
 
-    Figures and tables of an earlier run that this one has not are removed.  Returns what was
-    written.  ValueError, with one sentence, where it cannot be.
+    Figures and tables of an earlier run that this one has not are removed.  `workers` draw their
+    share of the figures.  Returns what was written.  ValueError, with one sentence, where it cannot
+    be.
     """
-    written = publish(folder, figure_folder, partial(_write, comparison))
+    written = publish(folder, figure_folder, partial(_write, comparison, workers or Workers()))
     kept = {path.absolute() for path in written}
     ours = [figure_folder / f"{name}.{kind}" for name in FIGURES for kind in _FORMATS]
     for path in [*ours, *(folder / f"{name}.csv" for name in TABLES)]:
@@ -99,21 +102,42 @@ def write_run(folder: Path, figure_folder: Path, comparison: Comparison) -> list
     return written
 
 
-def _write(comparison: Comparison, folder: Path, figure_folder: Path) -> None:
+def _write(comparison: Comparison, workers: Workers, folder: Path, figure_folder: Path) -> None:
     drawn: dict[str, Drawn] = {}
     with TokenTable(folder / TOKENS) as tokens:
         for report in comparison.reports:
             drawn[report.checkpoint.name] = _write_tokens(comparison, report, tokens)
-    vector: dict[str, str] = {}
-    for name, draw in drawings(comparison, drawn).items():
-        for path in figures.save(draw(), figure_folder, name, formats=_FORMATS):
-            if path.suffix == ".svg":
-                vector[name] = path.read_text("utf-8")
+    vector = _write_figures(comparison, drawn, figure_folder, workers)
     html = page_html(comparison, vector, {key: one.explored for key, one in drawn.items()})
     write_heads(folder / HEADS, [(r, drawn[r.checkpoint.name].sink) for r in comparison.reports])
     write_tables(folder, comparison)
     (folder / PAGE).write_text(html, encoding="utf-8")
     write_json(folder / RESULT, result_json(comparison))
+
+
+def _write_figures(
+    comparison: Comparison, drawn: Mapping[str, Drawn], folder: Path, workers: Workers
+) -> dict[str, str]:
+    """Write the figures, each process its share, and return the SVG texts by file name."""
+    small = replace(comparison, captures={}, decompositions={})
+    names = list(drawings(small, drawn))
+    own, *others = (
+        partial(_save_figures, small, drawn, folder, names[first :: workers.count + 1])
+        for first in range(workers.count + 1)
+    )
+    running = [workers.begin(share) for share in others]
+    vector = own()
+    for wait in running:
+        vector |= wait()
+    order = {name: place for place, name in enumerate(names)}
+    return dict(sorted(vector.items(), key=lambda one: order[one[0].removesuffix("_narrow")]))
+
+
+def _save_figures(
+    comparison: Comparison, drawn: Mapping[str, Drawn], folder: Path, names: Sequence[str]
+) -> dict[str, str]:
+    draw = drawings(comparison, drawn)
+    return save_with_page({name: draw[name] for name in names}, folder)
 
 
 def _write_tokens(comparison: Comparison, report: ModelReport, tokens: TokenTable) -> Drawn:

@@ -28,6 +28,7 @@
     made.append(...children);
     return made;
   }
+  const titled = (model) => model.role === "model" ? model.key : `${model.key} (${model.role})`;
   const signed = (value) =>
     value === null || Number.isNaN(value) ? "unknown" : d3.format("+.4f")(value);
   // Blanks and line ends would not show.
@@ -96,7 +97,7 @@
   function drawCurves() {
     const boxes = data.models.map(() => element("div"));
     find("#curves").replaceChildren(...data.models.map((model, index) =>
-      element("div", {}, element("h4", {}, `${model.key} (${model.role})`), boxes[index])));
+      element("div", {}, element("h4", {}, titled(model)), boxes[index])));
     const found = data.models.map(rows);
     const domain = extent(found.filter((each) => each));
     boxes.forEach((box, index) => box.append(found[index]
@@ -288,18 +289,29 @@
     });
     find("#map-legend").replaceChildren(element("p", {}, legend), scale);
     for (const [model, map] of shown) {
-      place.append(element("h4", {}, `${model.key} (${model.role})`));
+      place.append(element("h4", {}, titled(model)));
       if (map) drawMap(model, map, colour, place);
       else place.append(element("p", {}, "This model was not given this prompt."));
     }
   }
 
+  // Models may have other prompts, as they do if each has prompts of another length.
+  function chooseModel() {
+    const model = data.models.find(({ key }) => key === state.model);
+    if (model && !model.maps.some((map) => map.prompt === state.prompt)) {
+      state.prompt = model.maps[0].prompt;
+      find("select[name=prompt]").value = state.prompt;
+    }
+    drawMaps();
+  }
   for (const name of ["class", "split"]) fill(name, data.choices[name], drawMaps);
   for (const [name, choices] of [["curve_class", "class"], ["reduction", "reduction"], ["curve_split", "split"]])
     fill(name, data.choices[choices], drawCurves);
   fill("first", [["0", "all"], ["1", "all but the first"]], drawCurves);
-  fill("model", [...data.models.map((m) => [m.key, m.key]), ["all", "all, one below the other"]], drawMaps);
-  fill("prompt", data.models[0].maps.map((map) => [map.prompt, map.prompt]), drawMaps);
+  const one = data.models.map((model) => [model.key, model.key]);
+  fill("model", one.length > 1 ? [...one, ["all", "all, one below the other"]] : one, chooseModel);
+  const prompts = new Set(data.models.flatMap((model) => model.maps.map((map) => map.prompt)));
+  fill("prompt", [...prompts].map((prompt) => [prompt, prompt]), drawMaps);
   fill("part", data.choices.part.map(({ name, label }) => [name, label]), drawMaps);
   function drawAll() {
     drawLegend();
