@@ -47,7 +47,7 @@ def _random(*key: object) -> Random:
 
 
 def contrasted(claim: Claim, repeats: Sequence[Sequence[Evidence]], rule: Rule) -> list[Contrasted]:
-    """What `contrast_of` gives of each repeat; means over prompts share their resamples."""
+    """Return what `contrast_of` gives of each repeat; means over prompts share their resamples."""
     one_mean = claim.estimand.blocks != "each" or claim.contrast.kind == "trend"
     if claim.contrast.kind in ("rank", "factorial") or not one_mean:
         return [contrast_of(claim, evidence, "mean", rule) for evidence in repeats]

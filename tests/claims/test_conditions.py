@@ -1,4 +1,4 @@
-"""What calibration found of intervals is said in the runs that it concerns."""
+"""Say what calibration found of intervals in the runs that it concerns."""
 
 import numpy as np
 import pytest

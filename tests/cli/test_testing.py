@@ -112,7 +112,9 @@ def test_the_page_has_a_badge_and_a_figure_per_claim(base, tmp_path, capsys):
     assert '<span class="badge supported">SUPPORTED</span> sinks-dispensable' in page
     for name in ("long-context-contracts", "sinks-dispensable"):
         assert (tmp_path / "run" / "figures" / f"claim_{name}.svg").exists()
-        assert f"Claim {name}" in page
+        assert f'<figure id="figure-claim_{name}"' in page
+    first = page.index("<figure ")
+    assert page[first:].startswith('<figure id="figure-claim_long-context-contracts"')
 
 
 def test_a_model_in_memory_is_tested(base):

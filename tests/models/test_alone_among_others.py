@@ -66,7 +66,7 @@ def ablated(model: LoadedModel, prompts: EncodedPrompts, index: int, everyone) -
 
 
 def judged(model: LoadedModel, prompts: EncodedPrompts, index: int) -> Numbers:
-    """What interventions measure: the last block's log gain and the loss of one prompt."""
+    """Return what interventions measure: the last block's log gain and the loss of one prompt."""
     baseline = baseline_of(model, prompts, RULE, sentence=prompts_of((5,), seed=1))
     swept = sweep_last_blocks(baseline, hows=("zero",))
     with massive_set(baseline, "zero"):

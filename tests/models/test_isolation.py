@@ -1,4 +1,4 @@
-"""What a block adds is found by what it adds; what cannot be measured is refused by name."""
+"""Find what a block adds by what reaches the stream; refuse by name what cannot be measured."""
 
 import json
 

@@ -16,8 +16,9 @@ from gainlens.models.sites import sites_of
 from gainlens.records.inputs import EncodedPrompts
 
 BATCH_TOKENS: Final = {"cpu": 1024, "cuda": 8192}
-"""Padded tokens per batch, by device type.  On an H100 an 8B model captured 2,000 prompts of 10 to
-300 tokens at 16,700 tokens/s with 2,048 tokens per batch, and at 27,100 with 8,192."""
+"""Padded tokens per batch, by device type.  On an H200 an 8B model captured 1,000 prompts of 10 to
+300 tokens at 28,900 tokens/s with 2,048 tokens per batch, at 32,300 with 8,192 and at 30,300 with
+32,768 (data/throughput.csv)."""
 _MOST_PADDING = 0.03
 """A batch is closed when the next prompt would make more than this share of it padding ..."""
 _LEAST_FILLED = 0.25

@@ -10,6 +10,7 @@ from gainlens.figures.style import (
     FAINT,
     INK,
     TWO_COLUMNS,
+    across,
     axes_or_new,
     look,
     note,
@@ -34,8 +35,10 @@ def claim_interval(verdict: ClaimVerdict, ax: Axes | None = None) -> Axes:
         ax: the axes to draw into; a new figure's if None.
     """
     rows = _rows(verdict)
-    ax = axes_or_new(ax, TWO_COLUMNS, 1.1 + 0.28 * max(len(rows), 1))
-    ax.set_title(f"{verdict.claim}: {verdict.outcome}")
+    narrow = across(2) == 1
+    ax = axes_or_new(ax, TWO_COLUMNS, 1.1 + 0.15 * narrow + 0.28 * max(len(rows), 1))
+    between = ":\n" if narrow else ": "
+    ax.set_title(f"{verdict.claim}{between}{verdict.outcome}")
     if not any(np.isfinite(interval.estimate) for _, interval, _ in rows):
         ax.set_axis_off()
         note(ax, verdict.reasons[0] if verdict.reasons else "nothing was measured")

@@ -46,6 +46,7 @@ def page_html(
     models: Mapping[str, Explored],
     said: str = "",
     tables: Sequence[Table] = (),
+    badges: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the page of a run; the same input gives the same text.
 
@@ -55,6 +56,7 @@ def page_html(
         models: from `explorer.explored`, by model key.
         said: a measurement's answer in one line; a comparison has its own.
         tables: the first is shown and the others are folded; those of a comparison if empty.
+        badges: every claim that a measurement tests, with its outcome.
 
     Raises ValueError if a figure is no SVG.
     """
@@ -67,6 +69,7 @@ def page_html(
         run=run,
         title=_title(run),
         said=said,
+        badges=badges,
         claim=_claim(run) if isinstance(run, Comparison) else None,
         policy="default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         f"form-action 'none'; script-src {hashes}",

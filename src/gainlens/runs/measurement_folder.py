@@ -157,7 +157,8 @@ def _page(measurement: Measurement, metrics: Sequence[str], vector: Mapping[str,
         for one in measurement.measured
     }
     tables = _tables(measurement, metrics)
-    return page_html(measurement, vector, models, measurement.answer, tables)
+    said, badges = measurement.answer, measurement.badges
+    return page_html(measurement, vector, models, said, tables, badges)
 
 
 def _tables(measurement: Measurement, metrics: Sequence[str]) -> list[Table]:
