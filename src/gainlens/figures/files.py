@@ -22,8 +22,10 @@ _METADATA: Final[dict[Format, dict[str, str | None]]] = {
 }
 
 
+CLAIM_FIGURE: Final = "claim_"
+"""Begins the file name of a claim's own figure; the claim's name follows."""
 _FIRST: Final = ("headline", "importance")
-"""Wide figures that a page shows first.  To draw all wide figures twice would cost the default run
+"""Wide figures that a page shows first, beside those of claims.  To draw all wide figures twice would cost the default run
 another 3 s; a phone scrolls the others."""
 
 
@@ -89,7 +91,7 @@ def save_with_page(
         drawn = draw()
         _, path = save(drawn, folder, name, ("png", "svg"))
         texts[name] = path.read_text("utf-8")
-        if name in _FIRST:
+        if name in _FIRST or name.startswith(CLAIM_FIGURE):
             buffer = BytesIO()
             with one_column():
                 _render(root_figure(draw()), name, {"svg": buffer})

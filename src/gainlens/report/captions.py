@@ -2,8 +2,6 @@
 
 from typing import Final
 
-CLAIM_FIGURE: Final = "claim_"
-"""Begins the file name of a claim's own figure; the claim's name follows."""
 CLAIM_CAPTION: Final = (
     "Every number that bears on the claim with its interval; what the claim predicts is shaded. "
     "A claim with an intervention has its random control beside it, with a mark per draw."

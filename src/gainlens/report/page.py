@@ -20,11 +20,12 @@ from markupsafe import Markup
 from gainlens.claims.wording import yes_no
 from gainlens.core.glossary import GLOSSARY
 from gainlens.figures.dark import PARTNERS, dark_svg
+from gainlens.figures.files import CLAIM_FIGURE
 from gainlens.figures.style import looks
 from gainlens.notebook.published import HYPOTHESIS
 from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, difference, doubts, vetoes
-from gainlens.report.captions import CLAIM_CAPTION, CLAIM_FIGURE, FIGURES
+from gainlens.report.captions import CLAIM_CAPTION, FIGURES
 from gainlens.report.explorer import Explored, page_data
 from gainlens.report.run import Run
 from gainlens.report.table import Table

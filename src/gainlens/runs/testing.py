@@ -11,11 +11,11 @@ from gainlens.claims.claim import Claim, read_claim
 from gainlens.claims.engine import judge_claim
 from gainlens.claims.evidence import evidence_of
 from gainlens.core.spec import MeasureSpec
+from gainlens.figures.files import CLAIM_FIGURE
 from gainlens.metrics.registry import METRICS, metric_named
 from gainlens.models.encoding import Prompts
 from gainlens.models.loaded import LoadedModel
 from gainlens.records.claims import ClaimVerdict, Evidence
-from gainlens.report.captions import CLAIM_FIGURE
 from gainlens.report.claims import claim_table, claims_answer, reasons_table, resolved_table
 from gainlens.report.table import Table
 from gainlens.runs.intervening import ArmsByIntervention, arms_by_intervention
