@@ -25,8 +25,8 @@ _METADATA: Final[dict[Format, dict[str, str | None]]] = {
 CLAIM_FIGURE: Final = "claim_"
 """Begins the file name of a claim's own figure; the claim's name follows."""
 _FIRST: Final = ("headline", "importance")
-"""Wide figures that a page shows first, beside those of claims.  To draw all wide figures twice would cost the default run
-another 3 s; a phone scrolls the others."""
+"""Wide figures that a page shows first, beside those of claims.  To draw all wide figures twice
+would cost the default run another 3 s; a phone scrolls the others."""
 
 
 def _lay_out(figure: Figure, engine: LayoutEngine) -> None:
