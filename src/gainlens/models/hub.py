@@ -42,10 +42,26 @@ def check_source(source: str) -> None:
         check_gguf(source)
     else:
         check_directory(source)
+        _check_shards(source)
+
+
+def _check_shards(source: str) -> None:
+    """Raise ValueError if a local directory lacks a weight file that its index names."""
+    path = Path(source)
+    shards = set(tensor_files(path).values()) if path.is_dir() else set[Path]()
+    absent = sorted(shard.name for shard in shards if not shard.is_file())
+    if absent:
+        raise ValueError(
+            f"{source} lacks {len(absent)} of its weight files ({', '.join(absent[:3])}): download "
+            "them as well"
+        )
 
 
 def check_directory(source: str) -> None:
-    """Raise ValueError if a local directory does not hold a model with safetensors weights."""
+    """Raise ValueError if a local directory does not hold a config and safetensors weights.
+
+    Some of its weight files may be absent: W_U needs one of them.
+    """
     path = Path(source)
     if not path.is_dir():
         if path.exists():
@@ -67,13 +83,6 @@ def check_directory(source: str) -> None:
         )
     for file in (*path.glob("*.safetensors"), *(path / name for name in _TOKENIZERS)):
         check_no_pointer(file)
-    shards = tensor_files(path)
-    absent = sorted(shard.name for shard in set(shards.values()) if not shard.is_file())
-    if absent:
-        raise ValueError(
-            f"{source} lacks {len(absent)} of its weight files ({', '.join(absent[:3])}): download "
-            "them as well"
-        )
 
 
 def fetch_some(source: str, revision: str | None, choose: Callable[[Path], set[str]]) -> Path:
