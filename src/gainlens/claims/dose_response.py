@@ -76,11 +76,9 @@ def read_design(
         )
     else:
         ends = values.iloc[-1].to_numpy(np.float64)
-    levels = [tuple(sorted(set(values.columns.get_level_values(name)))) for name in _RUN]
-    contexts, thetas, seeds = levels
-    order = np.lexsort([values.columns.get_level_values(name) for name in reversed(_RUN)])
-    shape = (len(contexts), len(thetas), len(seeds))
-    return Design(contexts, thetas, seeds, ends[order].reshape(shape))
+    contexts, thetas, seeds = (tuple(level.tolist()) for level in values.columns.levels)
+    shape = (len(contexts), len(thetas), len(seeds))  # pivot sorts the runs
+    return Design(contexts, thetas, seeds, ends.reshape(shape))
 
 
 def _complete(rows: Any) -> list[int]:
