@@ -1,4 +1,4 @@
-"""Readers of the neighbours' files: a made-up file per shape, and what each must give."""
+"""Read the neighbours' files: a made-up file per shape, and what each must give."""
 
 import json
 import math
@@ -9,11 +9,11 @@ from scipy import stats
 
 from gainlens.notebook.rescore_tables import tables
 from gainlens.notebook.rescoring import rescore, to_json
-from gainlens.notebook.shapes import SHAPES
+from gainlens.notebook.neighbours import SHAPES
 
 
 def test_every_shape_has_a_file_and_is_found_in_it():
-    assert set(NEIGHBOURS) == {shape.name for shape in SHAPES}
+    assert set(NEIGHBOURS) == {shape.NAME for shape in SHAPES}
     for name, tree in NEIGHBOURS.items():
         assert rescore(tree).shapes == (name,)
 
