@@ -125,7 +125,9 @@ def print_models() -> None:
         number("rope_theta", lambda row: f"{row['theta']:,.0f}", "theta"),
         column("known", lambda row: row["known"]),
     )
-    console.print(rich_table(fill("models", "", "", columns, rows), console.width))
+    table = rich_table(fill("models", "", "", columns, rows), console.width)
+    table.columns[2].no_wrap = True  # a reader copies a model's name whole
+    console.print(table)
     console.print(
         f"{TWIN_PREFIX}NAME ships with the package; the others come from the Hugging Face hub "
         "(gated ones after `hf auth login`).",
