@@ -202,7 +202,10 @@ def test_one_error_is_pooled_over_cells_and_contrasts_are_corrected():
     _, squares, rank, _ = np.linalg.lstsq(design_matrix, values.ravel(), rcond=None)
     assert degrees == 12 - rank == 6
     assert deviation == pytest.approx(np.sqrt(squares[0] / 6))
-    weights = {"theta": (-0.5, 0.5, -0.5, 0.5), "context": (-0.5, -0.5, 0.5, 0.5)}
+    weights = {
+        "theta": np.array([-0.5, 0.5, -0.5, 0.5]),
+        "context": np.array([-0.5, -0.5, 0.5, 0.5]),
+    }
     found, visible = contrast_intervals(values, weights, 0.95)["theta"]
     quantile = scipy_stats.t.ppf((1 + 0.95 ** (1 / 2)) / 2, 6)
     assert found.high - found.estimate == pytest.approx(quantile * deviation / np.sqrt(3))
@@ -215,7 +218,7 @@ def test_no_effect_of_training_is_claimed_more_often_than_stated():
     """Three contrasts of 2-df intervals each would claim something in 14 % of repeats."""
     rng = np.random.default_rng(4)
     rows = contrasts(list(np.eye(4)))
-    weights = {name: row.tolist() for name, row in zip("abc", rows, strict=True)}
+    weights = dict(zip("abc", rows, strict=True))
     claimed = 0
     for _ in range(2000):
         values = rng.normal(size=(4, 3)) + rng.normal(size=3)

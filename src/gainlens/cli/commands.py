@@ -30,7 +30,7 @@ _FOLDER = click.Path(path_type=Path)
 
 
 class ExamplesGroup(click.Group):
-    """A group whose help leads with examples."""
+    """Define a group of commands whose help leads with examples."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the command is for, examples, and the commands."""
@@ -201,5 +201,5 @@ def completion(shell: str) -> None:
 
 
 def run_command() -> None:
-    """The console script."""
+    """Run the console script."""
     main(gainlens_command)

@@ -14,7 +14,7 @@ Decorator = Callable[[Any], Any]
 
 
 class ExamplesCommand(click.Command):
-    """A command whose help leads with examples."""
+    """Define a command whose help leads with examples."""
 
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
         kwargs.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})

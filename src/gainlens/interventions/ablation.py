@@ -98,7 +98,7 @@ def ablate(
 
 @dataclass(frozen=True)
 class Where:
-    """The tokens at which a replacement holds."""
+    """Say at which tokens a replacement holds."""
 
     positions: tuple[int, ...] | None = None
     token_class: TokenClass = "all"
@@ -109,6 +109,7 @@ class Where:
 
     @property
     def everywhere(self) -> bool:
+        """Return True if no token is left out."""
         return self.positions is None and self.token_class == "all"
 
     def mask(self, rows: Rows, tensor: Tensor) -> Tensor:

@@ -16,18 +16,19 @@ _HEAD = re.compile(r"L(?P<block>\d+)H(?P<head>\d+)")
 
 @dataclass(frozen=True)
 class Address:
-    """A site, or one head of it."""
+    """Name a site, or one head of it."""
 
     site: Site
     head: int | None = None
 
     @property
     def name(self) -> str:
+        """Return the site's name, with the head in brackets."""
         return self.site.name if self.head is None else f"{self.site.name}[{self.head}]"
 
     @property
     def block(self) -> int:
-        """Index of the block that the site belongs to."""
+        """Return the index of the block that the site belongs to."""
         return int(self.site.name.split(".")[1])
 
     def part(self, tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from gainlens.records.inputs import EncodedPrompts
 
 @dataclass(frozen=True)
 class Baseline:
-    """A model as it is on its prompts."""
+    """Hold a model as it is on its prompts."""
 
     model: Any
     dtype: str
@@ -52,8 +52,8 @@ def baseline_of(
         sentence: the notebook's sentence; None: encoded here.
         batch_tokens: tokens per batch of every pass; None: what suits the device.
 
-    Raises ValueError if the model cannot be captured, or computes its logits in a way that is not
-    known: then its loss is not known either, and no intervention can be judged by it.
+    Raises ValueError if the model cannot be captured, or if it computes its logits in an unknown
+    way: its loss is then not known either, and no intervention can be judged by it.
 
     Examples:
         >>> baseline = gainlens.baseline_of(loaded, prompts)

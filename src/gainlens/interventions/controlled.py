@@ -1,11 +1,11 @@
 """Turn a claim's intervention into contexts: one that intervenes, and random controls beside it.
 
-A control has the budget of the intervention: as many dimensions, blocks, attended positions or
-factors, drawn at random.  Every draw follows from a seed.
+A control changes as many dimensions, blocks, attended positions or factors as the intervention,
+drawn at random.  Every draw follows from a seed.
 """
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
@@ -27,7 +27,7 @@ from gainlens.interventions.masking import (
     random_position,
 )
 from gainlens.interventions.replacements import prompt_key
-from gainlens.interventions.rope_override import rope_frequencies, rope_theta
+from gainlens.interventions.rope_override import checked_theta, rope_frequencies
 from gainlens.interventions.tokens import Targets, entries_set, targets_of
 from gainlens.metrics.massive import MassiveEntry, massive_entries
 from gainlens.models.config import rope_from_config
@@ -35,7 +35,7 @@ from gainlens.models.hooks import reading
 from gainlens.models.sites import sites_of
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
-from gainlens.weights.rope import check_theta, inverse_frequencies, rope_report
+from gainlens.weights.rope import inverse_frequencies
 
 Arm = Callable[[], AbstractContextManager[None]]
 """Opens a context in which the model is changed."""
@@ -214,7 +214,7 @@ def _swap_theta(wanted: Intervention, subject: Subject) -> Plan:
         raise ValueError("this model has no rotary position embedding, so it has no theta to swap")
     if own == theta:
         raise ValueError(f"theta of this model is {theta:,.0f} already, so nothing is swapped")
-    treated = partial(_theta_set, subject, theta)
+    treated = partial(checked_theta, subject.model, subject.config, theta)
     plain = inverse_frequencies(subject.model)
     with treated():
         swapped = inverse_frequencies(subject.model)
@@ -227,14 +227,6 @@ def _swap_theta(wanted: Intervention, subject: Subject) -> Plan:
         pass
     controls = tuple(partial(rope_frequencies, subject.model, order) for order in orders)
     return Plan(treated, controls, _everywhere(subject))
-
-
-@contextmanager
-def _theta_set(subject: Subject, theta: float) -> Generator[None]:
-    """Open `rope_theta` and check that the rotary buffers turn with the base that was set."""
-    with rope_theta(subject.model, theta):
-        check_theta(rope_report(subject.model, subject.config), theta)
-        yield
 
 
 def _orders(values: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:

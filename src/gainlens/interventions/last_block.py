@@ -27,7 +27,7 @@ from gainlens.records.interventions import Change, LastBlock
 
 @dataclass(frozen=True)
 class PromptValues:
-    """The last block on one prompt.
+    """Hold the last block's numbers on one prompt.
 
     These are scalars: small arrays allocated between large activations would keep that memory from
     being freed.
@@ -44,7 +44,7 @@ class PromptValues:
 
 @dataclass(frozen=True)
 class LastValues:
-    """The last block, one number per prompt."""
+    """Hold the last block's numbers, one per prompt."""
 
     log_gain: Float64[np.ndarray, " prompt"]
     """primary estimand, nats"""

@@ -22,12 +22,12 @@ from gainlens.models.loaded import AnyModel, ModelSites
 from gainlens.models.sites import sites_of
 
 Chosen = Callable[[bytes, int], np.ndarray]
-"""A prompt's key and its padded length -> the position that each query may not attend, [position];
--1: it may attend all that it could."""
+"""Takes a prompt's key and its padded length; returns the position that each query may not attend,
+[position], or -1 if it may attend every one."""
 _MASK: Final = "attention_mask"
-"""What Hugging Face's blocks call it, by keyword or by position."""
+"""Name of the mask's parameter in Hugging Face's blocks."""
 _CHECKED: Final = 8
-"""Tokens on which it is checked that a mask holds."""
+"""Number of tokens on which `check_masking` runs."""
 _SAME: Final = 1e-4
 """Share of the largest component by which two streams that must be equal may differ."""
 

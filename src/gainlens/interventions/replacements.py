@@ -73,7 +73,7 @@ def prompt_key(tokens: np.ndarray) -> bytes:
 
 
 class Replacement:
-    """One way to replace an activation [batch, position, ...]."""
+    """Replace an activation [batch, position, ...] in one of several ways."""
 
     needs_reference = False
 
@@ -219,7 +219,7 @@ def replacement_of(
 
 
 Replaced = tuple[Address, Replacement]
-"""A site, and what takes its activation's place."""
+"""A site, and what replaces its activation."""
 
 
 def observers(replaced: Iterable[Replaced], batch: Batch) -> list[tuple[Site, Reader]]:

@@ -12,10 +12,10 @@ from gainlens.models.sites import ModelSites
 
 
 class Passage:
-    """One batch through a model, with what each block from `first` on was called with.
+    """Run one batch, and keep the arguments with which each block from `first` on was called.
 
-    This works alike on all three kinds of model: a block is called again with its recorded
-    arguments (mask, rotary embeddings, positions) on another stream.
+    A block can then be called again with its arguments (mask, rotary embeddings, positions) on
+    another stream, on all three kinds of model.
     """
 
     def __init__(self, sites: ModelSites, tokens: Tensor, first: int) -> None:

@@ -1,7 +1,7 @@
-"""RoPE's base and scaling on fixed weights: the same model, its rotary tables made anew.
+"""Change RoPE's base, scaling or frequencies on fixed weights, by replacing the rotary tables.
 
-What a model trained under one base does under another is an intervention; what a model trained
-under another base does is not known from it.
+This shows what weights trained under one base do under another.  It does not show what weights
+trained under that other base do.
 """
 
 import copy
@@ -17,19 +17,19 @@ from torch import Tensor, nn
 
 from gainlens.models.loaded import AnyModel, module_of
 from gainlens.models.sites import kind_of
-from gainlens.weights.rope import inverse_frequencies
+from gainlens.weights.rope import check_theta, inverse_frequencies, rope_report
 
 
 @contextmanager
 def rope_theta(model: AnyModel, theta: float) -> Generator[None]:
-    """The same weights under another RoPE base, for as long as the context is open.
+    """Run the same weights under another RoPE base for as long as the context is open.
 
-    Works on HookedTransformer, TransformerBridge and Hugging Face models; scaling stays what it is,
-    and sliding layers that have a base of their own keep it (Gemma 3).  Equal to a model built with
-    that base; afterwards the model is as before, to the bit.
+    Works on HookedTransformer, TransformerBridge and Hugging Face models.  Scaling does not change,
+    and sliding layers that have a base of their own keep it (Gemma 3).  The model computes what a
+    model built with that base would; afterwards it is as before, to the bit.
 
     Args:
-        model: whose rotary tables are made anew for as long as the context is open.
+        model: from `load` or `wrap`, or a bare model.
         theta: the base, 10,000 in Llama 2 and 500,000 in Llama 3.
 
     Examples:
@@ -47,19 +47,30 @@ def rope_theta(model: AnyModel, theta: float) -> Generator[None]:
 
 
 @contextmanager
+def checked_theta(model: AnyModel, config: Any, theta: float) -> Generator[None]:
+    """Open `rope_theta`, and raise ValueError unless the rotary buffers turn with that base.
+
+    config: the Hugging Face config as a plain dictionary.
+    """
+    with rope_theta(model, theta):
+        check_theta(rope_report(model, config), theta)
+        yield
+
+
+@contextmanager
 def rope_scaling(model: AnyModel, scaling: Mapping[str, Any] | None) -> Generator[None]:
-    """The same weights without RoPE scaling (llama3, yarn, linear, dynamic, longrope), under the
-    base that they have, for as long as the context is open.
+    """Run the same weights without RoPE scaling for as long as the context is open.
+
+    Takes llama3, yarn, linear, dynamic and longrope scaling away; the base does not change.
 
     Args:
-        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
-        scaling: None, no scaling.  Another kind is not to be had on fixed weights on every back
-            end.
+        model: from `load` or `wrap`, or a bare model.
+        scaling: None for no scaling.  Not every back end can set another kind.
 
-    Raises ValueError for anything else, and for a model without RoPE.
+    Raises ValueError for any other scaling, and for a model without RoPE.
     """
     if scaling is not None:
-        raise ValueError(f"rope_scaling can be taken away, with None, and not set to {scaling!r}")
+        raise ValueError(f"rope_scaling takes None, which removes the scaling; got {scaling!r}")
     plain = {
         "use_NTK_by_parts_rope": False,
         "use_yarn_rope": False,
@@ -71,10 +82,10 @@ def rope_scaling(model: AnyModel, scaling: Mapping[str, Any] | None) -> Generato
 
 @contextmanager
 def rope_frequencies(model: AnyModel, factors: Float64[np.ndarray, " pair"]) -> Generator[None]:
-    """The same weights with RoPE's frequencies times factors, for as long as the context is open.
+    """Multiply RoPE's frequencies by factors for as long as the context is open.
 
     Args:
-        model: HookedTransformer, TransformerBridge or Hugging Face causal LM.
+        model: from `load` or `wrap`, or a bare model.
         factors: one per rotated pair of dimensions; sliding layers with a base of their own keep
             their frequencies.
 
@@ -99,7 +110,8 @@ def rope_frequencies(model: AnyModel, factors: Float64[np.ndarray, " pair"]) -> 
 
 @contextmanager
 def _turning(attention: Any, speeds: Float64[np.ndarray, " pair"]) -> Generator[None]:
-    """A HookedTransformer's tables [position, rotary_dim] for other speeds, radians per token."""
+    """Give a HookedTransformer tables [position, rotary_dim] for other speeds, radians per
+    token."""
     sin, cos = attention.rotary_sin, attention.rotary_cos
     adjacent = attention.cfg.rotary_adjacent_pairs
     columns = np.repeat(speeds, 2) if adjacent else np.concatenate([speeds, speeds])
@@ -116,7 +128,7 @@ def _turning(attention: Any, speeds: Float64[np.ndarray, " pair"]) -> Generator[
 
 @contextmanager
 def _multiplied(module: Any, factors: Float64[np.ndarray, " pair"]) -> Generator[None]:
-    """A Hugging Face rotary module with its frequencies times factors."""
+    """Multiply the frequencies of a Hugging Face rotary module by factors."""
     kinds = getattr(module, "rope_type", "default")
     kinds = set(kinds.values()) if isinstance(kinds, Mapping) else {kinds}
     if kinds & {"dynamic", "longrope"}:
@@ -138,8 +150,11 @@ def _multiplied(module: Any, factors: Float64[np.ndarray, " pair"]) -> Generator
 def _changed(
     model: Any, parameters: Mapping[str, Any] | None, settings: Mapping[str, Any]
 ) -> Generator[None]:
-    """parameters: into Hugging Face's rope_parameters, None for no scaling; settings: into
-    TransformerLens' config."""
+    """Change the rotary tables of any model.
+
+    parameters: what changes in Hugging Face's rope_parameters, None for no scaling; settings: what
+    changes in TransformerLens' config.
+    """
     with ExitStack() as stack:
         if kind_of(model) == "hooked":
             stack.enter_context(_hooked(model, settings))
@@ -150,7 +165,7 @@ def _changed(
 
 
 def _rotary_modules(model: Any) -> list[nn.Module]:
-    """Hugging Face's rotary modules of a causal LM, also under a TransformerBridge."""
+    """Return the rotary modules of a Hugging Face model, also under a TransformerBridge."""
     decoder = _decoder(getattr(model, "original_model", model))
     modules = [module for module in decoder.modules() if _is_rotary(module)]
     if not modules:
@@ -171,7 +186,7 @@ def _no_rope(model: nn.Module) -> ValueError:
 
 @contextmanager
 def _hooked(model: Any, settings: Mapping[str, Any]) -> Generator[None]:
-    """Every block's sin and cos tables made anew; the config too, since they grow on the fly."""
+    """Replace the sin and cos tables of every block, and the config from which they grow later."""
     if model.cfg.positional_embedding_type != "rotary":
         raise _no_rope(model)
     attentions: list[Any] = [block.attn for block in model.blocks]
@@ -203,14 +218,14 @@ def _hooked(model: Any, settings: Mapping[str, Any]) -> Generator[None]:
 
 
 def _is_rotary(module: Any) -> bool:
-    """Hugging Face's own rotary module, not TransformerLens' wrapper of it."""
+    """Return True for Hugging Face's own rotary module, not for TransformerLens' wrapper of it."""
     named = any(name.endswith("inv_freq") for name, _ in module.named_buffers(recurse=False))
     return named and hasattr(module, "config")
 
 
 @contextmanager
 def _rebuilt(module: Any, parameters: Mapping[str, Any] | None) -> Generator[None]:
-    """A rotary module with the tables that transformers itself makes for the changed config."""
+    """Give a rotary module the tables that transformers makes for the changed config."""
     config = copy.deepcopy(module.config)
     config.rope_parameters = _with(config.rope_parameters, parameters)
     fresh = type(module)(config=config)
@@ -227,7 +242,7 @@ def _rebuilt(module: Any, parameters: Mapping[str, Any] | None) -> Generator[Non
 
 
 def _with(old: Mapping[str, Any], parameters: Mapping[str, Any] | None) -> dict[str, Any]:
-    """rope_parameters with a change; of the layers with full attention where types differ."""
+    """Return rope_parameters with a change; if kinds of layers differ, of full attention's."""
     by_type = {key: value for key, value in old.items() if isinstance(value, Mapping)}
     if by_type:
         chosen = "full_attention" if "full_attention" in by_type else next(iter(by_type))
@@ -239,7 +254,7 @@ def _with(old: Mapping[str, Any], parameters: Mapping[str, Any] | None) -> dict[
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """The plain attributes of a module: no hook, buffer or submodule."""
+    """Return the plain attributes of a module: no hook, buffer or submodule."""
     skip = ("_", "training")
     return {name: value for name, value in vars(module).items() if not name.startswith(skip)}
 

@@ -43,9 +43,9 @@ def with_losses(
         batch_tokens: as for `capture`.
         progress: called with the number of prompts done since the last call.
 
-    `token_loss` is [token] and `skip_loss` [block, token], in nats per token, NaN at position
-    0.  Raises ValueError if the model post-processes its logits, if memory runs out, and if the
-    capture is of other tokens.
+    `token_loss` is [token] and `skip_loss` [block, token], in nats per token, NaN at position 0.
+    Raises ValueError if the model does more to its logits than a soft cap, if memory runs out, and
+    if the capture is of other tokens.
 
     Examples:
         >>> lossy = gainlens.with_losses(captured, loaded, prompts, skip=True)
@@ -70,17 +70,9 @@ def with_losses(
         with torch.no_grad(), enough_memory(doing, sites.kind):
             with reading([(last, left.append)]):
                 passage = Passage(sites, batch.tokens, 0 if skip else sites.num_blocks)
-
-            def losses(stream: Tensor) -> np.ndarray:
-                found = readout.losses(readout.normed(stream), batch.tokens, batch.lengths)
-                return found.double().cpu().numpy()
-
-            rows = np.stack([losses(left[0]), *(losses(passage.skip(block)) for block in skipped)])
-        for row, (prompt, length) in enumerate(
-            zip(batch.index, batch.lengths.tolist(), strict=True)
-        ):
-            first = np.full((len(rows), 1), np.nan)  # nothing predicts position 0
-            by_prompt[prompt] = np.concatenate([first, rows[:, row, : length - 1]], axis=1)
+            skips = (_losses(readout, passage.skip(block), batch) for block in skipped)
+            losses = np.stack([_losses(readout, left[0], batch), *skips])
+        by_prompt.update(_by_prompt(batch, losses))
 
     for batch in batches(model, encoded, sites.device, batch_tokens):
         run_halving(batch, run)
@@ -93,3 +85,23 @@ def with_losses(
         token_loss=plain,
         skip_loss=np.stack(others) - plain if skip else captured.skip_loss,
     )
+
+
+def _losses(readout: Readout, stream: Tensor, batch: Batch) -> Float64[np.ndarray, "_ _"]:
+    """Return the losses that follow from what leaves the last block, [prompt, prediction]."""
+    losses = readout.losses(readout.normed(stream), batch.tokens, batch.lengths)
+    return losses.double().cpu().numpy()
+
+
+def _by_prompt(
+    batch: Batch, losses: Float64[np.ndarray, "row prompt prediction"]
+) -> dict[int, Float64[np.ndarray, "row token"]]:
+    """Return each prompt's losses without padding; NaN at position 0, which nothing predicts."""
+    return {
+        prompt: np.concatenate(
+            [np.full((len(losses), 1), np.nan), losses[:, row, : length - 1]], axis=1
+        )
+        for row, (prompt, length) in enumerate(
+            zip(batch.index, batch.lengths.tolist(), strict=True)
+        )
+    }

@@ -31,7 +31,8 @@ from gainlens.records.interventions import AblationEffect
 
 COMPONENT_SITES: Final = ("hook_attn_out", "hook_mlp_out")
 KEEP_BYTES: Final = 1 << 29
-"""Streams that enter the last blocks are kept up to so many bytes; beyond, prompts run twice."""
+"""Streams that enter the last blocks are kept if they need at most this many bytes; if they need
+more, the prompts run twice."""
 
 
 def sweep_last_blocks(
@@ -42,7 +43,7 @@ def sweep_last_blocks(
     heads: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[AblationEffect, ...]:
-    """Ablate every component of the last blocks in turn, and measure each against the model as is.
+    """Ablate every component of the last blocks in turn, and compare with the model as it is.
 
     Args:
         baseline: from `baseline_of`; means are over its prompts.
@@ -65,7 +66,7 @@ def sweep_last_blocks(
 
 
 class Sweep:
-    """Ablations of the last blocks' components: `measure_plain` first, then `effects`."""
+    """Ablate the components of the last blocks: call `measure_plain`, then `effects`."""
 
     def __init__(
         self, baseline: Baseline, blocks: int, hows: Sequence[SweepHow], heads: bool

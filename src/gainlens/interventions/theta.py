@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 
 from gainlens.interventions.baseline import Baseline
 from gainlens.interventions.last_block import LastValues, changes, measure_last
-from gainlens.interventions.rope_override import rope_theta
+from gainlens.interventions.rope_override import checked_theta
 from gainlens.models.config import rope_from_config
 from gainlens.records.interventions import ThetaDose
-from gainlens.weights.rope import check_theta, rope_report
 
 
 def theta_dose(
@@ -44,8 +43,7 @@ def theta_dose(
         if theta == own_theta:
             afters.append(before)
             continue
-        with rope_theta(baseline.model, theta):
-            check_theta(rope_report(baseline.model, baseline.config), theta)
+        with checked_theta(baseline.model, baseline.config, theta):
             afters.append(measure_last(baseline, progress=progress))
     paired = changes(before, afters, baseline.rule, baseline.dtype)
     return tuple(

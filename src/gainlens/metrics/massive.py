@@ -1,4 +1,4 @@
-"""Find massive tokens and their massive activations: who writes them, who erases them.
+"""Find massive tokens and their massive activations, and which blocks write and erase them.
 
 A state is the residual stream between two blocks: state l enters block l, the last state leaves the
 last block.
@@ -28,10 +28,10 @@ def massive_states(
     ratio: float = MASSIVE_RATIO,
     prefix: int = 1,
 ) -> Bool[np.ndarray, "state token"]:
-    """Return True where a token's norm is at least `ratio` times its prompt's median.
+    """Return a mask of the states whose norm is at least `ratio` times their prompt's median.
 
-    The median is over the tokens after the `prefix` that begins every prompt alike, so a prompt
-    that is nothing else is False throughout.  The prefix may be True.
+    The median is over the tokens after the `prefix` that begins every prompt alike.  A prompt that
+    has no other tokens is False throughout; tokens of the prefix may be True.
     """
     massive = np.zeros(norms.shape, dtype=bool)
     for tokens in prompt_slices(prompt):
@@ -62,7 +62,7 @@ def prompt_slices(prompt: Int64[np.ndarray, " token"]) -> list[slice]:
 
 @dataclass(frozen=True)
 class MassiveEntry:
-    """One massive activation: a component of the stream at the block that makes it massive."""
+    """Describe one massive activation, a component of the stream at one block's output."""
 
     block: int
     """the token is massive after this block"""
@@ -117,8 +117,8 @@ def massive_lifecycle(
     the ordinary tokens' median most.  The eraser is the first block after which the norm is below
     half of its highest so far; if only the other tokens grow, nothing is erased.  The component is
     the one with the larger part of the writer's log gain, or the smaller part of the eraser's.
-    What begins every prompt alike has the same numbers in each, so only the first prompt's is
-    listed; so it is with position 0 of prompts that begin with the same token.
+    Tokens that begin every prompt alike have the same numbers in each prompt, so they are listed
+    once; likewise position 0 of prompts that begin with the same token.
     """
     capture = decomposition.capture
     norms = np.concatenate([decomposition.norm_in, decomposition.norm_out[-1:]])

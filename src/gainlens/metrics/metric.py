@@ -20,7 +20,7 @@ OverTokens = Literal["mean", "median", "last_token", "geomean", "ratio_of_means"
 
 @dataclass(frozen=True)
 class Metric:
-    """One quantity that can be asked for by name."""
+    """Define one quantity that a user asks for by name."""
 
     name: str
     definition: str
@@ -39,12 +39,12 @@ class Metric:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns that the function reads."""
+        """Return the names of the columns that the function reads."""
         return tuple(inspect.signature(self.function).parameters)
 
     @property
     def reductions(self) -> tuple[OverTokens, ...]:
-        """Ways in which a prompt's tokens become one number; the first is the default."""
+        """Return the ways in which a prompt's tokens become one number, the default first."""
         if self.name == "log_gain":
             return "geomean", "median", "ratio_of_means", "frobenius", "last_token"
         return "mean", "median", "last_token"

@@ -11,8 +11,8 @@ from gainlens.core.vocabulary import HEAD_COLUMNS, Split
 from gainlens.records.capture import Capture
 
 _SERIES = 1e-4
-"""Below this relative change the logarithmic mean is taken from its series: (u/log1p(u)) is exact
-to 1e-12 there, and 0/0 at 0."""
+"""Below this relative change the logarithmic mean comes from its series, which is exact to 1e-12
+there: u / log1p(u) would be 0/0 at 0."""
 
 
 Parts = tuple[Float64[np.ndarray, "block item"], Float64[np.ndarray, "block item"]]

@@ -1,7 +1,7 @@
-"""Texts -> one model's token ids, with exactly one BOS in front if the tokenizer adds one.
+"""Encode texts as one model's token ids, with exactly one BOS in front if the tokenizer adds one.
 
-A BOS is told by its place, not by its id alone: GPT-2's is its EOS too, and ChatML's begins every
-turn.  A tokenizer is whatever answers like a Hugging Face one: transformers is not imported here.
+The id alone does not show a BOS, its position does: GPT-2's BOS is its EOS too, and ChatML's begins
+every turn.  transformers is not imported here; a tokenizer is anything that works like one of its.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,34 +15,34 @@ from gainlens.prompts.texts import Prompt, PromptSet
 from gainlens.records.inputs import EncodedPrompts
 
 MIN_PROMPTS: Final = 2
-"""One prompt does not show which of its tokens others would share."""
+"""With one prompt it is not known which of its tokens every prompt would share."""
 MIN_TOKENS: Final = 2
 """Position 0 is a class of its own, so a prompt of one token says nothing about ordinary tokens."""
 _NAMED: Final = 6
-"""Tokens that a note names."""
+"""Most tokens that a note names."""
 
 TokenIds = Int64[np.ndarray, " _"]  # an unnamed axis: prompts differ in length
 
 
 @runtime_checkable  # beartype checks it in tests
 class Tokenizer(Protocol):
-    """The part of a Hugging Face tokenizer that is used here."""
+    """Describe the part of a Hugging Face tokenizer that is used here."""
 
     @property
     def bos_token_id(self) -> int | None: ...
     @property
     def unk_token_id(self) -> int | None: ...
     def __call__(self, text: str, *, verbose: bool) -> Any:
-        """`.input_ids` of the answer are the token ids of one text, special tokens included."""
+        """Return the encoding of one text; its `input_ids` include special tokens."""
 
 
 class Frame(NamedTuple):
     """Hold what a tokenizer puts around every text."""
 
     start: tuple[int, ...]
-    """BOS as a rule; [gMASK] and <sop> of GLM"""
+    """BOS in most models; [gMASK] and <sop> in GLM"""
     end: tuple[int, ...]
-    """EOS of some tokenizers, else nothing"""
+    """EOS in some models, else nothing"""
 
 
 def encode(
@@ -54,22 +54,21 @@ def encode(
     allow_extrapolation: bool,
     vocab_size: int,
 ) -> EncodedPrompts:
-    """Token ids of every prompt for one model.
+    """Return the token ids of every prompt for one model.
 
     Args:
         prompts: from `load_prompts`.
         tokenizer: Hugging Face's, or what answers like it.
-        context: built-in prompts are cut to so many tokens, a user's longer ones refused; None:
-            unknown.
-        tokens: prompts of exactly so many tokens, BOS included, cut or packed with their followers.
-        allow_extrapolation: a prompt beyond the context is let through.
+        context: tokens that the model was made for; None: unknown.  Built-in prompts are cut to it,
+            a user's longer prompts are refused.
+        tokens: cut or join prompts to exactly this many tokens, BOS included.
+        allow_extrapolation: accept prompts beyond the context.
         vocab_size: rows of the model's embedding; an id beyond them is refused.
 
-    The tokenizer's own encoding is taken.  BOS, EOS and other tokens that it holds beside the text
-    are measured as they stand, and `note` says where they stand.  What begins every prompt alike
-    (`prefix_of`) is classed with position 0.  Raises ValueError for what cannot
-    be measured, naming the prompt and the flag that helps.  `encode_for` fills in what a loaded
-    model knows.
+    BOS, EOS and other tokens that the tokenizer adds are measured like the text's, and `note` says
+    where they are.  Tokens that begin every prompt alike (`prefix_of`) are classed with position 0.
+    Raises ValueError, with the prompt and the flag that helps, if a prompt cannot be measured.
+    `encode_for` takes these arguments from a loaded model.
     """
     _check_tokens(tokens, context, allow_extrapolation)
     frame = frame_of(tokenizer)
@@ -146,10 +145,10 @@ def _check_tokens(tokens: int | None, context: int | None, allow_extrapolation: 
 
 
 def frame_of(tokenizer: Tokenizer) -> Frame:
-    """Return what a tokenizer puts around every text: what an empty text is encoded as.
+    """Return what a tokenizer puts around every text, which is its encoding of an empty text.
 
-    Qwen2 has no BOS, GPT-2 has one and does not prepend it: its training did neither.  Raises
-    ValueError if the tokenizer prepends BOS twice.
+    Qwen2 has no BOS.  GPT-2 has one and does not prepend it, as in its training.  Raises ValueError
+    if the tokenizer prepends BOS twice.
     """
     empty, letter = (list(tokenizer(text, verbose=False).input_ids) for text in ("", "x"))
     same = takewhile(lambda pair: pair[0] == pair[1], zip(empty, letter, strict=False))
@@ -213,7 +212,10 @@ def _named(ids: Sequence[int | None], tokenizer: Tokenizer) -> str:
 def _usable(
     prompts: PromptSet, tokenise: Callable[[Prompt], TokenIds], unk: int | None, frame: Frame
 ) -> tuple[list[tuple[Prompt, TokenIds]], list[str]]:
-    """Prompts with their ids, and what a built-in set has to leave out; a user is told instead."""
+    """Return the usable prompts with their ids, and why others of a built-in set are left out.
+
+    Raises ValueError for an unusable prompt of a user's own set.
+    """
     encoded: list[tuple[Prompt, TokenIds]] = []
     left_out: list[str] = []
     least = max(MIN_TOKENS, len(frame.start) + len(frame.end) + 1)
@@ -235,7 +237,7 @@ def _usable(
 def _within_context(
     encoded: Sequence[tuple[Prompt, TokenIds]], context: int | None
 ) -> list[tuple[Prompt, TokenIds]]:
-    """A user's own text is never cut unasked."""
+    """Return the prompts, or raise ValueError: a user's text is not cut without being asked."""
     for prompt, ids in encoded:
         if context is not None and len(ids) > context:
             raise ValueError(
@@ -248,7 +250,7 @@ def _within_context(
 def _pack(
     encoded: Sequence[tuple[Prompt, TokenIds]], tokens: int, tokenise: Callable[[Prompt], TokenIds]
 ) -> tuple[list[tuple[Prompt, TokenIds]], list[str]]:
-    """Rows of at least `tokens` ids, each text used once and in order; and what did not suffice."""
+    """Return rows of at least `tokens` ids, each text used once and in order, and what is left."""
     rows: list[tuple[Prompt, TokenIds]] = []
     group: list[Prompt] = []
     length = 0
@@ -269,7 +271,7 @@ def _pack(
 
 
 def _joined(group: Sequence[Prompt]) -> Prompt:
-    """Texts separated by a blank line, under the first's and the last's name."""
+    """Join texts by a blank line, under the names of the first and the last."""
     if len(group) == 1:
         return group[0]
     name = f"{group[0].id}..{group[-1].id}"

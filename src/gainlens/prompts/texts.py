@@ -1,4 +1,4 @@
-"""The texts that a comparison is run on: built-in sets and a user's own file, hashed."""
+"""Load the texts of a run, from a built-in set or a user's file, with a hash."""
 
 import hashlib
 import importlib
@@ -18,9 +18,9 @@ _OF_MIXED: Final = {
     "english": ("prose", "list", "dialogue", "maths", "letter"),
     "code": ("code",),
 }
-"""Sets that are some kinds of mixed."""
+"""Sets that consist of some kinds of prompts of mixed."""
 MAX_LINE_BYTES: Final = 32 * 2**20
-"""A longer line is a file without line breaks, not a prompt."""
+"""Longest line that is read: a longer one means a file without line breaks."""
 
 LONG_CHARACTERS: Final = 32_000
 """Least length of a `long` prompt: thousands of tokens under any tokenizer."""
@@ -29,7 +29,7 @@ LONG_MINIMUM: Final = 8
 
 @dataclass(frozen=True)
 class Prompt:
-    """One text under a name that is unique in its set."""
+    """Hold one text under a name that is unique in its set."""
 
     id: str
     text: str
@@ -39,34 +39,34 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSet:
-    """Texts that every model of a comparison gets."""
+    """Hold the texts that every model of a comparison gets."""
 
     name: str
     """of a built-in set, or the file as given"""
     built_in: bool
     prompts: tuple[Prompt, ...]
     note: str = ""
-    """what a reader must know to get the same texts again; empty where the name is enough"""
+    """what a reader must know to get the same texts again; empty if the name is enough"""
 
     @property
     def sha256(self) -> str:
-        """Hex digest of the canonical JSON of [id, text] pairs."""
+        """Return the hex digest of the canonical JSON of [id, text] pairs."""
         pairs = [[prompt.id, prompt.text] for prompt in self.prompts]
         canonical = json.dumps(pairs, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
 def load_prompts(source: str) -> PromptSet:
-    """A built-in set by name, else the prompts of a text or JSONL file.
+    """Return a built-in set by name, or the prompts of a text or JSONL file.
 
     Args:
         source: notebook (its one sentence), mixed (72 English texts and pieces of code, 24 texts in
             other languages), english (52 of mixed), code (20 of mixed) or long; or a path.  A text
             file holds one prompt per line, blank lines skipped; a file named `.jsonl` or `.ndjson`
             holds {"text": ..., "id": ...} (id optional) or a JSON string per line.  A file that
-            bears the name of a built-in set is reached as `./mixed`.
+            has the name of a built-in set is given as `./mixed`.
 
-    Raises ValueError where the file is not that.
+    Raises ValueError if there is no such file, or if it holds anything else.
 
     Examples:
         >>> gainlens.load_prompts("notebook").prompts[0].text
@@ -98,8 +98,8 @@ def _read_file(source: str) -> tuple[Prompt, ...]:
     path = Path(source)
     if path.suffix.lower() == ".json":
         raise ValueError(
-            f"prompt file {source!r} is named .json: prompts are read from text, a prompt a line, "
-            "or from JSONL, an object a line; write it as JSONL and name it .jsonl"
+            f"prompt file {source!r} is named .json: prompts are read from text, one per line, "
+            "or from JSONL, one object per line; write it as JSONL and name it .jsonl"
         )
     read = _read_jsonl if path.suffix.lower() in (".jsonl", ".ndjson") else _read_text
     try:
@@ -115,7 +115,7 @@ def _read_file(source: str) -> tuple[Prompt, ...]:
     except OSError as error:
         raise ValueError(f"prompt file {source!r} cannot be read: {error.strerror}") from None
     if not prompts:
-        raise ValueError(f"prompt file {source!r} holds no prompt: write a prompt a line into it")
+        raise ValueError(f"prompt file {source!r} holds no prompt: write one prompt per line")
     seen: set[str] = set()
     for prompt in prompts:
         if prompt.id in seen:
@@ -128,7 +128,7 @@ def _read_file(source: str) -> tuple[Prompt, ...]:
 
 
 def _lines(handle: BinaryIO, source: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their line break; read one at a time so that /dev/zero ends too."""
+    """Yield numbered lines without their line break, read one by one so that /dev/zero ends too."""
     offset = 0
     for number in itertools.count(1):
         raw = handle.readline(MAX_LINE_BYTES + 1)
@@ -137,7 +137,7 @@ def _lines(handle: BinaryIO, source: str) -> Iterator[tuple[int, str]]:
         if len(raw) > MAX_LINE_BYTES:
             raise ValueError(
                 f"prompt file {source!r} line {number} is longer than {MAX_LINE_BYTES >> 20} MiB: "
-                "a prompt a line is needed; break it into lines"
+                "break it into lines, one prompt per line"
             )
         try:
             line = raw.decode("utf-8")
@@ -168,7 +168,7 @@ def _read_jsonl(handle: BinaryIO, source: str) -> Iterator[Prompt]:
 
 
 def _json_prompt(line: str, number: int, where: str) -> Prompt:
-    shape = 'each line is to be {"text": "..."} or a JSON string'
+    shape = 'each line must be {"text": "..."} or a JSON string'
     try:
         value: object = json.loads(line)
     except (ValueError, RecursionError) as error:  # RecursionError: a line of 100,000 brackets
@@ -193,7 +193,7 @@ def _json_prompt(line: str, number: int, where: str) -> Prompt:
 
 
 def _long_prompts() -> tuple[Prompt, ...]:
-    """Sources of large standard-library modules, then the language reference behind `help()`."""
+    """Return sources of large standard-library modules, then the language reference of `help()`."""
     library = Path(sysconfig.get_path("stdlib"))
     prompts: list[Prompt] = []
     listed = resources.files("gainlens").joinpath("data/long_modules.txt").read_text("utf-8")
@@ -214,7 +214,7 @@ def _long_prompts() -> tuple[Prompt, ...]:
 
 
 def _help_topics() -> Iterator[Prompt]:
-    """Prose among the code: neighbouring help topics joined until long enough."""
+    """Yield prose among the code: neighbouring help topics, joined until they are long enough."""
     try:
         topics: Mapping[str, str] = importlib.import_module("pydoc_data.topics").topics
     except ModuleNotFoundError:  # some distributions package it apart

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gainlens.core.messages import cannot_write
+
 
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON file completely or not at all."""
@@ -25,13 +27,13 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         os.close(handle)
     except OSError as error:
-        raise ValueError(f"cannot write into {path.parent}: {error.strerror}") from error
+        raise cannot_write(path.parent, error) from error
     temporary = Path(name)
     try:
         write(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}") from error
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ from gainlens.weights.unembed import subspaces, unembed_gram
 
 @dataclass(frozen=True)
 class Measured:
-    """One model's report with the numbers behind it."""
+    """Hold one model's report with the numbers behind it."""
 
     report: ModelReport
     decomposition: Decomposition

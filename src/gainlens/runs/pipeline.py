@@ -1,4 +1,4 @@
-"""Tell the story on one screen: open -> measure each model -> judge -> Comparison."""
+"""Run a comparison: open every model, measure each, judge, and return a Comparison."""
 
 import datetime
 import gc
@@ -40,7 +40,7 @@ def compare(
             disk; None: all models' captures are in memory together.
         workers: processes that measure some of the models, from `workers.started_for`.
 
-    Raises ValueError with one sentence for what the user can mend.
+    Raises ValueError, in one sentence, for what the user can change.
     """
     started = time.perf_counter()
     watch = watch or silent(len(spec.models))

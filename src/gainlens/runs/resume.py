@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Final
 from uuid import uuid4
 
+from gainlens.core.messages import cannot_write
 from gainlens.core.spec import ComparisonSpec, ModelSpec
 from gainlens.models.config import parallel_blocks
 from gainlens.models.hub import read_config
@@ -147,11 +148,7 @@ class Partials:
             new.rename(place)
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
-            what = str(error.strerror or error).partition("\n")[0]
-            raise ValueError(
-                f"cannot write {error.filename or new}: {what}; make room there or give --out "
-                "another folder"
-            ) from error
+            raise cannot_write(new, error) from error
         self._added.append(place)
 
     def _read(self, place: Path, key: str) -> ModelReport:

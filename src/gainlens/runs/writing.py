@@ -89,9 +89,9 @@ def write_run(
 ) -> list[Path]:
     """Write everything of one run; the folder holds the run before or this one, never a mixture.
 
-    Figures and tables of an earlier run that this one has not are removed.  `workers` draw their
-    share of the figures.  Returns what was written.  ValueError, with one sentence, where it cannot
-    be.
+    Figures and tables that only an earlier run had are removed.  `workers` draw their share of the
+    figures.  Returns what was written.  Raises ValueError, in one sentence, if a file cannot be
+    written.
     """
     written = publish(folder, figure_folder, partial(_write, comparison, workers or Workers()))
     kept = {path.absolute() for path in written}

@@ -14,7 +14,7 @@ from gainlens.records.weights import UnembedReport
 from gainlens.weights.unembed import UnembedGram, spectrum_report, unembed_gram
 
 _PROBE = 1024.0
-"""Size of the probe's entries: a norm's epsilon is nothing beside its square."""
+"""Size of the probe's entries, so that a norm's epsilon is negligible beside its square."""
 
 
 class Unembedding(NamedTuple):
@@ -27,7 +27,7 @@ class Unembedding(NamedTuple):
     tied: bool
     """whether lm_head holds the embedding's numbers"""
     mean_off: bool
-    """whether the final norm takes the mean off the stream (LayerNorm)"""
+    """whether the final norm subtracts the mean of the stream (LayerNorm)"""
 
 
 def unembedding(model: AnyModel) -> Unembedding:
@@ -59,7 +59,7 @@ def unembedding(model: AnyModel) -> Unembedding:
 def norm_action(norm: Any, d_model: int, device: torch.device) -> tuple[Tensor, bool]:
     """Measure a norm by calling it.
 
-    Returns what it multiplies each dimension by, [d_model], and whether it takes the mean off
+    Returns what it multiplies each dimension by, [d_model], and whether it subtracts the mean
     first.  The weight alone does not say: some norms multiply by 1 + weight.
     """
     module: nn.Module = getattr(norm, "original_component", norm)
@@ -98,7 +98,7 @@ def unembed_report(
             your own, which the other arguments then describe.
         ln_weight: [d_model], what the final norm multiplies by; None: by 1.
         tied: whether lm_head is the embedding's own matrix.
-        mean_off: whether the final norm takes the mean off the stream first (LayerNorm).
+        mean_off: whether the final norm subtracts the mean of the stream first (LayerNorm).
 
     Singular values and norms are L2, in the weights' units.  Raises ValueError for a model whose
     weights TransformerLens processed.

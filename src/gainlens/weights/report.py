@@ -1,6 +1,6 @@
 """Report W_U and RoPE of a checkpoint without its model, from config.json and the shard of lm_head.
 
-It tells what of the claim can be said of a 70B model on a laptop.
+This needs neither the model nor its other shards, so a laptop can report on a 70B model.
 """
 
 import math
@@ -37,7 +37,7 @@ def weights_report(
 
     No model is made, so no rotary buffer is read: `measured_theta` is None.  If RoPE is not known,
     W_U is still reported, and `note` of the RoPE report says why.  Raises ValueError with one
-    sentence if the checkpoint cannot be had or holds no unembedding.
+    sentence if the checkpoint cannot be read or holds no unembedding.
 
     Examples:
         >>> unembed, rope = gainlens.weights_report("gainlens:context512-theta10k")

@@ -1,8 +1,8 @@
-"""RoPE: what the config says, and what the model's rotary buffers do.
+"""Compare RoPE as the config states it with what the model's rotary buffers do.
 
-A pair of dimensions i turns by f_i radians a token, f_i = theta^(-2i/rotary_dim) before scaling.
-The config's theta is a claim; the buffers are what attention multiplies by, so theta is measured
-from them, on every back end, and a disagreement is an error.
+The pair of dimensions i turns by f_i radians per token, f_i = theta^(-2i/rotary_dim) before
+scaling.  Attention multiplies by the buffers, so theta is measured from them on every back end.  If
+the config states another theta, that is an error.
 """
 
 import math
@@ -21,19 +21,19 @@ from gainlens.records.weights import RopeReport
 from gainlens.weights.rope_frequencies import KNOWN, scaled_frequencies
 
 TOLERANCE = 0.01
-"""Relative, of theta and of each frequency.  bfloat16 buffers are off by up to 2^-8; the bases
-that models are trained with differ by factors."""
+"""Relative tolerance of theta and of each frequency.  bfloat16 buffers are off by up to 2^-8; the
+bases that models are trained with differ by factors."""
 _TABLE_ROWS = 2048
-"""Positions read from a cos/sin table: more add nothing to the accuracy."""
+"""Number of positions read from a cos/sin table; more do not make the result more accurate."""
 _LARGEST_LOG_THETA = 40.0
 
 
 def inverse_frequencies(model: nn.Module) -> Float64[np.ndarray, " rank"] | None:
-    """Radians a token of each rotated pair, from the buffers that the model uses, after scaling.
+    """Return the radians per token of each rotated pair, after scaling, from the model's buffers.
 
-    From `inv_freq` on Hugging Face models (under a TransformerBridge too), from the cos/sin tables
-    of each block on HookedTransformer.  Sliding layers that have a base of their own are left out.
-    None where no buffer is found.  Raises ValueError where blocks disagree with one another.
+    Reads `inv_freq` on Hugging Face models, also under a TransformerBridge, and the cos/sin tables
+    of each block on HookedTransformer.  Leaves out sliding layers that have a base of their own.
+    None if there is no buffer.  Raises ValueError if blocks disagree with one another.
     """
     first: tuple[str, Float64[np.ndarray, " rank"]] | None = None
     for name, frequencies in _buffers(model):
@@ -52,11 +52,12 @@ def inverse_frequencies(model: nn.Module) -> Float64[np.ndarray, " rank"] | None
 def measured_theta(
     inv_freq: Float64[np.ndarray, " rank"], scaling: Mapping[str, Any] | None
 ) -> float:
-    """The base whose scaled frequencies are `inv_freq`, by regression of their logs on the index.
+    """Return the base whose scaled frequencies fit `inv_freq` best, by regression of their logs.
 
-    Without scaling it is the least-squares slope of ln f_i = -(2i / rotary_dim) ln theta; with it,
-    the root in theta of the same normal equation, which falls with theta for every known scaling.
-    Raises ValueError where the best base leaves some pair off by more than TOLERANCE.
+    Without scaling this is the least-squares slope of ln f_i = -(2i / rotary_dim) ln theta.  With
+    scaling it is the root in theta of the same normal equation, whose left side falls with theta
+    for every known scaling.  Raises ValueError if the best base misses a pair by more than
+    TOLERANCE.
     """
     rotary_dim = 2 * len(inv_freq)
     if rotary_dim < 4 or not (np.isfinite(inv_freq).all() and (inv_freq > 0).all()):
@@ -80,7 +81,7 @@ def measured_theta(
 
 
 def _fit_theta(inv_freq: np.ndarray, scaling: Mapping[str, Any] | None) -> float:
-    """By bisection on ln theta of sum_i i ln(f_i(theta) / f_i) = 0."""
+    """Solve sum_i i ln(f_i(theta) / f_i) = 0 for theta, by bisection on ln theta."""
     index = np.arange(len(inv_freq))
     low, high = 0.5, _LARGEST_LOG_THETA
     for _ in range(60):  # to float64 rounding
@@ -100,8 +101,9 @@ def rope_report(model: AnyModel | None, config: Any = None) -> RopeReport:
         model: from `load` or `wrap`, or a bare model; None: the config alone.
         config: the Hugging Face config, or its plain dictionary; None: the model's own.
 
-    Wavelengths are 2 pi / frequency after scaling, in tokens: measured where the model has rotary
-    buffers, else computed from the config.  Raises ValueError where the buffers fit no theta.
+    Wavelengths are 2 pi / frequency after scaling, in tokens.  They are measured if the model has
+    rotary buffers, and computed from the config if not.  Raises ValueError if no theta fits the
+    buffers.
 
     Examples:
         >>> report = gainlens.rope_report(loaded)
@@ -115,7 +117,7 @@ def rope_report(model: AnyModel | None, config: Any = None) -> RopeReport:
     measured = None if inv_freq is None or not known else measured_theta(inv_freq, scaling)
     rotary_dim = rotary_dim_of(config)
     if inv_freq is not None:
-        inv_freq = inv_freq[inv_freq > 0]  # proportional RoPE lets some pairs stand still
+        inv_freq = inv_freq[inv_freq > 0]  # under proportional RoPE some pairs do not turn
     if inv_freq is None and known and theta is not None and rotary_dim is not None:
         inv_freq = scaled_frequencies(theta, scaling, rotary_dim)
     wavelengths = np.empty(0) if inv_freq is None else 2 * np.pi / inv_freq
@@ -138,7 +140,7 @@ def _share_beyond(wavelengths: np.ndarray, context: int | None) -> float:
 
 
 def check_theta(report: RopeReport, theta: float | None = None) -> None:
-    """Raise ValueError where the buffers' base is not `theta`, by default the config's."""
+    """Raise ValueError if the base of the buffers is not `theta`, by default the config's."""
     expected = report.rope_theta if theta is None else theta
     measured = report.measured_theta
     if measured is None:
@@ -176,7 +178,7 @@ def _array(tensor: Any) -> Float64[np.ndarray, "..."]:
 
 
 def _inv_freq(module: Any, buffer: str) -> Float64[np.ndarray, " rank"]:
-    """The buffer; what it was at the start where a long prompt changes it (dynamic, longrope)."""
+    """Return a buffer; if long prompts change it (dynamic, longrope), its first values."""
     kind = getattr(module, "rope_type", "default")
     if kind in ("dynamic", "longrope"):
         buffer = "original_inv_freq"
@@ -184,10 +186,11 @@ def _inv_freq(module: Any, buffer: str) -> Float64[np.ndarray, " rank"]:
 
 
 def _table_frequencies(name: str, module: Any) -> Float64[np.ndarray, " rank"]:
-    """Speeds from cos and sin of every position [position, rotary_dim], by least squares.
+    """Fit speeds to cos and sin of every position [position, rotary_dim], by least squares.
 
-    Each phase comes from the smaller of sin and cos, whose rounding is relative to it (arctan2 of
-    bfloat16 is biased where cos rounds to 1), and is unwrapped: no pair turns by pi in a token.
+    Each phase comes from the smaller of sin and cos, which is rounded relative to its size (arctan2
+    of bfloat16 is biased where cos rounds to 1).  Phases are unwrapped: no pair turns by pi per
+    token.
     """
     sin, cos = (_array(table[:_TABLE_ROWS]) for table in (module.rotary_sin, module.rotary_cos))
     pairs = slice(None, None, 2) if module.cfg.rotary_adjacent_pairs else slice(sin.shape[1] // 2)

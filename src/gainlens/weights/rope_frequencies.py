@@ -1,7 +1,7 @@
 """Compute the frequencies of RoPE under each scaling, with numpy alone.
 
-A pair of dimensions i turns by theta^(-2i/rotary_dim) radians a token (Su et al. 2021, arXiv
-2104.09864); what long-context models do to that is here, after transformers' modeling_rope_utils.
+The pair of dimensions i turns by theta^(-2i/rotary_dim) radians per token (Su et al. 2021, arXiv
+2104.09864).  Long-context models scale that; the formulas follow transformers' modeling_rope_utils.
 """
 
 import math
@@ -22,8 +22,8 @@ def scaled_frequencies(
 ) -> Float64[np.ndarray, " rank"]:
     """Return radians per token of each rotated pair, as transformers initialises them.
 
-    `dynamic` and `longrope` are taken within the original context, where they are plain and
-    short_factor.  Raises ValueError for a rope_type that is not known or lacks a setting.
+    `dynamic` and `longrope` depend on the prompt's length; these are those within the original
+    context.  Raises ValueError for a rope_type that is not known or lacks a setting.
     """
     plain = theta ** (-np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim)
     scaling = scaling or {}
@@ -64,7 +64,7 @@ def _factors(values: object, pairs: int) -> Float64[np.ndarray, " rank"]:
 
 
 def _llama3_factor(plain: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
-    """1 for pairs that turn often within the original context, 1/factor for those that do not."""
+    """Return 1 for pairs that turn often within the original context, 1/factor for the others."""
     turns = setting(scaling, "original_max_position_embeddings") * plain / (2 * np.pi)
     low, high = setting(scaling, "low_freq_factor"), setting(scaling, "high_freq_factor")
     if not low < high:
@@ -77,8 +77,7 @@ def _llama3_factor(plain: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
 
 
 def _yarn_factor(theta: float, rotary_dim: int, scaling: Mapping[str, Any]) -> np.ndarray:
-    """Peng et al. 2023 (arXiv 2309.00071), section 3.2: a ramp over the index of the pair."""
-
+    """Return YaRN's ramp over the index of the pair (Peng et al. 2023, arXiv 2309.00071, 3.2)."""
     original = setting(scaling, "original_max_position_embeddings")
 
     def pair_with(turns: float) -> float:

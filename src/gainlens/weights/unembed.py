@@ -1,16 +1,16 @@
-"""W_U (lm_head) -> its spectrum, and the subspaces that the logits see best and least.
+"""Compute the spectrum of W_U (lm_head), and the subspaces that the logits see best and least.
 
 W_U is read once, in blocks of rows, into the Gram matrix G = W^T W of size d_model, summed in
-float64; every spectrum, the top direction and both subspaces come from G and the mean row.
-Squaring squares the ratio r = σ_max/σ, so a common row is taken off before multiplying and put
-back exactly; what is left of r is that of the centred W_U.  Measured relative error of σ:
+float64.  Every spectrum, the top direction and both subspaces come from G and the mean row.
+Forming W^T W squares the ratio r = σ_max/σ.  So a common row is subtracted first, and its exact
+contribution is added back: only the r of the centred W_U matters.  Measured relative error of σ:
 
     products in float64    5e-15 r^2           noise below 1e-8 σ_max
     products in float32    1e-7 + 2e-9 r^2     noise below 1e-4 σ_max
-    torch's float32 SVD    1e-6 to 5e-4        what the notebook's norm is
+    torch's float32 SVD    1e-6 to 5e-4        the notebook's norm
 
-Products are in float64, but for very large heads on a CPU: there float32 halves the time, and is
-still nearer than the float32 SVD up to r of 30 or so.
+Products are in float64.  On a CPU very large heads use float32, which halves the time and is still
+more accurate than the float32 SVD up to r of about 30.
 """
 
 import math
@@ -25,21 +25,18 @@ from gainlens.core.formulas import random_edge
 from gainlens.records.weights import UnembedReport
 
 SUBSPACE_DIVISOR = 8
-"""The visible and the null subspace have d_model / 8 dimensions each unless asked otherwise."""
+"""The visible and the null subspace have d_model / 8 dimensions each by default."""
 
 _BLOCK_ELEMENTS = 1 << 25
-"""Weights multiplied at a time, 256 MiB in float64: memory does not grow with the vocabulary."""
+"""Weights multiplied at a time, 256 MiB in float64, so that memory does not grow with d_vocab."""
 _FLOAT64_WORK = 1e12
 """d_vocab d_model^2 up to which a CPU multiplies in float64: 10 s on two cores."""
 _TILE = 512
-"""Columns of G made at a time: G is symmetric, and tiles skip almost half of the work."""
-
+"""Columns of G computed at a time: G is symmetric, and tiles skip almost half of the work."""
 _SAMPLED_ROWS = 1024
-"""About how many rows the common row is the mean of; any row would do."""
-_SLICE_ELEMENTS = 1 << 22
-"""Activations taken to float32 at a time: 16 MiB."""
+"""About how many rows the common row averages; any row would do."""
 _RESOLVED = 1e-9
-"""Relative difference of eigenvalues below which a direction is not told from its neighbour."""
+"""Relative difference of eigenvalues below which they count as equal."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +53,12 @@ class UnembedGram:
 
     @property
     def d_model(self) -> int:
+        """Return the width of the stream."""
         return self.gram.shape[0]
 
     @property
     def centred(self) -> Float64[Tensor, "d_model d_model"]:
-        """The same with the mean row taken off every row: a rank-one update."""
+        """Return the Gram matrix of W_U minus its mean row, a rank-one update."""
         return self.gram - self.d_vocab * torch.outer(self.mean_row, self.mean_row)
 
 
@@ -71,7 +69,7 @@ def unembed_gram(weight: Float[Tensor, "d_vocab d_model"]) -> UnembedGram:
         weight: [d_vocab, d_model], rows are vocabulary entries as in a Hugging Face lm_head
             (TransformerLens' W_U transposed).
 
-    Raises ValueError where the weights are not loaded, not finite, or all zero.
+    Raises ValueError if the weights are not loaded, not finite, or all zero.
 
     Examples:
         >>> import torch
@@ -126,13 +124,13 @@ def spectrum_report(
     tied: bool,
     mean_off: bool = False,
 ) -> UnembedReport:
-    """All singular values of W_U, raw, centred and with ln_final's weight folded in.
+    """Report the singular values of W_U, raw, centred and with ln_final's weight folded in.
 
     Args:
         unembed: from `unembed_gram`.
         ln_weight: what ln_final multiplies by (Gemma: 1 + weight), None for a norm without weights.
         tied: whether lm_head is the embedding's own matrix.
-        mean_off: whether ln_final takes the mean off the stream before (LayerNorm), so that no
+        mean_off: whether ln_final subtracts the mean of the stream first (LayerNorm), so that no
             logit sees the direction of all ones.
 
     Norms and singular values are L2 norms of the weights as they stand.  The Frobenius
@@ -178,18 +176,18 @@ def _folded(gram: Tensor, ln_weight: Tensor | None, mean_off: bool) -> Tensor:
 
 
 def subspace_rank(d_model: int) -> int:
-    """k of the visible and of the null subspace."""
+    """Return k, the rank of the visible and of the null subspace."""
     return max(1, d_model // SUBSPACE_DIVISOR)
 
 
 def subspaces(
     unembed: UnembedGram, rank: int | None = None
 ) -> tuple[Float32[Tensor, "d_model rank"], Float32[Tensor, "d_model rank"]]:
-    """Right singular subspaces of the centred W_U: the top k directions, and the bottom k.
+    """Return right singular subspaces of the centred W_U: the top k directions, and the bottom k.
 
-    Orthonormal columns, largest singular value first in the one and smallest first in the other,
-    on W_U's device, in float32: their only use is visible_share.  Made apart from the report, whose
-    eigenvalues alone take a quarter of the time of eigenvectors.
+    The columns are orthonormal, the largest singular value first in the top subspace and the
+    smallest first in the bottom one, in float32 on W_U's device.  The report does not compute them:
+    its eigenvalues take a quarter of the time of eigenvectors.
     """
     k = subspace_rank(unembed.d_model) if rank is None else rank
     if not 1 <= k <= unembed.d_model:
@@ -201,12 +199,12 @@ def subspaces(
 
 
 def _eigenvalues(gram: Float64[Tensor, "d_model d_model"]) -> Float64[np.ndarray, " d_model"]:
-    """Squared singular values, largest first; rounding below 0 is 0."""
+    """Return squared singular values, largest first; what rounding made negative is 0."""
     return torch.linalg.eigvalsh(gram).clamp_min(0).flip(0).cpu().numpy()
 
 
 def _effective_rank(spectrum: Float64[np.ndarray, " rank"]) -> float:
-    """exp of the entropy of σ^2 / Σσ^2, in dimensions (Roy & Vetterli 2007)."""
+    """Return exp of the entropy of σ^2 / Σσ^2, in dimensions (Roy & Vetterli 2007)."""
     share = spectrum**2 / np.sum(spectrum**2)
     share = share[share > 0]
     return float(np.exp(-np.sum(share * np.log(share))))
@@ -215,11 +213,11 @@ def _effective_rank(spectrum: Float64[np.ndarray, " rank"]) -> float:
 def _mean_row_cosine(
     raw: Float64[np.ndarray, " d_model"], centred: Float64[np.ndarray, " d_model"], energy: float
 ) -> float:
-    """|cos| of the top right singular vector v with the mean row μ, from eigenvalues alone.
+    """Return |cos| of the top right singular vector v with the mean row μ, from eigenvalues alone.
 
-    Taking energy = V|μ|^2 off along μ moves each eigenvalue λ_j to λ'_j, and the residue of the
+    Subtracting energy = V|μ|^2 along μ moves each eigenvalue λ_j to λ'_j.  The residue of the
     secular equation at λ_1 is V(v·μ)^2 = Π_j (λ_1 - λ'_j) / Π_{j>1} (λ_1 - λ_j) (Golub 1973,
-    section 5), so no eigenvector is needed.  NaN where two eigenvalues share the top, or the
+    section 5), so no eigenvector is needed.  NaN if the two largest eigenvalues are equal or the
     mean row is 0, to float64 rounding.
     """
     top = raw[0]

@@ -99,7 +99,7 @@ def read_final_norm(directory: Path) -> Float[Tensor, " d_model"] | None:
 
 
 def final_norm_of(directory: Path, d_model: int) -> tuple[Tensor | None, bool]:
-    """Return what the final norm multiplies by, and whether it takes the mean off the stream.
+    """Return what the final norm multiplies by, and whether it subtracts the stream's mean.
 
     Both are measured on the norm itself if transformers knows the model's class.  Otherwise the
     stored weight is taken as the scale; if there is none of W_U's width, no scale is known.
