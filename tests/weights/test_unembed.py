@@ -231,7 +231,7 @@ def test_visible_share_in_slices_and_of_nothing(monkeypatch):
     top, _ = subspaces(unembed_gram(weight_of()))
     write = torch.randn(2, 7, D_MODEL)
     whole = visible_share(write, top)
-    monkeypatch.setattr(unembed_module, "_SLICE_ELEMENTS", 3 * D_MODEL)
+    monkeypatch.setattr("gainlens.activations.subspaces._SLICE_ELEMENTS", 3 * D_MODEL)
     torch.testing.assert_close(visible_share(write, top), whole)
     assert visible_share(torch.zeros(1, D_MODEL), top).isnan().all()
 
