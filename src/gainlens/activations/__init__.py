@@ -1,5 +1,5 @@
 """Run a model's forward passes and keep a few numbers per block and token.
 
-In go a model and encoded prompts; out comes a Capture, or the loss per prompt.  No other room sees
-an activation, apart from interventions, which replace one.
+Takes a model and encoded prompts; returns a Capture, or the loss per prompt.  Only this folder and
+`interventions`, which replaces activations, ever see one.
 """

@@ -28,7 +28,7 @@ more than its padding."""
 
 @dataclass(frozen=True)
 class Batch:
-    """Some prompts side by side, padded on the right with 0."""
+    """Hold some prompts side by side, padded on the right with 0."""
 
     index: tuple[int, ...]
     """which prompts, in the order of the rows"""

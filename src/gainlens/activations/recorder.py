@@ -1,7 +1,7 @@
 """Record forward passes into the arrays of a Capture.
 
-While a block runs, its x, a and m are held by reference.  When resid_post passes, they become a few
-numbers per token and are let go.
+While a block runs, the recorder holds references to its x, a and m.  When resid_post passes, it
+computes a few numbers per token and drops the references.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -35,7 +35,7 @@ Subspaces = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class BlockRows:
-    """One block's activations at the tokens of one batch, without padding."""
+    """Hold one block's activations at the tokens of one batch, without padding."""
 
     x: Tensor
     """what enters the block, [token, d_model]"""

@@ -46,7 +46,7 @@ class BatchTokens:
 
 @dataclass(frozen=True)
 class BatchNumbers:
-    """The numbers of a batch on their way to main memory; each function waits for its tensor."""
+    """Hold the numbers of a batch on their way to main memory; each function waits for one."""
 
     tokens: BatchTokens
     blocks: list[Callable[[], Tensor]]

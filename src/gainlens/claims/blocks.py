@@ -1,4 +1,4 @@
-"""Every block's mean over prompts, with a band over blocks."""
+"""Compute every block's mean over prompts, with a band over blocks."""
 
 import numpy as np
 

@@ -21,7 +21,7 @@ from gainlens.records.interval import Interval
 
 TABLE: Final = Path(__file__).parents[1] / "data" / "calibration.csv"
 LEAST: Final = 0.93
-"""A 95 % interval that covered less often is said to have fallen short."""
+"""If 95 % intervals covered less often than this, the run says so."""
 EACH: Final = "level of each block"
 """The table's name of a level whose intervals hold for all blocks at once."""
 SHAPES: Final = (

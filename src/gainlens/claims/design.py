@@ -1,4 +1,4 @@
-"""The 2 x 2 design of theta and context: its corners, its contrasts, its effects over prompts."""
+"""Define the 2 x 2 design of theta and context: corners, contrasts, effects over prompts."""
 
 import itertools
 from collections.abc import Sequence

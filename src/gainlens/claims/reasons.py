@@ -188,7 +188,7 @@ def _notes(reports: Sequence[ModelReport]) -> list[str]:
 
 
 def _theta(reports: Sequence[ModelReport]) -> str | None:
-    """Say what another theta does at most: it moves a model away from its own training."""
+    """Say how much another theta changes at most; it moves a model away from its training."""
     changes = [
         (report, dose)
         for report in reports

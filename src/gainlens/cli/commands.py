@@ -1,4 +1,4 @@
-"""The `gainlens` command: measure, layers, compare, rescore, report and more."""
+"""Define the `gainlens` command: measure, layers, compare, rescore, report and more."""
 
 from pathlib import Path
 from typing import Any

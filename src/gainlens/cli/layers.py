@@ -1,4 +1,4 @@
-"""The `layers` command: which blocks matter, and in which order they could be removed."""
+"""Define the `layers` command: which blocks matter, and in which order they could be removed."""
 
 from typing import TYPE_CHECKING, Any, Final
 

@@ -1,4 +1,4 @@
-"""The presets and what is known of each model, before anything is measured."""
+"""List the presets and what is known of each model before anything is measured."""
 
 from collections.abc import Mapping
 from math import exp

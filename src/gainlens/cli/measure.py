@@ -1,4 +1,4 @@
-"""The `measure` command: flags -> spec -> measurement -> run folder, page and terminal."""
+"""Define the `measure` command: flags -> spec -> measurement -> run folder, page, terminal."""
 
 import json
 from collections.abc import Callable, Mapping

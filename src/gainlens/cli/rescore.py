@@ -1,4 +1,4 @@
-"""`gainlens rescore`: result files -> what they can say, on the terminal and in result.json."""
+"""Run `gainlens rescore`: result files -> what they can say, on the terminal and as JSON."""
 
 from collections.abc import Sequence
 from pathlib import Path

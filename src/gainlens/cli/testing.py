@@ -1,4 +1,4 @@
-"""The `test` and `claims` commands: judge claims of the catalogue or of a file."""
+"""Define the `test` and `claims` commands, which judge claims of the catalogue or of a file."""
 
 import json
 from pathlib import Path

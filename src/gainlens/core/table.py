@@ -1,4 +1,4 @@
-"""The table model: columns, most of them defined in the glossary, and rows of text.
+"""Define the table model: columns, most of them defined in the glossary, and rows of text.
 
 A question gets one `Table`; the terminal and the page both show it.  The CSV files hold numbers at
 full precision, so they are made from the records (`results.frames`), under the same keys.
@@ -16,7 +16,7 @@ NAME: Final = "model"
 
 @dataclass(frozen=True)
 class Column:
-    """One column: the key of its definition, its head, and the text of its cell in a row."""
+    """Define one column: the key of its definition, its head, and its text in a row."""
 
     key: str
     """key of core.glossary.GLOSSARY, "" for a head that explains itself"""
@@ -27,7 +27,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One question's answer in rows.  Cells are plain text: a renderer escapes them."""
+    """Answer one question in rows.  Cells are plain text: a renderer escapes them."""
 
     id: str
     title: str

@@ -23,7 +23,7 @@ from gainlens.figures.style import (
     styled,
     threshold,
 )
-from gainlens.notebook.published import ReferenceRow
+from gainlens.notebook.published import ComparisonRow
 from gainlens.records.comparison import ModelReport
 
 _LINE: Final = 52
@@ -44,7 +44,7 @@ class _Bar:
 
 
 @styled
-def notebook_figure(reports: Reports, references: Sequence[ReferenceRow]) -> Figure:
+def notebook_figure(reports: Reports, references: Sequence[ComparisonRow]) -> Figure:
     """Draw the notebook's four panels: last gain, RoPE theta, sigma_max(W_U), gains of all layers.
 
     All numbers are in the notebook's convention, on its one sentence.  `references` are rows
@@ -71,7 +71,7 @@ def notebook_figure(reports: Reports, references: Sequence[ReferenceRow]) -> Fig
     return figure
 
 
-def _bars(reports: Sequence[ModelReport], references: Sequence[ReferenceRow]) -> list[_Bar]:
+def _bars(reports: Sequence[ModelReport], references: Sequence[ComparisonRow]) -> list[_Bar]:
     bars = [
         _Bar(
             report.checkpoint.name,

@@ -1,4 +1,4 @@
-"""The shapes of the neighbours' files that hold gains: what each number of an entry is.
+"""Read the shapes of the neighbours' files that hold gains, and say what each number is.
 
 A shape is one class: the keys by which an entry is known, the fields that are read, and `records`,
 which says what they are.  A new shape also goes into `neighbours.SHAPES`.
@@ -50,7 +50,7 @@ def _says(value: Word, yes: str = "dampening", no: str = "not dampening") -> str
 
 
 class PromptRow(Shape):
-    """A table with one row per model and prompt: hooks on blocks, last token."""
+    """Read a table with one row per model and prompt: hooks on blocks, last token."""
 
     NAME: ClassVar = "rows of prompts"
     KEYS: ClassVar = {"Model", "Prompt", "Last_Gain"}
@@ -69,7 +69,7 @@ class PromptRow(Shape):
 
 
 class PromptGains(Shape):
-    """An object per prompt with the gains of all blocks: Frobenius norm over all tokens."""
+    """Read an object per prompt with the gains of all blocks: Frobenius norm over all tokens."""
 
     NAME: ClassVar = "gains of prompts"
     KEYS: ClassVar = {"gains", "last_gain", "entropy"}
@@ -91,7 +91,7 @@ class PromptGains(Shape):
 
 
 class ModelNorms(Shape):
-    """An object per model with norms and gains of one prompt: Frobenius norm over all tokens."""
+    """Read an object per model with norms and gains: Frobenius norm over all tokens."""
 
     NAME: ClassVar = "norms of models"
     KEYS: ClassVar = {"norms", "gains"}
@@ -117,7 +117,7 @@ class ModelNorms(Shape):
 
 
 class HiddenStates(Shape):
-    """Gains from Hugging Face's hidden_states, last token."""
+    """Hold the keys of files with gains from Hugging Face's hidden_states, last token."""
 
     n_layers: Count
     all_layer_gains: Norms | None = None
@@ -132,7 +132,7 @@ class HiddenStates(Shape):
 
 
 class StatesBeforeNorm(HiddenStates):
-    """hidden_states[-2] over [-3], called the last layer: the penultimate block."""
+    """Read hidden_states[-2] over [-3], called the last layer: the penultimate block."""
 
     NAME: ClassVar = "hidden states without final norm"
     KEYS: ClassVar = {"n_layers", "gain_with_ln_mean"}
@@ -154,7 +154,7 @@ class StatesBeforeNorm(HiddenStates):
 
 
 class StatesAfterNorm(HiddenStates):
-    """hidden_states[-1] over [-2]: the last block times the final norm."""
+    """Read hidden_states[-1] over [-2]: the last block times the final norm."""
 
     NAME: ClassVar = "hidden states with final norm"
     KEYS: ClassVar = {"n_layers", "last_layer_gain_mean"}
@@ -175,7 +175,7 @@ class StatesAfterNorm(HiddenStates):
 
 
 class ResidualStatesAfterNorm(StatesAfterNorm):
-    """The same under other keys."""
+    """Read the same numbers under other keys."""
 
     KEYS: ClassVar = {"n_layers", "residual_gain_mean", "residual_gain_all"}
 
@@ -202,7 +202,7 @@ def _numbered(values: Series) -> dict[str, float]:
 
 
 class SublayerGains(Shape):
-    """The output of each sublayer over its own input, per block."""
+    """Read the norm of each sublayer's output over that of its own input, per block."""
 
     NAME: ClassVar = "gains of sublayers"
     KEYS: ClassVar = {"attn_gains", "mlp_gains"}
@@ -214,13 +214,13 @@ class SublayerGains(Shape):
 
 
 class GainList(Part):
-    """One list of gains."""
+    """Hold one list of gains."""
 
     gains: Norms
 
 
 class SublayerObjects(Shape):
-    """The same ratios as `SublayerGains`, one object per sublayer."""
+    """Read the same ratios as `SublayerGains`, one object per sublayer."""
 
     NAME: ClassVar = "objects of sublayers"
     KEYS: ClassVar = {"attention", "mlp", "combined"}
@@ -241,13 +241,13 @@ def _sublayers(attention: Norms, mlp: Norms, where: Where) -> Iterator[Record]:
 
 
 class HeadLayer(Part):
-    """One block of the per-head analysis."""
+    """Hold one block of the per-head analysis."""
 
     residual_ratio: Positive | None
 
 
 class Heads(Shape):
-    """The residual ratio of the last block beside norms of heads: hooks on blocks, last token."""
+    """Read the residual ratio of the last block beside norms of heads, last token."""
 
     NAME: ClassVar = "ratios beside heads"
     KEYS: ClassVar = {"layers", "last_layer_residual_ratio"}
@@ -264,7 +264,7 @@ class Heads(Shape):
 
 
 class CopiedGain(Shape):
-    """A gain named known_gain: the file copied it and did not measure it."""
+    """Read a gain named known_gain, which the file copied and did not measure."""
 
     NAME: ClassVar = "copied gains"
     KEYS: ClassVar = {"known_gain"}

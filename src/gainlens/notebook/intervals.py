@@ -1,4 +1,4 @@
-"""Student's t over prompts, for values and for paired differences."""
+"""Apply Student's t over prompts, to values and to paired differences."""
 
 from collections.abc import Sequence
 from typing import Final

@@ -1,4 +1,4 @@
-"""The shapes of the neighbours' files that hold norms and ranks of matrices."""
+"""Read the shapes of the neighbours' files that hold norms and ranks of matrices."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _ROUNDED: Final = 1e-3
 
 
 class Matrix(Shape):
-    """Norms of W_U or of the embedding, checked against the row norms.
+    """Read norms of W_U or of the embedding, and check them against the row norms.
 
     |W|_F^2 = rows (mean^2 + sd^2).
     """
@@ -51,7 +51,7 @@ class Matrix(Shape):
 
 
 class AttentionWeights(Shape):
-    """Spectral norm, Frobenius norm and effective rank of W_Q, W_K, W_V and W_O per block."""
+    """Read spectral norm, Frobenius norm and effective rank of W_Q, W_K, W_V and W_O per block."""
 
     NAME: ClassVar = "attention weights"
     KEYS: ClassVar = {"W_V_spectral_norm"}
@@ -81,7 +81,7 @@ class AttentionWeights(Shape):
 
 
 class ValueNorms(Shape):
-    """Spectral norms of W_V alone, per block."""
+    """Read spectral norms of W_V alone, per block."""
 
     NAME: ClassVar = "value norms"
     KEYS: ClassVar = {"W_V_op_norms"}
@@ -95,7 +95,7 @@ class ValueNorms(Shape):
 
 
 class MeanNorms(Shape):
-    """Means over blocks of W_V's norms; the ratio of two means is no block's stable rank."""
+    """Read means over blocks of W_V's norms; their ratio is no block's stable rank."""
 
     NAME: ClassVar = "mean value norms"
     KEYS: ClassVar = {"mean_spectral", "mean_frobenius"}
@@ -110,7 +110,7 @@ class MeanNorms(Shape):
 
 
 class StateRanks(Shape):
-    """Effective rank of hidden states over prompts; the last state is after the final norm."""
+    """Read the effective rank of hidden states; the last state is after the final norm."""
 
     NAME: ClassVar = "ranks of states"
     KEYS: ClassVar = {"effective_rank", "intrinsic_dim_ratio"}

@@ -21,11 +21,11 @@ SHAPES: Final[tuple[type[Shape], ...]] = (
     gains.SublayerObjects, gains.Heads, gains.CopiedGain, matrices.Matrix,
     matrices.AttentionWeights, matrices.ValueNorms, matrices.MeanNorms, matrices.StateRanks,
 )  # fmt: skip
-"""An entry is read by the first shape whose keys it has."""
+"""An entry is read by the first of these shapes whose keys it has."""
 
 
 def rescore_neighbour(name: str, document: dict[str, Any]) -> Rescore:
-    """Re-score one file; `name` stands in the errors."""
+    """Re-score one file; errors begin with `name`."""
     shapes, records = read_entries(name, document, SHAPES)
     if not records:
         raise ValueError(

@@ -22,6 +22,7 @@ _ROLES: Final = ("short", "long")
 
 
 def rescore_notebook(name: str, document: dict[str, Any]) -> Rescore:
+    """Re-score the notebook's JSON or our own; errors begin with `name`."""
     head = validated(name, (), Head, document)
     if head.gainlens is not None and head.gainlens.schema_number != SCHEMA:
         raise ValueError(

@@ -1,18 +1,24 @@
-"""The numbers that the notebook printed beside its own, and those of its published run."""
+"""List the numbers that the notebook printed beside its own, and those of its published run."""
 
 from gainlens.core.spec import Spec
 
 
-class ReferenceRow(Spec):
-    """One row of the comparison table that was measured elsewhere."""
+class ComparisonRow(Spec):
+    """Hold one row of the notebook's comparison table."""
 
     label: str
     context: int
-    rope_theta: float
+    """tokens"""
+    rope_theta: float | None
+    """None if the model has no RoPE"""
     last_gain: float
+    """notebook's convention, ratio"""
     w_u_spectral: float
-    source: str
+    """L2 norm"""
     behaviour: str
+    """EXPANDS if last_gain > 1, else CONTRACTS: the notebook has no third word"""
+    source: str
+    """`measured`, or where the row was published"""
 
 
 NOTEBOOK_REFERENCES: dict[str, dict[str, float | str]] = {
@@ -29,15 +35,15 @@ NOTEBOOK_REFERENCES: dict[str, dict[str, float | str]] = {
         "behavior": "EXPANDS",
     },
 }
-"""The notebook's REFERENCE, as it stands in its JSON.  The 0.48 is another metric on another prompt
+"""The notebook's REFERENCE, copied from its JSON.  The 0.48 is another metric on another prompt
 (Frobenius norm of the whole tensor, before the final norm)."""
 
 _PUBLISHED = (
     "published run of the notebook, float16, buk81/uniformity-asymmetry@e3c7f94 (MIT), "
     "paper3/Results/llama2_vs_llama31_hypothesis_test.json"
 )
-REFERENCE_ROWS: tuple[ReferenceRow, ...] = (
-    ReferenceRow(
+REFERENCE_ROWS: tuple[ComparisonRow, ...] = (
+    ComparisonRow(
         label="Mistral (ref)",
         context=8192,
         rope_theta=10_000,
@@ -46,7 +52,7 @@ REFERENCE_ROWS: tuple[ReferenceRow, ...] = (
         source="the notebook's reference, unsourced there",
         behaviour="EXPANDS",
     ),
-    ReferenceRow(
+    ComparisonRow(
         label="Llama-2-7B (published)",
         context=4096,
         rope_theta=10_000,
@@ -55,7 +61,7 @@ REFERENCE_ROWS: tuple[ReferenceRow, ...] = (
         source=_PUBLISHED,
         behaviour="CONTRACTS",
     ),
-    ReferenceRow(
+    ComparisonRow(
         label="Llama-3.1-8B (published)",
         context=131_072,
         rope_theta=500_000,

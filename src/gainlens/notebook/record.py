@@ -1,4 +1,4 @@
-"""The base of every record of a re-scored file, and how a record becomes plain values."""
+"""Define the base of every record of a re-scored file, and turn records into plain values."""
 
 from typing import Any, ClassVar
 
@@ -6,14 +6,14 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """One frozen record."""
+    """Hold one frozen record."""
 
     model_config = ConfigDict(frozen=True)
     WHY_UNKNOWN: ClassVar[dict[str, str]] = {}
 
 
 class Finding(Record):
-    """A contradiction: a stated number or word that is not what the rest of the file gives."""
+    """Hold a contradiction: a stated number or word that the rest of the file does not give."""
 
     place: str
     stated: float | str

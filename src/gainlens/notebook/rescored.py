@@ -1,4 +1,4 @@
-"""The records of a re-scored file: numbers with their definition, tests, spectra, contradictions.
+"""Define the records of a re-scored file: numbers with definitions, tests, spectra, findings.
 
 A field that the file leaves unknown is None; its class's WHY_UNKNOWN holds the reason.
 """
@@ -20,7 +20,7 @@ Behaviour = Literal["EXPANDS", "CONTRACTS", "UNDETERMINED"]
 
 
 class Statement(Record):
-    """The file's own words."""
+    """Hold the file's own words."""
 
     place: str
     text: str
@@ -29,7 +29,7 @@ class Statement(Record):
 
 
 class Measurement(Record):
-    """One kind of number of one model; ratios."""
+    """Hold one kind of number of one model; ratios."""
 
     WHY_UNKNOWN: ClassVar = {
         "low": "no interval: it needs at least three prompts one by one",
@@ -60,13 +60,13 @@ class Measurement(Record):
     @computed_field
     @property
     def prompts(self) -> int:
-        """Number of prompts whose values the file holds."""
+        """Return the number of prompts whose values the file holds."""
         return len(self.by_prompt)
 
     @computed_field
     @cached_property
     def value(self) -> float | None:
-        """Geometric mean over the prompts, or the stated number."""
+        """Return the geometric mean over the prompts, or the stated number."""
         if not self.by_prompt:
             return self.stated
         return math.exp(statistics.fmean(self._logs))
@@ -74,19 +74,19 @@ class Measurement(Record):
     @computed_field
     @property
     def low(self) -> float | None:
-        """Lower end of the 95 % interval of the value, prompts as the unit."""
+        """Return the lower end of the value's 95 % interval over prompts."""
         return None if self._interval is None else math.exp(self._interval[0])
 
     @computed_field
     @property
     def high(self) -> float | None:
-        """Upper end."""
+        """Return the upper end."""
         return None if self._interval is None else math.exp(self._interval[1])
 
     @computed_field
     @property
     def behaviour(self) -> Behaviour | None:
-        """On which side of 1 the interval lies; only for the last block's own gain."""
+        """Return on which side of 1 the interval lies; None unless it is the last block's gain."""
         if self._interval is None or self.state != "last block":
             return None
         low, high = self._interval
@@ -102,7 +102,7 @@ class Measurement(Record):
 
 
 class PairedDifference(Record):
-    """The log gain of one model minus another's, prompt by prompt; nats."""
+    """Hold the log gain of one model minus another's, paired over prompts; nats."""
 
     WHY_UNKNOWN: ClassVar = {"says": "the file says nothing of this pair"}
     model: str
@@ -119,7 +119,7 @@ class PairedDifference(Record):
 
 
 class Spectrum(Record):
-    """Singular values of one kind of matrix of one model, one entry per block or a single one."""
+    """Hold singular values of one kind of matrix of one model, per block or a single one."""
 
     WHY_UNKNOWN: ClassVar = {
         "edge_ratio": "the file lacks the matrix's shape or its Frobenius norm",
@@ -139,7 +139,7 @@ class Spectrum(Record):
     @computed_field
     @property
     def edge_ratio(self) -> float | None:
-        """Last spectral norm over that of a random matrix of this shape and Frobenius norm."""
+        """Return the last spectral norm over that of a random matrix of this shape and size."""
         spectral, frobenius = _last(self.spectral_norms), _last(self.frobenius_norms)
         if not spectral or not frobenius or self.rows is None or self.columns is None:
             return None
@@ -148,7 +148,7 @@ class Spectrum(Record):
     @computed_field
     @property
     def stable_rank(self) -> float | None:
-        """Squared Frobenius over squared spectral norm, of the last entry."""
+        """Return squared Frobenius over squared spectral norm, of the last entry."""
         spectral, frobenius = _last(self.spectral_norms), _last(self.frobenius_norms)
         return (frobenius / spectral) ** 2 if spectral and frobenius else None
 
@@ -163,7 +163,7 @@ PairReason = Literal["roles", "two_models", "no_last_gains"]
 
 
 class NotebookTest(Record):
-    """The notebook's test, done again from recomputed numbers."""
+    """Hold the notebook's test on recomputed numbers."""
 
     WHY_UNKNOWN: ClassVar = {
         "theta_ratio": "the file lacks rope_theta for one of the two models",
@@ -192,7 +192,7 @@ class NotebookTest(Record):
 
 
 class Rescore(Record):
-    """A whole file, re-scored."""
+    """Hold a whole file, re-scored."""
 
     source: str
     ours: bool
@@ -212,7 +212,7 @@ class Rescore(Record):
 
 
 class SameModel(Record):
-    """A number of a model that has several in several files or under several definitions."""
+    """Hold one of several numbers that files give for one model."""
 
     model: str
     """key that the spellings of a model's name share"""
@@ -221,7 +221,7 @@ class SameModel(Record):
 
 
 class Origin(Record):
-    """A gain that a file copied, and the measured gain that it is."""
+    """Hold a gain that a file copied, and the measured gain that it equals."""
 
     WHY_UNKNOWN: ClassVar = {"source": "none of these files holds a gain that rounds to it"}
     copied: SameModel

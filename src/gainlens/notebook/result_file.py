@@ -1,4 +1,4 @@
-"""The notebook's JSON, and our own result.json, which holds the same keys: read, then recomputed.
+"""Read the notebook's JSON and our own result.json, which has the same keys, and recompute.
 
 Each class holds what the file states, and computes from it what follows.
 """
@@ -34,7 +34,7 @@ _NO_INNER_NORM: Final = "the file has no norm between the last block and the fin
 
 
 class BlockChange(Record):
-    """A block that changes the mean norm more than blocks do."""
+    """Name a block that changes the mean norm more than most blocks do."""
 
     layer: int
     gain: float
@@ -42,7 +42,7 @@ class BlockChange(Record):
 
 
 class Residual(Part):
-    """The notebook's residual half.  Norms are L2; the last entry is after the final norm."""
+    """Hold the notebook's residual half.  Norms are L2; the last is after the final norm."""
 
     WHY_UNKNOWN: ClassVar = {
         "true_last_gain": _NO_INNER_NORM,
@@ -60,36 +60,36 @@ class Residual(Part):
 
     @cached_property
     def recomputed(self) -> tuple[float, ...]:
-        """Ratios of neighbouring norms."""
+        """Return the ratios of neighbouring norms."""
         return notebook_gains(self.norms)
 
     @cached_property
     def product(self) -> float:
-        """Product of the recomputed gains, the notebook's cumulative_energy."""
+        """Return the product of the recomputed gains, the notebook's cumulative_energy."""
         return math.prod(self.recomputed)
 
     @computed_field
     @property
     def normed_entry(self) -> int:
-        """Index in norms of the state after the final norm."""
+        """Return the index in norms of the state after the final norm."""
         return len(self.norms) - 1
 
     @computed_field
     @property
     def median_gain(self) -> float | None:
-        """Median of the gains before the last entry."""
+        """Return the median of the gains before the last entry."""
         return statistics.median(self.recomputed[:-1]) if len(self.recomputed) > 1 else None
 
     @computed_field
     @property
     def final_over_embedding(self) -> float | None:
-        """Ratio that cumulative_energy telescopes to."""
+        """Return the ratio that cumulative_energy telescopes to."""
         return self.norms[-1] / self.norms[0] if all(self.norms) else None
 
     @computed_field
     @property
     def writes(self) -> BlockChange | None:
-        """Block before the last entry with the largest gain, if it exceeds WRITES_ABOVE."""
+        """Return the block before the last entry with the largest gain, if above WRITES_ABOVE."""
         before = self.recomputed[:-1]
         gain = max(before, default=0.0)
         if gain <= WRITES_ABOVE:
@@ -99,7 +99,7 @@ class Residual(Part):
     @computed_field
     @property
     def erases(self) -> tuple[BlockChange, ...]:
-        """Blocks below ERASES_BELOW; the last one counts if the file has its own gain."""
+        """Return the blocks below ERASES_BELOW; the last one only if the file has its gain."""
         last = () if self.true_last_gain is None else (self.true_last_gain,)
         gains = (*self.recomputed[:-1], *last)
         return tuple(
@@ -110,7 +110,7 @@ class Residual(Part):
 
 
 class Unembedding(Part):
-    """W_U as the notebook measures it; L2 norms."""
+    """Hold W_U as the notebook measures it; L2 norms."""
 
     vocab_size: Count
     hidden_dim: Count
@@ -122,30 +122,30 @@ class Unembedding(Part):
     @computed_field
     @property
     def sigma_per_sqrt_vocab(self) -> float:
-        """Spectral norm over sqrt(vocabulary)."""
+        """Return the spectral norm over sqrt(vocabulary)."""
         return self.spectral_norm / math.sqrt(self.vocab_size)
 
     @computed_field
     @property
     def edge(self) -> float:
-        """Spectral norm of a random matrix of this shape and Frobenius norm."""
+        """Return the spectral norm of a random matrix of this shape and Frobenius norm."""
         return random_edge(self.frobenius_norm, self.vocab_size, self.hidden_dim)
 
     @computed_field
     @property
     def edge_ratio(self) -> float:
-        """Spectral norm over the edge."""
+        """Return the spectral norm over the edge."""
         return self.spectral_norm / self.edge
 
     @computed_field
     @property
     def energy_share(self) -> float:
-        """Squared spectral norm over squared Frobenius norm."""
+        """Return squared spectral norm over squared Frobenius norm."""
         return (self.spectral_norm / self.frobenius_norm) ** 2
 
 
 class Rope(Part):
-    """RoPE from the config."""
+    """Hold RoPE from the config."""
 
     WHY_UNKNOWN: ClassVar = {
         "rope_theta": "the file has no rope_theta (transformers 5 moved config.rope_theta, which "
@@ -168,20 +168,20 @@ class Rope(Part):
     @computed_field
     @property
     def theta_bound(self) -> float | None:
-        """Lower bound of Men et al. 2024 for the context."""
+        """Return the lower bound of Men et al. 2024 for the context."""
         return None if self.max_position is None else theta_bound(self.max_position)
 
     @computed_field
     @property
     def theta_over_bound(self) -> float | None:
-        """Theta over its lower bound."""
+        """Return theta over its lower bound."""
         if self.rope_theta is None or self.theta_bound is None:
             return None
         return self.rope_theta / self.theta_bound
 
 
 class FileModel(Part):
-    """One model of a file."""
+    """Hold one model of a file."""
 
     WHY_UNKNOWN: ClassVar = {
         "w_u": "the file has no w_u for this model",
@@ -198,14 +198,14 @@ class FileModel(Part):
     @computed_field
     @property
     def norm_per_sqrt_width(self) -> float | None:
-        """Last norm over sqrt(d_model): a weighted root mean square of the final norm's weight."""
+        """Return the last norm over sqrt(d_model), near the final norm's typical weight."""
         if self.w_u is None:
             return None
         return self.residual.norms[-1] / math.sqrt(self.w_u.hidden_dim)
 
     @property
     def theta(self) -> float | None:
-        """RoPE theta, None if the file does not give it."""
+        """Return RoPE's theta, None if the file does not give it."""
         return None if self.rope is None else self.rope.rope_theta
 
     @property
@@ -224,12 +224,12 @@ class FileModel(Part):
     @computed_field
     @cached_property
     def findings(self) -> tuple[Finding, ...]:
-        """Stated numbers that are not what the stated norms give, or cannot be."""
+        """Return stated numbers that the stated norms do not give, or that are impossible."""
         return tuple(_contradictions(self))
 
 
 class FileTest(Part):
-    """The verdict that the file states."""
+    """Hold the verdict that the file states."""
 
     verdict: Label | None = None
     theta_ratio: Stated | None = None
@@ -244,7 +244,7 @@ class Stamp(Part):
 
 
 class Head(Part):
-    """The document around its models."""
+    """Hold the document around its models."""
 
     models: dict[str, Any]
     hypothesis_test: FileTest | None = None

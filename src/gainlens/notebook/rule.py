@@ -1,4 +1,4 @@
-"""The notebook's test: two gains, by which side of 1 they lie, and three ratios."""
+"""Apply the notebook's test: on which side of 1 two gains lie, and three ratios."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ NOTEBOOK_VERDICTS: Final = ("CONFIRMED", "REJECTED - Family Trait", "UNEXPECTED"
 
 @dataclass(frozen=True)
 class Side:
-    """The numbers of one model that the notebook's rule looks at."""
+    """Hold the numbers of one model that the notebook's rule reads."""
 
     last_gain: float
     rope_theta: float | None

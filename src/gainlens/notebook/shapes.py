@@ -11,7 +11,7 @@ from gainlens.notebook.record import Record
 
 @dataclass(frozen=True)
 class Where:
-    """The place of an entry: its keys, its model's name and the whole document."""
+    """Locate an entry: its keys, its model's name and the whole document."""
 
     keys: tuple[str | int, ...]
     model: str
@@ -19,12 +19,12 @@ class Where:
 
     @property
     def key(self) -> str:
-        """Innermost key that is a word, safe to print."""
+        """Return the innermost key that is a word, safe to print."""
         return shown(next((key for key in reversed(self.keys) if isinstance(key, str)), ""))
 
 
 class Shape(Part):
-    """One object of a foreign document, known by the keys that it has and those that it lacks."""
+    """Read one object of a foreign document, known by the keys that it has and those it lacks."""
 
     NAME: ClassVar[str]
     KEYS: ClassVar[set[str]]

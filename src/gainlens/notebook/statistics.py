@@ -1,4 +1,4 @@
-"""The notebook's statistics of one sentence, to the digit.
+"""Compute the notebook's statistics of one sentence, to the digit.
 
 Source: buk81/uniformity-asymmetry@e3c7f94 (MIT), paper3/notebooks,
 LLaMA2_vs_LLaMA3_Long_Context_Test.ipynb.  Its numbers stand here as it defined them;

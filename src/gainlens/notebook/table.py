@@ -1,33 +1,13 @@
-"""The notebook's comparison table: the models of a comparison, then rows from elsewhere."""
+"""Build the notebook's comparison table: the models of a comparison, then published rows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from gainlens.core.spec import ComparisonSpec
-from gainlens.notebook.published import REFERENCE_ROWS, ReferenceRow
+from gainlens.notebook.published import REFERENCE_ROWS, ComparisonRow
 from gainlens.records.comparison import ModelReport
 
 TABLE_HEADER: Final = ("Model", "Context", "RoPE Theta", "Last Gain", "W_U σ_max", "Behavior")
-
-
-@dataclass(frozen=True)
-class ComparisonRow:
-    """One row of the notebook's comparison table."""
-
-    label: str
-    context: int
-    """tokens"""
-    rope_theta: float | None
-    """None if the model has no RoPE"""
-    last_gain: float
-    """notebook's convention, ratio"""
-    w_u_spectral: float
-    """L2 norm"""
-    behaviour: str
-    """EXPANDS if last_gain > 1, else CONTRACTS: the notebook has no third word"""
-    source: str
-    """`measured`, or the source of a reference row"""
 
 
 def comparison_rows(
@@ -41,7 +21,7 @@ def comparison_rows(
     order = {"short": 0, "long": 1}
     ranked = sorted(reports, key=lambda report: order.get(report.role, 2))
     measured = [_measured_row(spec, report) for report in ranked]
-    return (*measured, *(_reference_row(row) for row in REFERENCE_ROWS))
+    return (*measured, *REFERENCE_ROWS)
 
 
 def _measured_row(spec: ComparisonSpec, report: ModelReport) -> ComparisonRow:
@@ -56,10 +36,6 @@ def _measured_row(spec: ComparisonSpec, report: ModelReport) -> ComparisonRow:
         behaviour="EXPANDS" if report.residual.last_expands else "CONTRACTS",
         source="measured",
     )
-
-
-def _reference_row(row: ReferenceRow) -> ComparisonRow:
-    return ComparisonRow(**row.model_dump())
 
 
 def row_cells(row: ComparisonRow) -> tuple[str, ...]:

@@ -78,7 +78,7 @@ def position_label(first: int, last: int | None) -> str:
 
 @dataclass(frozen=True)
 class PositionGains:
-    """The last block's log gain on tokens at some positions of each prompt."""
+    """Hold the last block's log gain on tokens at some positions of each prompt."""
 
     first: int
     last: int | None
@@ -94,7 +94,7 @@ class PositionGains:
 
 @dataclass(frozen=True)
 class LastBlockParts:
-    """The last block's log gain per prompt, split by component and by position; nats."""
+    """Hold the last block's log gain per prompt, by component and by position; nats."""
 
     attention: Float64[np.ndarray, " prompt"]
     mlp: Float64[np.ndarray, " prompt"]

@@ -1,4 +1,4 @@
-"""Define what is said of a model's blocks if each is skipped in turn."""
+"""Define what skipping each block in turn shows of a model."""
 
 from dataclasses import dataclass
 

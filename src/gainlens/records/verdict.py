@@ -1,4 +1,4 @@
-"""The verdict: how each way of measuring votes, what differs, and what may be concluded."""
+"""Define the verdict: what each way of measuring says, and what may be concluded."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from gainlens.records.interventions import AblatedVerdict, ThetaDifference
 
 @dataclass(frozen=True)
 class GainCell:
-    """The last block of one model under one way of measuring it."""
+    """Hold the last block of one model under one way of measuring it."""
 
     token_class: TokenClass
     reduction: Reduction
@@ -34,7 +34,7 @@ class GainCell:
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """The outcome for two models under one way of measuring, whatever the premise."""
+    """Hold the outcome for two models under one way of measuring, whatever the premise."""
 
     token_class: TokenClass
     reduction: Reduction
@@ -60,7 +60,7 @@ class CellOutcome:
 
 @dataclass(frozen=True)
 class GroupDifference:
-    """Long minus short on one group of tokens or prompts."""
+    """Hold long minus short on one group of tokens or prompts."""
 
     by: Grouping
     group: str
@@ -76,7 +76,7 @@ class GroupDifference:
 
 @dataclass(frozen=True)
 class ComponentDifference:
-    """Long minus short of one component's part of the last block's log gain."""
+    """Hold long minus short of one component's part of the last block's log gain."""
 
     component: Component
     part: Interval
@@ -85,7 +85,7 @@ class ComponentDifference:
 
 @dataclass(frozen=True)
 class Effect:
-    """One effect on the last block's log gain, nats."""
+    """Hold one effect on the last block's log gain, nats."""
 
     factor: str
     """theta, context, or theta:context (the interaction); `theta at context 512` is a simple

@@ -30,7 +30,7 @@ class Difference:
     before: Any
     after: Any
     relative: float | None
-    """|after - before| / max(|before|, |after|); None where they are not both numbers"""
+    """|after - before| / max(|before|, |after|); None if they are not both numbers"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Rerun:
     after: Comparison
     written: tuple[Path, ...]
     differences: tuple[Difference, ...]
-    """empty where result.json is the same to the bit, date and timing aside"""
+    """empty if result.json is the same to the bit, date and timing aside"""
     caveats: tuple[str, ...]
     """what was not the same to begin with: versions, hardware, weights"""
 
@@ -65,8 +65,8 @@ def rerun(
     """Compare again under the spec of a run folder, into another folder, and say what differs.
 
     watch, tell: as for `compare` and `Partials`.
-    Raises ValueError, with one sentence, where the folder holds no run, where `out` is the same
-    folder, where the prompts are no longer those of the run, and for what `compare` refuses.
+    Raises ValueError, in one sentence, if the folder holds no run, if `out` is the same folder, if
+    the prompts changed since the run, and for what `compare` refuses.
     """
     folder, out = Path(folder), Path(out)
     before = read_run(folder)

@@ -47,7 +47,7 @@ class Partials:
     """
 
     def __init__(self, folder: Path, spec: ComparisonSpec, tell: Callable[[str], None]) -> None:
-        """tell: called with a sentence for the user."""
+        """Take the run folder, the comparison, and `tell`, called with a sentence for the user."""
         self._folder = folder / PARTIAL
         self._spec = spec
         self._tell = tell
