@@ -32,7 +32,7 @@ _LINE: Final = 52
 
 @dataclass(frozen=True)
 class _Bar:
-    """One model, or one row measured elsewhere."""
+    """Hold one model, or one row measured elsewhere."""
 
     name: str
     context: int
@@ -86,8 +86,10 @@ def _bars(reports: Sequence[ModelReport], references: Sequence[ComparisonRow]) -
     ]
     for row in references:
         name = row.label.replace(" (ref)", " (reference)")
-        numbers = (row.last_gain, row.rope_theta, row.w_u_spectral)
-        bars.append(_Bar(name, row.context, "#BBBBBB", "////", *numbers))
+        theta = np.nan if row.rope_theta is None else row.rope_theta
+        bars.append(
+            _Bar(name, row.context, "#BBBBBB", "////", row.last_gain, theta, row.w_u_spectral)
+        )
     return bars
 
 
