@@ -17,9 +17,9 @@ from gainlens.metrics.registry import METRICS
 from gainlens.metrics.splits import head_split
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
-from gainlens.runs.measurement import step_of
 from gainlens.runs.measurement_folder import write_measurement
 from gainlens.runs.measuring import visible_share
+from gainlens.runs.series import step_of
 
 SPEC = MeasureSpec(name="test", models=(), rule=Rule(resamples=200))
 
