@@ -87,6 +87,21 @@ def test_it_runs_on_the_twins(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_checkpoint_of_ones_own_is_one_line_away(tmp_path, make_checkpoint):
+    """A directory beside the first twin; a GGUF file goes the same way, and nothing is logged into."""
+    own = make_checkpoint(max_position_embeddings=2048)
+    notebook = read()
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source = first.source.replace('"twins"', repr(str(own)))
+    text = printed(run(notebook, tmp_path))
+    name = f"context512-theta10k-vs-{own.name}"
+    result = json.loads((tmp_path / "runs" / name / RESULT).read_text("utf-8"))
+    assert [*result["models"]] == ["context512-theta10k", own.name]
+    assert f"the notebook's rule: {result['hypothesis_test']['verdict']}" in text
+    assert (tmp_path / f"gainlens-{name}.zip").is_file()
+
+
+@pytest.mark.slow
 def test_real_checkpoints_are_one_line_away_and_colab_downloads(tmp_path, monkeypatch):
     """The measuring itself is left out: a finished run takes its place."""
     monkeypatch.setenv("HF_TOKEN", "hf_not_a_token")  # else the cell asks for one
