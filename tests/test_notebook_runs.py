@@ -88,7 +88,7 @@ def test_it_runs_on_the_twins(tmp_path):
 
 @pytest.mark.slow
 def test_a_checkpoint_of_ones_own_is_one_line_away(tmp_path, make_checkpoint):
-    """A directory beside the first twin; a GGUF file goes the same way, and nothing is logged into."""
+    """A directory beside the first twin; nothing is logged into."""
     own = make_checkpoint(max_position_embeddings=2048)
     notebook = read()
     first = next(cell for cell in notebook.cells if cell.cell_type == "code")

@@ -105,12 +105,12 @@ def named_models(chosen: str | Sequence[str]) -> tuple[str, tuple[ModelSpec, ...
     """
     if isinstance(chosen, str) and chosen in PRESETS:
         return chosen, PRESETS[chosen]
-    sources = [PRESETS["twins"][0].hf_name, chosen] if isinstance(chosen, str) else [*chosen]
-    if len(sources) != 2:
-        raise ValueError(f"give a preset, one checkpoint or two; got {len(sources)}")
-    short, long = sources
-    models = (
-        ModelSpec(key=key_of(short, []), hf_name=short, role="short"),
-        ModelSpec(key=key_of(long, [key_of(short, [])]), hf_name=long, role="long"),
-    )
-    return "-vs-".join(model.key for model in models), models
+    own = [chosen] if isinstance(chosen, str) else [*chosen]
+    if len(own) > 2:
+        raise ValueError(f"give a preset, one checkpoint or two; got {len(own)}")
+    models = [PRESETS["twins"][0]] if len(own) == 1 else []
+    roles: tuple[Role, Role] = ("short", "long")
+    for source in own:
+        key = key_of(source, [model.key for model in models])
+        models.append(ModelSpec(key=key, hf_name=source, role=roles[len(models)]))
+    return "-vs-".join(model.key for model in models), tuple(models)
