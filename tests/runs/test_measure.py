@@ -1,6 +1,7 @@
 """`measure`: one model or many, without a claim, against planted gains."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -141,6 +142,13 @@ def test_the_difference_is_the_second_minus_the_first(series, planted):
     assert last["difference"] == pytest.approx((smaller - larger).mean(), rel=1e-4)
     assert last["low"] < last["difference"] < last["high"]
     assert last["n"] == len(TEXTS)
+
+
+def test_models_of_the_same_weights_are_named(series, folders, tmp_path):
+    copy = shutil.copytree(folders[1], tmp_path / "copy")
+    twice = gainlens.measure([folders[1], copy], TEXTS, spec=SPEC)
+    assert twice.answer.endswith("; step3 and copy hold the same weights")
+    assert "same weights" not in series.answer
 
 
 def test_a_difference_needs_two_models(one):
