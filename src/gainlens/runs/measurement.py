@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from gainlens.figures import Along, ClassNorms
+
 Axis = Literal["tokens", "step"]
 
 
@@ -63,6 +65,11 @@ class Measurement:
     def reports(self) -> tuple[ModelReport, ...]:
         """Return one report per model, as the figures take them."""
         return tuple(one.report for one in self.measured)
+
+    @property
+    def along(self) -> "Along | None":
+        """Return what orders the measured models, as the figures take it."""
+        return None if self.axis is None else figures.Along(self.axis, self.positions)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -314,33 +321,41 @@ class Measurement:
 
     def drawings(self) -> "dict[str, Callable[[], Axes | Figure]]":
         """Return every figure of this measurement by name, drawn when called."""
-        reports = self.reports
+        reports, along = self.reports, self.along
         by_name = {one.report.checkpoint.name: one.decomposition for one in self.measured}
-        drawn: dict[str, Callable[[], Any]] = {"gain_curve": partial(figures.gain_curve, reports)}
-        if self.axis is not None:
-            drawn["series"] = self._draw_series
-        drawn |= {
+        drawn: dict[str, Callable[[], Any]] = {
+            "gain_curve": partial(figures.gain_curve, reports, along=along),
             "splits": partial(figures.splits, reports),
-            "massive_lifecycle": lambda: figures.massive_lifecycle(
-                reports, {name: figures.class_norms(own) for name, own in by_name.items()}
-            ),
+            "massive_lifecycle": lambda: figures.massive_lifecycle(reports, self._norms()),
             "gain_by_position": lambda: figures.gain_by_position(
-                reports, {name: figures.position_quartiles(own) for name, own in by_name.items()}
+                reports,
+                {name: figures.position_quartiles(own) for name, own in by_name.items()},
+                along=along,
             ),
         }
+        if along is not None:
+            drawn |= {
+                "series": partial(figures.series, reports, along, rule=self.spec.rule),
+                "splits": partial(figures.splits_along, reports, along),
+                "massive_lifecycle": lambda: figures.lifecycle_along(reports, self._norms(), along),
+            }
+        weights = reports if along is None else along.once(reports)
+        steps = along if self.axis == "step" else None
         if all(len(report.unembed.spectrum) for report in reports):
-            drawn["unembed_spectrum"] = partial(figures.unembed_spectrum, reports)
+            drawn["unembed_spectrum"] = partial(figures.unembed_spectrum, weights, along=steps)
         if all(report.rope.rope_theta is not None for report in reports):
-            drawn["rope_wavelengths"] = partial(figures.rope_wavelengths, reports)
-        drawn["token_map"] = self.token_map
+            drawn["rope_wavelengths"] = partial(figures.rope_wavelengths, weights, along=steps)
+        drawn["token_map"] = self.token_map if along is None else self._draw_last_block
         if all(one.decomposition.capture.heads is not None for one in self.measured):
             drawn["heads"] = self._draw_heads
         sweeps = {r.checkpoint.name: r.interventions.sweep for r in reports}
         for how in sorted({effect.how for sweep in sweeps.values() for effect in sweep}):
-            drawn[f"ablation_{how}"] = partial(figures.ablation_heatmap, reports, sweeps, how)
+            drawn[f"ablation_{how}"] = partial(
+                figures.ablation_heatmap, reports, sweeps, how, along=along
+            )
         doses = {r.checkpoint.name: r.interventions.theta_dose for r in reports}
         if any(doses.values()):
-            drawn["theta_dose"] = partial(figures.theta_dose, reports, doses)
+            drawn["theta_dose"] = partial(figures.theta_dose, reports, doses, along=along)
         return drawn
 
     def _named(self, name: str) -> Metric:
@@ -357,16 +372,41 @@ class Measurement:
         return self._with_passes[place].decomposition
 
     def _draw_heads(self) -> "Figure":
-        return figures.head_map(
-            {
-                one.report.checkpoint.name: np.nanmean(self._head_parts(one), axis=2)
-                for one in self.measured
-            }
-        )
+        parts = {
+            one.report.checkpoint.name: np.nanmean(self._head_parts(one), axis=2)
+            for one in self.measured
+        }
+        if self.along is None:
+            return figures.head_map(parts)
+        return figures.heads_along(parts, self.along)
 
-    def _draw_series(self) -> "Axes":
-        assert self.axis is not None
-        return figures.series(self.reports, self.positions, self.axis, rule=self.spec.rule)
+    def _draw_last_block(self) -> "Axes":
+        """Draw the last block's log gain on the first prompt, a row per step or length."""
+        assert self.along is not None
+        places = next(iter(self.along.lines(self.models).values()))
+        rows = [self._first_prompt(self.measured[place].decomposition) for place in places]
+        longest = max(len(values) for values, _ in rows)
+        texts = rows[0][1]
+        axes = figures.token_map(
+            np.stack([np.pad(v, (0, longest - len(v)), constant_values=np.nan) for v, _ in rows]),
+            texts if all(own == texts for _, own in rows) else None,
+            along=self.along.of(places),
+        )
+        axes.set_title("last block")
+        return axes
+
+    @staticmethod
+    def _first_prompt(of: Decomposition) -> tuple[np.ndarray, list[str] | None]:
+        """Return the last block's log gain on the first prompt, and the tokens' texts."""
+        tokens = prompt_slices(of.prompt)[0]
+        texts = of.capture.token_text
+        return of.log_gain[-1, tokens], None if texts is None else list(texts[tokens])
+
+    def _norms(self) -> "dict[str, ClassNorms]":
+        return {
+            one.report.checkpoint.name: figures.class_norms(one.decomposition)
+            for one in self.measured
+        }
 
     def _position(self, place: int) -> dict[str, float]:
         """Return the column that says the prompt length or the step, if something orders them."""
