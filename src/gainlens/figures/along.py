@@ -36,11 +36,12 @@ _STRONG: Final = 0.5
 """Shares of white in the palest colour and of black in the strongest."""
 _WIDE: Final = 20
 """Steps are drawn on a logarithmic axis if the last is more than so many times the first."""
+_ROOM: Final = 0.06
+"""Share of an axis beyond its first and its last position."""
 _ROW: Final = 0.23
 """Inches of the strip per model, if the panel fills 0.7 of its place in the figure."""
-_COLUMNS_NAMED: Final = 12
-_NAMED: Final = 6
-"""Up to so many steps or lengths each have a tick."""
+_APART: Final = 0.13
+"""Share of an axis between two ticks at least."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Along:
     @property
     def ticks(self) -> list[str]:
         """Return every position as text."""
-        return [f"{position:,.0f}" for position in self.positions]
+        return [_text(position) for position in self.positions]
 
     def lines(self, names: Sequence[str]) -> dict[str, list[int]]:
         """Return the places of each model's reports, by the model's name.
@@ -93,6 +94,13 @@ class Along:
         return replace(self, positions=tuple(self.positions[place] for place in places))
 
 
+def _text(position: float) -> str:
+    """Write 4,000 as it is and 143,000 as 143k."""
+    if position >= 10_000 and position % 100 == 0:
+        return f"{position / 1000:g}k"
+    return f"{position:,.0f}"
+
+
 def names_of(reports: Sequence[ModelReport]) -> list[str]:
     """Return the models' names."""
     return [report.checkpoint.name for report in reports]
@@ -122,28 +130,34 @@ def ramp(colour: str, pale: str = "#FFFFFF", strong: str = "#000000") -> list[st
 
 
 def along_axis(axis: XAxis, along: Along) -> None:
-    """Make a horizontal axis the one of steps or lengths, with a tick per position if few."""
-    positions = sorted(set(along.positions))
-    first, last = positions[0], positions[-1]
-    logarithmic = along.axis == "tokens" or (first > 0 and last > _WIDE * first)
-    axis.axes.set_xscale("log" if logarithmic else "linear")
-    room = 0.06 * (np.log(last / first) if logarithmic else last - first)
-    low, high = (
-        (first * np.exp(-room), last * np.exp(room)) if logarithmic else (first - room, last + room)
-    )
-    if first < last:
-        axis.axes.set_xlim(low, high)
-    if len(positions) > _NAMED:
-        positions = [positions[round(at)] for at in np.linspace(0, len(positions) - 1, _NAMED)]
-    axis.set_major_locator(FixedLocator(positions))
-    axis.set_major_formatter(FixedFormatter([f"{position:,.0f}" for position in positions]))
+    """Make a horizontal axis the one of steps or lengths, with ticks at some positions."""
+    positions = np.array(sorted(set(along.positions)))
+    if along.axis == "tokens":
+        axis.axes.set_xscale("log", base=2)
+    elif positions[-1] > _WIDE * (first := positions[positions > 0][0]):
+        axis.axes.set_xscale("symlog", linthresh=first, linscale=0.5)
+    scaled = axis.get_transform().transform(positions)
+    low, high = scaled[0], scaled[-1]
+    if low < high:
+        ends = np.array([low, high]) + np.array([-_ROOM, _ROOM]) * (high - low)
+        axis.axes.set_xlim(*axis.get_transform().inverted().transform(ends))
+    ticks = [positions[-1]]
+    for position, at in zip(positions[-2::-1], scaled[-2::-1], strict=True):
+        last = scaled[list(positions).index(ticks[-1])]
+        if last - at > _APART * (high - low):
+            ticks.append(position)
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FixedFormatter([_text(tick) for tick in ticks]))
     axis.set_minor_locator(NullLocator())
     axis.set_label_text(along.label)
 
 
-def place_axis(axis: Axis, along: Along) -> None:
-    """Name evenly spaced rows or columns, one per report, by their step or length."""
-    every = -(-len(along.positions) // _COLUMNS_NAMED)
+def place_axis(axis: Axis, along: Along, most: int = 8) -> None:
+    """Name evenly spaced rows or columns, one per report, by their step or length.
+
+    Of more than `most` every second one is named, or every third, and so on.
+    """
+    every = -(-len(along.positions) // most)
     axis.set_ticks(range(0, len(along.positions), every), along.ticks[::every])
     axis.set_label_text(along.label)
 

@@ -39,8 +39,8 @@ from gainlens.figures.style import (
 from gainlens.records.comparison import ModelReport
 
 _PARTS: Final = ("log_gain", "attention", "mlp")
-_WRITTEN: Final = 8
-"""Up to so many columns the cells of a map of heads hold their numbers."""
+_NUMBER: Final = 0.42
+"""Inches that a number in a cell needs."""
 
 _APART: Final = 0.6
 """Blocks by which marks at one block stand below one another."""
@@ -66,7 +66,7 @@ def splits_along(reports: Sequence[ModelReport], along: Along) -> Figure:
     for at, ((name, part), grid) in enumerate(grids.items()):
         panel = figure.add_subplot(rows, columns, at + 1)
         image = draw_cells(panel, grid, norm)
-        place_axis(panel.xaxis, along.of(lines[name]))
+        place_axis(panel.xaxis, along.of(lines[name]), most=5)
         panel.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         if at % columns == 0:
             named = f"{shortened(name, 20)}\n" if len(lines) > 1 else ""
@@ -101,7 +101,7 @@ def heads_along(values: Mapping[str, np.ndarray], along: Along, *, top: int = 10
     arrays = list(values.values())
     lines = along.lines(list(values))
     norm = colour_norm(arrays, 0.0, root=False)
-    width = ONE_COLUMN if len(along.positions) <= _WRITTEN // 2 else TWO_COLUMNS
+    width = ONE_COLUMN if len(along.positions) <= 4 else TWO_COLUMNS
     figure = new_figure(width, len(lines) * (0.9 + 0.17 * top))
     for at, (name, places) in enumerate(lines.items()):
         panel = figure.add_subplot(len(lines), 1, at + 1)
@@ -114,7 +114,7 @@ def heads_along(values: Mapping[str, np.ndarray], along: Along, *, top: int = 10
         panel.set_yticks(range(len(chosen)), [head for head, _ in ranked][::-1])
         place_axis(panel.xaxis, along.of(places))
         panel.set_title(shortened(name, 40))
-        if len(places) <= _WRITTEN:
+        if _NUMBER * len(places) <= 0.6 * figure.get_figwidth():
             _write(panel, cells, norm)
         colour_bar(image, panel.inset_axes((1.03, 0.0, 0.04, 1.0)), "head_part")
     return figure
