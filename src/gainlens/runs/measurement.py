@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.messages import nearest
 from gainlens.core.spec import RunSpec
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from gainlens.figures import Along
 
 Axis = Literal["tokens", "step"]
 
@@ -58,6 +61,11 @@ class Measurement:
     def reports(self) -> tuple[ModelReport, ...]:
         """Return one report per model, as the figures take them."""
         return tuple(one.report for one in self.measured)
+
+    @property
+    def along(self) -> "Along | None":
+        """Return what orders the measured models, as the figures take it."""
+        return None if self.axis is None else figures.Along(self.axis, self.positions)
 
     @property
     def models(self) -> tuple[str, ...]:
