@@ -7,7 +7,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from gainlens.figures.style import TWO_COLUMNS, legend_above, new_figure, styled, threshold
+from gainlens.figures.style import TWO_COLUMNS, across, legend_above, new_figure, styled, threshold
 from gainlens.records.comparison import ModelReport
 
 ROWS = Path(__file__).parents[1] / "src/gainlens/data/real_models.csv"
@@ -68,7 +68,7 @@ def real_checkpoints_figure(rows: list[Row]) -> Figure:
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.set_yticks(places, [row.name for row in rows])
-    ax.set_xlabel("gain: right of 1 the stream grows, left of 1 it shrinks")
+    ax.set_xlabel(f"gain (ratio):{' ' if across(2) == 2 else chr(10)}above 1 the stream grows")
     threshold(ax, 1.0, along="y")
     legend_above(ax, outside=True)
     return figure

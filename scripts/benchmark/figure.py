@@ -90,8 +90,7 @@ def bench_figure(rows: Sequence[BenchRow]) -> Figure:
             memory.sharey(panels[0][1])
         bench_times(group, time)
         bench_memory(group, memory)
-        what = f"{names[1]}, {names[2]}, untrained weights"
-        time.set_title(f"{what}{'; ' if columns == 2 else chr(10)}{names[0]}")
+        time.set_title(_title(*names, wide=columns == 2))
         for panel in (time, memory):
             drawn, labels = panel.get_legend_handles_labels()
             handles |= dict(zip(labels, drawn, strict=True))
@@ -123,7 +122,7 @@ def throughput_figure(rows: Sequence[ThroughputRow]) -> Figure:
             colour, marker = _METHODS.get(method, ("#767676", "P"))
             style: Style = {"color": colour, "marker": marker, "linestyle": _BACKENDS[backend]}
             panel.plot(*zip(*sorted(points), strict=True), label=f"{backend}: {method}", **style)
-        panel.set_title(f"{names[1]}, {names[2]}, untrained weights; {names[0]}")
+        panel.set_title(_title(*names, wide=across(2) == 2))
         panel.set_ylim(bottom=0)
         panel.set_ylabel(f"tokens per second, {group[0].prompts:,} short prompts")
         panel.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
@@ -131,6 +130,10 @@ def throughput_figure(rows: Sequence[ThroughputRow]) -> Figure:
         _log_ticks(panel, sorted({row.batch_tokens for row in group}))
         legend_above(panel, outside=True)
     return figure
+
+
+def _title(machine: str, model: str, dtype: str, *, wide: bool) -> str:
+    return f"{model}, {dtype}, untrained weights{'; ' if wide else chr(10)}{machine}"
 
 
 def _log_ticks(ax: Axes, values: Sequence[int]) -> None:

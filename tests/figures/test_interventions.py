@@ -1,4 +1,4 @@
-"""The heat map of a sweep and the dose-response of theta: what they show, unclipped."""
+"""The heat map of a sweep and the dose-response of theta: what they show."""
 
 from dataclasses import replace
 
@@ -6,85 +6,20 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
-from planting.drawings import boxes_of, texts_of
-from planting.figure_reports import NAN, TWINS, interval_of
+from planting.drawings import texts_of
+from planting.figure_reports import TWINS
+from planting.interventions import change_of, doses_of, sweeps_of
 
 from gainlens import figures
 from gainlens.core.glossary import GLOSSARY
 from gainlens.figures.style import name_of
-from gainlens.records.interventions import AblationEffect, Change, LastBlock, ThetaDose
-
-
-def last_block(log_gain: float, behaviour: str | None = "EXPANDS") -> LastBlock:
-    return LastBlock(interval_of(log_gain, 0.02), 3.8, interval_of(2.4, 0.1), behaviour)
-
-
-def change_of(delta: float, half: float = 0.01, behaviour: str | None = "EXPANDS") -> Change:
-    return Change(
-        last_block(0.09), last_block(0.09 + delta, behaviour),
-        interval_of(delta, half), interval_of(delta / 2, half),
-    )  # fmt: skip
-
-
-def sweep(blocks: int, seed: int, heads: int = 0) -> tuple[AblationEffect, ...]:
-    rng = np.random.default_rng(seed)
-    found = []
-    for back in range(1, blocks + 1):
-        for site in ("hook_attn_out", "hook_mlp_out", *(f"attn.hook_z[{h}]" for h in range(heads))):
-            delta = float(rng.normal(0, 0.1))
-            behaviour = "CONTRACTS" if delta < -0.09 else "EXPANDS"
-            found.append(
-                AblationEffect(
-                    f"blocks.-{back}.{site}", "zero", change_of(delta, 0.05, behaviour), np.zeros(3)
-                )
-            )
-    return tuple(found)
-
-
-def names():
-    return [report.checkpoint.name for report in TWINS]
-
-
-def sweeps(blocks=8, heads=0):
-    return {name: sweep(blocks, seed, heads) for seed, name in enumerate(names())}
-
-
-def doses():
-    own = dict(zip(names(), (1e4, 5e5, 5e5, 1e4), strict=True))
-    return {
-        name: tuple(
-            ThetaDose(theta, theta == own[name],
-                      change_of(*(0.0, NAN) if theta == own[name] else (place * 0.01, 0.02)),
-                      np.zeros(3))
-            for place, theta in enumerate((1e3, 1e4, 1e5, 5e5, 5e6))
-        )
-        for name in own
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: figures.ablation_heatmap(TWINS, sweeps()),
-        lambda: figures.ablation_heatmap(TWINS, sweeps(1)),
-        lambda: figures.ablation_heatmap(TWINS[:2], sweeps(2, heads=4)),
-        lambda: figures.theta_dose(TWINS, doses()),
-    ],
-)
-def test_no_text_is_clipped(draw):
-    figure = draw()
-    figure.draw_without_rendering()
-    for artist, box in boxes_of(figure):
-        low, high = figure.bbox.padded(1.0).get_points()
-        assert (box.get_points() >= low).all(), (artist, box, figure.bbox)
-        assert (box.get_points() <= high).all(), (artist, box, figure.bbox)
 
 
 def test_the_heat_map_writes_every_change_and_frames_what_flips():
-    effects = sweeps()
+    effects = sweeps_of(TWINS)
     figure = figures.ablation_heatmap(TWINS, effects)
     gain, notebook, loss = figure.axes
-    for column, name in enumerate(names()):
+    for column, name in enumerate(report.checkpoint.name for report in TWINS):
         for row, effect in enumerate(effects[name]):
             for ax, value in (
                 (gain, effect.change.delta_log_gain.estimate),
@@ -108,7 +43,7 @@ def test_the_heat_map_writes_every_change_and_frames_what_flips():
 
 
 def test_theta_dose_draws_the_intervals_and_marks_the_own_base():
-    found = doses()
+    found = doses_of(TWINS)
     figure = figures.theta_dose(TWINS, found)
     gain = figure.axes[0]
     segments = [
@@ -130,7 +65,7 @@ def test_theta_dose_draws_the_intervals_and_marks_the_own_base():
 
 
 def test_all_panels_of_a_heat_map_share_one_scale_of_colours():
-    figure = figures.ablation_heatmap(TWINS, sweeps())
+    figure = figures.ablation_heatmap(TWINS, sweeps_of(TWINS))
     scales = [(image.norm.vmin, image.norm.vmax) for ax in figure.axes for image in ax.images]
     assert len(scales) == 3
     assert len(set(scales)) == 1
@@ -139,18 +74,15 @@ def test_all_panels_of_a_heat_map_share_one_scale_of_colours():
 def test_the_legend_of_a_heat_map_names_only_marks_that_occur():
     same = {
         name: tuple(replace(effect, change=change_of(0.3)) for effect in swept)
-        for name, swept in sweeps(1).items()
+        for name, swept in sweeps_of(TWINS, 1).items()
     }
-    assert not any(
-        "becomes another" in text for text in texts_of(figures.ablation_heatmap(TWINS, same))
-    )
-    assert any(
-        "becomes another" in text for text in texts_of(figures.ablation_heatmap(TWINS, sweeps()))
-    )
+    for effects, occurs in ((same, False), (sweeps_of(TWINS), True)):
+        written = texts_of(figures.ablation_heatmap(TWINS, effects))
+        assert any("becomes another" in text for text in written) is occurs
 
 
 def test_nothing_to_draw_is_said():
     with pytest.raises(ValueError, match="no ablation by mean"):
-        figures.ablation_heatmap(TWINS, sweeps(1), how="mean")
+        figures.ablation_heatmap(TWINS, sweeps_of(TWINS, 1), how="mean")
     with pytest.raises(ValueError, match="no dose of theta"):
         figures.theta_dose(TWINS, {})

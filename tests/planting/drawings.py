@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from planting.evidence import RULE, intervened
 from planting.figure_reports import SETS, decomposition_of, effects, training_table, verdict_of
+from planting.interventions import doses_of, sweeps_of
 
 from gainlens import figures
 from gainlens.claims.claim import catalogue
@@ -76,6 +77,11 @@ DRAWINGS: dict[str, Callable[[str], Axes | Figure]] = {
     ),
     "head_map": lambda name: figures.head_map(heads_of(name)),
     "verdict_forest": lambda name: figures.verdict_forest(SETS[name]),
+    "ablation_heatmap": lambda name: figures.ablation_heatmap(SETS[name], sweeps_of(SETS[name])),
+    "ablation_heatmap of heads": lambda name: figures.ablation_heatmap(
+        SETS[name][:2], sweeps_of(SETS[name][:2], 2, heads=4)
+    ),
+    "theta_dose": lambda name: figures.theta_dose(SETS[name], doses_of(SETS[name])),
     "massive_lifecycle": lambda name: figures.massive_lifecycle(SETS[name], norms_of(name)),
     "unembed_spectrum": lambda name: figures.unembed_spectrum(SETS[name]),
     "rope_wavelengths": lambda name: figures.rope_wavelengths(SETS[name]),

@@ -1,3 +1,4 @@
+from .along import Along as Along
 from .attribution import attribution as attribution
 from .blocks import gain_curve as gain_curve
 from .blocks import split as split
@@ -20,6 +21,9 @@ from .notebook import notebook_figure as notebook_figure
 from .position import gain_by_position as gain_by_position
 from .position import position_quartiles as position_quartiles
 from .series import series as series
+from .step_maps import heads_along as heads_along
+from .step_maps import lifecycle_along as lifecycle_along
+from .step_maps import splits_along as splits_along
 from .style import one_column as one_column
 from .training import training_curves as training_curves
 from .training import training_figure as training_figure

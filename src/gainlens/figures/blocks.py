@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gainlens.core.glossary import GLOSSARY
+from gainlens.figures.along import Along, legend_along, looks_along
 from gainlens.figures.scales import block_axis, break_above, log_axis, number, padded, positive
 from gainlens.figures.style import (
     COMPONENTS,
@@ -23,7 +24,6 @@ from gainlens.figures.style import (
     axes_or_new,
     label,
     legend_above,
-    looks,
     name_of,
     new_figure,
     styled,
@@ -55,23 +55,27 @@ def block_values(of: Blocks, field: str) -> np.ndarray:
 
 
 @styled
-def gain_curve(reports: Reports, ax: Axes | None = None) -> Axes:
+def gain_curve(reports: Reports, ax: Axes | None = None, *, along: Along | None = None) -> Axes:
     """Draw the gain of every block with its simultaneous band, one curve per model.
 
     The axis is logarithmic, and broken if the first block lies far above the others.  The last
     block's marker is larger and has a black edge.  A band that is not known (NaN) is not drawn.
+
+    Args:
+        reports: one model's report, or several.
+        ax: axes to draw into; a new figure's if None.
+        along: the step or the prompt length of every report; a strip over the panel shows them.
     """
     reports = listed(reports)
     panel = axes_or_new(ax, ONE_COLUMN, 2.3 + 0.1 * len(reports))
-    for report, look in zip(reports, looks(reports), strict=True):
+    for report, look in zip(reports, looks_along(reports, along), strict=True):
         draw_gain(panel, report, look)
     threshold(panel, 1.0, along="x")
     block_axis(panel, max(len(report.blocks) for report in reports))
     panel.set_ylabel(label("gain"))
     gain_axis(panel, reports)
-    handles, names = panel.get_legend_handles_labels()
     last = Line2D([], [], linestyle="", marker="o", color="white", **_LAST)
-    legend_above(panel, outside=ax is None, handles=[*handles, last], names=[*names, "last block"])
+    legend_along(panel, reports, along, outside=ax is None, handles=[last], names=["last block"])
     return panel
 
 

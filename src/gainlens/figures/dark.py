@@ -7,10 +7,13 @@ least 3 : 1 and text 4.5 : 1 against the dark paper.
 import re
 from typing import Final
 
+from gainlens.figures.along import ramp
+from gainlens.figures.looks import COLOURS
+
 PAPER: Final = "#14171a"
 """Background of the page in dark mode; report.css has the same."""
 
-PARTNERS: Final = {
+_HAND_MADE: Final = {
     "#ffffff": PAPER,
     "#222222": "#e6e8ea",
     "#767676": "#9aa2ab",
@@ -35,6 +38,15 @@ PARTNERS: Final = {
     "#0b6b63": "#3fb8ac",
 }
 """Colour on white paper -> colour on dark paper."""
+
+PARTNERS: Final = {
+    stop: partner
+    for colour in COLOURS
+    for stop, partner in zip(
+        ramp(colour), ramp(_HAND_MADE[colour.lower()], PAPER, "#FFFFFF"), strict=True
+    )
+} | _HAND_MADE
+"""The same with the colours along a series: the last step stands out most on either paper."""
 
 KEPT: Final = frozenset({"#232323", "#fefefe", "#666666"})
 """Ink on a coloured cell: the cell is the same on either paper, so its ink is too."""

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from gainlens.claims.wording import component_label
 from gainlens.core.glossary import GLOSSARY
+from gainlens.figures.along import Along, legend_along, looks_along, names_of, place_axis
 from gainlens.figures.blocks import Reports, listed
 from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
@@ -28,7 +29,7 @@ from gainlens.figures.style import (
     Style,
     across,
     label,
-    legend_above,
+    look,
     looks,
     name_of,
     new_figure,
@@ -41,6 +42,8 @@ from gainlens.records.interventions import AblationEffect, Change, ThetaDose
 
 _OWN: Final[Style] = {"markersize": 7.0, "markeredgecolor": INK, "markeredgewidth": 0.8}
 """The mark of the base that a model was trained with."""
+_BESIDE: Final = 6
+"""Up to so many columns the panels stand beside one another."""
 QUANTITIES: Final = ("delta_log_gain", "delta_last_gain", "delta_loss")
 _PALE: Final = 0.05
 """Changes below this stay pale, so that a panel of next to nothing does not look like a finding."""
@@ -58,7 +61,11 @@ def change_of(change: Change, quantity: str) -> tuple[float, bool]:
 
 @styled
 def ablation_heatmap(
-    reports: Reports, effects: Mapping[str, Sequence[AblationEffect]], how: str = "zero"
+    reports: Reports,
+    effects: Mapping[str, Sequence[AblationEffect]],
+    how: str = "zero",
+    *,
+    along: Along | None = None,
 ) -> Figure:
     """Draw what each ablated component of the last blocks changes, in every model: three panels.
 
@@ -71,6 +78,7 @@ def ablation_heatmap(
         reports: one model's report, or several.
         effects: by the model's key, from `sweep_last_blocks`.
         how: zero or mean.
+        along: the step or the prompt length of every report, written under its column.
 
     Raises ValueError if no model has an ablation of this kind.
     """
@@ -79,40 +87,56 @@ def ablation_heatmap(
         key: {e.site: e.change for e in swept if e.how == how} for key, swept in effects.items()
     }
     shown = [
-        (report, look)
-        for report, look in zip(reports, looks(reports), strict=True)
+        (report, own)
+        for report, own in zip(reports, _column_looks(reports, along), strict=True)
         if changes.get(report.checkpoint.name)
     ]
     if not shown:
         raise ValueError(f"there is no ablation by {how} to draw; sweep the models first")
     columns = [changes[report.checkpoint.name] for report, _ in shown]
     sites = list(dict.fromkeys(site for column in columns for site in column))
-    beside = across(len(QUANTITIES))
+    beside = across(len(QUANTITIES)) if len(shown) <= _BESIDE else 1
     rows = len(QUANTITIES) // beside
     figure = new_figure(TWO_COLUMNS, 0.9 + (0.6 + 0.1 * len(shown) + 0.18 * len(sites)) * rows)
     panels: Any = np.ravel(figure.subplots(rows, beside, sharey=True))
     cells = [change for column in columns for change in column.values()]
     sizes = [abs(change_of(change, name)[0]) for change in cells for name in QUANTITIES]
     size = max(float(np.nanmax(sizes)), _PALE)
+    marked = along is None or len(along.lines(names_of(reports))) > 1
     for ax, quantity in zip(panels, QUANTITIES, strict=True):
         _draw_map(ax, columns, sites, quantity, size)
-        for place, (_, look) in enumerate(shown):
-            ax.plot(place, -1, marker=look.marker, color=look.colour, ms=5.0, linestyle="")
-        ax.set(ylim=(len(sites) - 0.5, -1.6), xlim=(-0.5, len(shown) - 0.5), xticks=[])
+        for place, (_, own) in enumerate(shown if marked else ()):
+            ax.plot(place, -1, marker=own.marker, color=own.colour, ms=5.0, linestyle="")
+        top = -1.6 if marked else -0.6
+        ax.set(ylim=(len(sites) - 0.5, top), xlim=(-0.5, len(shown) - 0.5), xticks=[])
+        if along is not None:
+            place_axis(ax.xaxis, along.of([reports.index(report) for report, _ in shown]))
     panels[0].set_yticks(range(len(sites)), [component_label(site) for site in sites])
     figure.suptitle(f"{how} ablation of one component at a time", x=0.01, ha="left")
-    _map_legend(figure, shown, cells)
+    models = {name_of(report): own for report, own in shown}
+    if along is not None:
+        names = list(along.lines(names_of(reports)))
+        models = {name: look(number) for number, name in enumerate(names) if len(names) > 1}
+    _map_legend(figure, models, cells)
     return figure
 
 
-def _map_legend(
-    figure: Figure, shown: Sequence[tuple[ModelReport, Look]], cells: Sequence[Change]
-) -> None:
+def _column_looks(reports: Sequence[ModelReport], along: Along | None) -> Sequence[Look]:
+    """Return one look per report; along a series every step of one model has the same."""
+    if along is None:
+        return looks(reports)
+    lines = along.lines(names_of(reports)).values()
+    number = {place: line for line, places in enumerate(lines) for place in places}
+    return [look(number[place]) for place in range(len(reports))]
+
+
+def _map_legend(figure: Figure, models: Mapping[str, Look], cells: Sequence[Change]) -> None:
     """Put a legend below the panels, of the models and of the marks that occur."""
     handles: list[Any] = [
-        Line2D([], [], linestyle="", marker=look.marker, color=look.colour) for _, look in shown
+        Line2D([], [], linestyle="", marker=look.marker, color=look.colour)
+        for look in models.values()
     ]
-    names = [name_of(report) for report, _ in shown]
+    names = list(models)
     if any(_flips(change) for change in cells):
         handles.append(Rectangle((0, 0), 1, 1, fill=False, edgecolor=INK, linewidth=1.3))
         names.append("the last block's behaviour becomes another")
@@ -170,7 +194,9 @@ def _draw_cell(ax: Axes, place: int, row: int, change: Change, quantity: str, si
 
 
 @styled
-def theta_dose(reports: Reports, doses: Mapping[str, Sequence[ThetaDose]]) -> Figure:
+def theta_dose(
+    reports: Reports, doses: Mapping[str, Sequence[ThetaDose]], *, along: Along | None = None
+) -> Figure:
     """Draw the same weights under other RoPE bases: change of log gain and of loss against theta.
 
     Marks carry intervals over prompts and are not joined, since nothing is measured between them.
@@ -179,6 +205,7 @@ def theta_dose(reports: Reports, doses: Mapping[str, Sequence[ThetaDose]]) -> Fi
     Args:
         reports: one model's report, or several.
         doses: by the model's key, from `interventions.theta_dose`.
+        along: the step or the prompt length of every report; a strip over a panel shows them.
 
     Raises ValueError if no model has a dose.
     """
@@ -188,9 +215,10 @@ def theta_dose(reports: Reports, doses: Mapping[str, Sequence[ThetaDose]]) -> Fi
         raise ValueError(
             "there is no dose of theta to draw; measure the models under --theta first"
         )
-    look_of = dict(zip((r.checkpoint.name for r in reports), looks(reports), strict=True))
+    look_of = dict(zip(names_of(reports), looks_along(reports, along), strict=True))
     columns = across(2)
-    figure = new_figure(TWO_COLUMNS, 2.2 * (3 - columns) + 0.4 + 0.1 * len(shown))
+    above = 0.1 * len(shown) if along is None else 0.6
+    figure = new_figure(TWO_COLUMNS, 2.2 * (3 - columns) + 0.4 + above)
     panels: Any = np.ravel(figure.subplots(3 - columns, columns))
     for ax, quantity in zip(panels, ("delta_log_gain", "delta_loss"), strict=True):
         for place, report in enumerate(shown):
@@ -201,11 +229,12 @@ def theta_dose(reports: Reports, doses: Mapping[str, Sequence[ThetaDose]]) -> Fi
         ax.set_xlabel(label("rope_theta"))
         ax.set_ylabel(label(quantity).replace(" (", "\n("))
         log_axis(ax.xaxis)
-    handles, names = panels[0].get_legend_handles_labels()
+    handles: list[Line2D] = []
+    names: list[str] = []
     if any(dose.own for report in shown for dose in doses[report.checkpoint.name]):
         handles.append(Line2D([], [], linestyle="", marker="o", color="white", **_OWN))
         names.append("base that the model was trained with")
-    legend_above(panels[0], outside=True, handles=handles, names=names)
+    legend_along(panels[0], reports, along, outside=True, handles=handles, names=names)
     return figure
 
 

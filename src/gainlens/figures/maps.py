@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened
+from gainlens.figures.along import Along, place_axis
 from gainlens.figures.scales import tick
 from gainlens.figures.style import (
     INK,
@@ -45,26 +46,32 @@ def token_map(
     *,
     metric: str = "log_gain",
     neutral: float | None = 0.0,
+    along: Along | None = None,
 ) -> Axes:
     """Draw one number of every block and token of a prompt as colours; unknown cells are grey.
 
     The scale of colours is a square root, so that the first block does not pale the others.
 
     Args:
-        values: [block, token], such as a slice of `decomposition.log_gain`.
+        values: [block, token], such as a slice of `decomposition.log_gain`; or one block's values
+            along a series, [step or length, token].
         texts: the tokens' texts, written below if there are at most 48.
         ax: axes to draw into; a new figure's if None.
         metric: its name; a key of the glossary gives label and unit.
         neutral: the value drawn pale, red above and blue below; None for a scale of one colour.
+        along: the steps or the prompt lengths, if each row is one of them; None: rows are blocks.
 
     Raises ValueError if `texts` has another length than the tokens of `values`.
     """
     blocks, tokens = _checked(values, texts)
     panel = axes_or_new(ax, TWO_COLUMNS, 1.3 + 0.13 * blocks)
-    image = _draw(panel, values, _norm([values], neutral, root=True))
-    _colour_bar(image, panel.inset_axes((1.01, 0.0, 0.015, 1.0)), metric)
-    panel.set_ylabel(label("layer"))
-    panel.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    image = draw_cells(panel, values, colour_norm([values], neutral, root=True))
+    colour_bar(image, panel.inset_axes((1.01, 0.0, 0.015, 1.0)), metric)
+    if along is None:
+        panel.set_ylabel(label("layer"))
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    else:
+        place_axis(panel.yaxis, along)
     if texts is not None and tokens <= (_TEXTS if across(2) == 2 else _TEXTS // 2):
         names = [shortened(text.strip() or "␣", 12) for text in texts]
         panel.set_xticks(range(tokens), names, rotation=90, fontsize=SMALL - 1)
@@ -94,7 +101,7 @@ def interactive_token_map(
             "an interactive map needs plotly: run `pip install plotly`, or draw token_map"
         ) from None
     _, tokens = _checked(values, texts)
-    norm = _norm([values], neutral, root=True)
+    norm = colour_norm([values], neutral, root=True)
     shares = np.where(np.isfinite(values), np.ma.filled(norm(values), 0.5), np.nan)
     map_of_colours = _colours(norm)
     names = [f"[{place}]" for place in range(tokens)] if texts is None else list(texts)
@@ -164,7 +171,7 @@ def head_map(
         len(arrays) * (1 if wide else 2), 3 if wide else 2,
         width_ratios=[1.2, 0.03, 1] if wide else [1, 0.05],
     )  # fmt: skip
-    norm = _norm(list(arrays.values()), neutral, root=False)
+    norm = colour_norm(list(arrays.values()), neutral, root=False)
     ends = [float(end(array)) for array in arrays.values() for end in (np.nanmin, np.nanmax)]
     ends.append(neutral or 0.0)
     room = 0.4 * max(max(ends) - min(ends), 1e-9)  # for the values beside the bars
@@ -172,14 +179,14 @@ def head_map(
     for row, (name, array) in enumerate(arrays.items()):
         at = (grid[row, 0], grid[row, 2]) if wide else (grid[2 * row, 0], grid[2 * row + 1, 0])
         left, right = map(figure.add_subplot, at)
-        images.append(_draw(left, array, norm))
+        images.append(draw_cells(left, array, norm))
         left.set(xlabel="head", ylabel=label("layer"), title=shortened(name, 40))
         for axis in (left.xaxis, left.yaxis):
             axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         _rank(right, array, norm, neutral or 0.0, top)
         right.set_xlim(min(ends) - room, max(ends) + room)
         right.set_xlabel(_label(metric))
-    _colour_bar(images[0], figure.add_subplot(grid[:, 1] if wide else grid[0, 1]), metric)
+    colour_bar(images[0], figure.add_subplot(grid[:, 1] if wide else grid[0, 1]), metric)
     return figure
 
 
@@ -213,7 +220,7 @@ def _rank(ax: Axes, values: np.ndarray, norm: Normalize, neutral: float, top: in
         )  # fmt: skip
 
 
-def _draw(ax: Axes, values: np.ndarray, norm: Normalize) -> Any:
+def draw_cells(ax: Axes, values: np.ndarray, norm: Normalize) -> Any:
     """Draw the cells, block 0 at the bottom, and return the image."""
     ax.set_facecolor("#BBBBBB")
     ax.grid(visible=False)
@@ -223,7 +230,7 @@ def _draw(ax: Axes, values: np.ndarray, norm: Normalize) -> Any:
     )  # fmt: skip
 
 
-def _colour_bar(image: Any, into: Axes, metric: str) -> None:
+def colour_bar(image: Any, into: Axes, metric: str) -> None:
     """Draw the one bar of colours; its ends point on, since colours saturate."""
     bar = root_figure(into).colorbar(image, cax=into, extend="both")
     bar.set_label(_label(metric))
@@ -237,7 +244,7 @@ def _colours(norm: Normalize) -> Any:
     return colormaps["viridis" if type(norm) is Normalize else "RdBu_r"]
 
 
-def _norm(arrays: Sequence[np.ndarray], neutral: float | None, *, root: bool) -> Normalize:
+def colour_norm(arrays: Sequence[np.ndarray], neutral: float | None, *, root: bool) -> Normalize:
     """Return one scale for all arrays, symmetric around the neutral value if there is one."""
     numbers = np.concatenate([array[np.isfinite(array)] for array in arrays])
     if not len(numbers):

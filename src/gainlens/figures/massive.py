@@ -63,7 +63,7 @@ def class_norms(decomposition: Decomposition) -> ClassNorms:
     return ClassNorms(median("bos"), median("massive"), median("ordinary"))
 
 
-_CLASS_LOOKS: Final[dict[str, tuple[str, str, Any]]] = {
+CLASS_LOOKS: Final[dict[str, tuple[str, str, Any]]] = {
     "bos": ("#000000", "D", "-"),
     "massive": ("#8C4A0A", "s", (0, (5, 1.5))),
     "ordinary": ("#0B6B63", "o", (0, (1, 1.2))),
@@ -90,7 +90,7 @@ def massive_lifecycle(reports: Reports, norms: Mapping[str, ClassNorms]) -> Figu
     bands = -(-len(reports) // columns)
     figure = new_figure(TWO_COLUMNS if columns > 1 else TWO_COLUMNS * 0.6, 0.5 + 3.1 * bands)
     grid = figure.add_gridspec(2 * bands, columns, height_ratios=[1.7, 1] * bands)
-    lines = sorted({(marker, component) for r in reports for marker, component, _ in _acts(r)})
+    lines = sorted({(marker, component) for r in reports for marker, component, _ in acts_of(r)})
     shown = [norms[report.checkpoint.name] for report in reports]
     low, high = padded(np.concatenate([positive(v) for n in shown for v in _each(n)]).tolist())
     step = (high / low) ** 0.11
@@ -122,7 +122,7 @@ def _check_norms(reports: Sequence[ModelReport], norms: Mapping[str, ClassNorms]
 
 
 def _each(norms: ClassNorms) -> list[np.ndarray]:
-    return [getattr(norms, name) for name in _CLASS_LOOKS]
+    return [getattr(norms, name) for name in CLASS_LOOKS]
 
 
 def _gain_panel(ax: Axes, report: ModelReport, look: Look, reports: Sequence[ModelReport]) -> None:
@@ -134,7 +134,7 @@ def _gain_panel(ax: Axes, report: ModelReport, look: Look, reports: Sequence[Mod
 
 
 def _draw_norms(ax: Axes, norms: ClassNorms) -> None:
-    for (colour, marker, line), values in zip(_CLASS_LOOKS.values(), _each(norms), strict=True):
+    for (colour, marker, line), values in zip(CLASS_LOOKS.values(), _each(norms), strict=True):
         ax.plot(
             np.arange(len(values)) - 0.5,
             positive(values),
@@ -146,7 +146,7 @@ def _draw_norms(ax: Axes, norms: ClassNorms) -> None:
         )
 
 
-def _acts(report: ModelReport) -> Counter[tuple[str, str, int]]:
+def acts_of(report: ModelReport) -> Counter[tuple[str, str, int]]:
     """Count the massive tokens per marker (up: written), component and block."""
     return Counter(
         (marker, component or "", block)
@@ -161,14 +161,12 @@ def _acts(report: ModelReport) -> Counter[tuple[str, str, int]]:
 
 def _draw_acts(ax: Axes, report: ModelReport, heights: Mapping[tuple[str, str], float]) -> None:
     """Draw triangles over the norms, each kind at its own height."""
-    acts = _acts(report)
+    acts = acts_of(report)
     for block in {block for _, _, block in acts}:
         ax.axvspan(block - 0.5, block + 0.5, color="#EEEEEE", linewidth=0, zorder=0)
     for (marker, component, block), count in acts.items():
         height = heights[marker, component]
-        ax.plot(
-            block, height, linestyle="", marker=marker, color=_component_colour(component), ms=5
-        )
+        ax.plot(block, height, linestyle="", marker=marker, color=component_colour(component), ms=5)
         late = block > 0.7 * len(report.blocks)
         ax.annotate(
             f"{count}",
@@ -181,22 +179,33 @@ def _draw_acts(ax: Axes, report: ModelReport, heights: Mapping[tuple[str, str], 
         )
 
 
-def _component_colour(component: str) -> str:
+def component_colour(component: str) -> str:
     return COMPONENTS[component][0] if component else FAINT
 
 
 def _legend(figure: Figure, norms: Sequence[ClassNorms], lines: Sequence[tuple[str, str]]) -> None:
     """Put a legend over the panels, of what any of them shows."""
+    classes = [
+        name for name in CLASS_LOOKS if any(np.isfinite(getattr(of, name)).any() for of in norms)
+    ]
+    handles, names = legend_entries(classes, lines)
+    legend_above(figure.axes[0], outside=True, handles=handles, names=names)
+
+
+def legend_entries(
+    classes: Sequence[str], lines: Sequence[tuple[str, str]]
+) -> tuple[list[Line2D], list[str]]:
+    """Return a legend's handles and names, of token classes and of (marker, component) pairs."""
     handles: list[Line2D] = []
     names: list[str] = []
-    for name, (colour, marker, line) in _CLASS_LOOKS.items():
-        if any(np.isfinite(getattr(of, name)).any() for of in norms):
-            style: Style = {"color": colour, "marker": marker, "linestyle": line}
-            handles.append(Line2D([], [], markersize=3, **style))
-            names.append(f"{GLOSSARY[name].label} (median)")
+    for name in classes:
+        colour, marker, line = CLASS_LOOKS[name]
+        style: Style = {"color": colour, "marker": marker, "linestyle": line}
+        handles.append(Line2D([], [], markersize=3, **style))
+        names.append(f"{GLOSSARY[name].label} (median)")
     who = {"attention": "attention", "mlp": "the MLP", "": "neither part"}
     for marker, component in lines:
-        colour = _component_colour(component)
+        colour = component_colour(component)
         handles.append(Line2D([], [], linestyle="", marker=marker, color=colour, markersize=5))
         names.append(f"{'written' if marker == '^' else 'erased'} by {who[component]} (tokens)")
-    legend_above(figure.axes[0], outside=True, handles=handles, names=names)
+    return handles, names

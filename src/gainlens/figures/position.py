@@ -6,14 +6,13 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 
+from gainlens.figures.along import Along, legend_along, looks_along
 from gainlens.figures.blocks import Reports, listed
 from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     ONE_COLUMN,
     axes_or_new,
     label,
-    legend_above,
-    looks,
     name_of,
     styled,
     threshold,
@@ -26,6 +25,8 @@ def gain_by_position(
     reports: Reports,
     quartiles: Mapping[str, np.ndarray],
     ax: Axes | None = None,
+    *,
+    along: Along | None = None,
 ) -> Axes:
     """Draw the last block's median gain in bins of position that double in width, per model.
 
@@ -36,6 +37,7 @@ def gain_by_position(
         reports: one model's report, or several.
         quartiles: the `position_quartiles` of each model under its checkpoint's name.
         ax: axes to draw into; a new figure's if None.
+        along: the step or the prompt length of every report; a strip over the panel shows them.
 
     Raises ValueError if a model's quartiles are missing.
     """
@@ -49,7 +51,7 @@ def gain_by_position(
         )
     panel = axes_or_new(ax, ONE_COLUMN, 2.3 + 0.1 * len(reports))
     longest = 0
-    for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
+    for place, (report, look) in enumerate(zip(reports, looks_along(reports, along), strict=True)):
         low, middle, high = quartiles[report.checkpoint.name]
         longest = max(longest, len(middle))
         at = np.arange(len(middle)) + min(0.12, 0.5 / len(reports)) * (
@@ -65,7 +67,7 @@ def gain_by_position(
     panel.set_xlabel(f"{label('position')}: first of each bin")
     panel.set_ylabel(f"last block: {label('gain')}")
     log_axis(panel.yaxis)
-    legend_above(panel, outside=ax is None)
+    legend_along(panel, reports, along, outside=ax is None)
     return panel
 
 

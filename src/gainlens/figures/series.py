@@ -1,17 +1,18 @@
 """Draw the last block against prompt length or training step."""
 
 from collections.abc import Sequence
-from typing import Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.spec import Rule
-from gainlens.figures.blocks import listed
+from gainlens.figures.along import Along, along_axis, names_of
+from gainlens.figures.blocks import Reports, listed
 from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     ONE_COLUMN,
+    Look,
     axes_or_new,
     legend_above,
     look,
@@ -20,14 +21,11 @@ from gainlens.figures.style import (
 )
 from gainlens.records.comparison import ModelReport
 
-_LABELS: Final = {"tokens": "prompt length (tokens)", "step": "training step"}
-
 
 @styled
 def series(
-    reports: ModelReport | Sequence[ModelReport],
-    positions: Sequence[float],
-    axis: Literal["tokens", "step"],
+    reports: Reports,
+    along: Along,
     ax: Axes | None = None,
     *,
     rule: Rule | None = None,
@@ -39,49 +37,43 @@ def series(
 
     Args:
         reports: one per point.
-        positions: the prompt length or the step of each.
-        axis: which of the two it is.
+        along: the step or the prompt length of every report.
         ax: axes to draw into; a new figure's if None.
         rule: confidence, resamples and seed of the intervals.
 
     Raises ValueError if there is not one position per report.
     """
-    reports, rule = listed(reports), rule or Rule()
-    if len(reports) != len(positions):
-        raise ValueError(
-            f"got {len(reports)} reports and {len(positions)} positions: give each one"
-        )
+    reports = listed(reports)
+    lines = along.lines(names_of(reports))
     panel = axes_or_new(ax, ONE_COLUMN, 2.5)
-    lines: dict[str, list[int]] = {}
-    for place, report in enumerate(reports):
-        name = "last block" if axis == "step" else report.checkpoint.name.rpartition("@")[0]
-        lines.setdefault(name, []).append(place)
     for number, (name, places) in enumerate(lines.items()):
-        own = look(number)
-        at = np.array([positions[place] for place in places], dtype=float)
-        intervals = [
-            mean_intervals(
-                reports[place].last_block[None],
-                confidence=rule.confidence,
-                resamples=rule.resamples,
-                seed=rule.seed,
-            )[0]
-            for place in places
-        ]
-        gain, low, high = (
-            np.exp([getattr(interval, end) for interval in intervals])
-            for end in ("estimate", "low", "high")
-        )
-        panel.plot(at, gain, color=own.colour, marker=own.marker, linestyle=own.line, label=name)
-        panel.vlines(at, low, high, color=own.colour, linewidth=1.2)
+        line = [reports[place] for place in places]
+        _draw_line(panel, line, along.of(places), look(number), name, rule or Rule())
     threshold(panel, 1.0, along="x")
-    if axis == "tokens":
-        panel.set_xscale("log", base=2)
-        ticks = sorted(set(positions))
-        panel.set_xticks(ticks, [f"{tick:,.0f}" for tick in ticks])
-        panel.minorticks_off()
-    panel.set_xlabel(_LABELS[axis])
+    along_axis(panel.xaxis, along)
     panel.set_ylabel("gain of the last block (ratio)")
     log_axis(panel.yaxis)
-    legend_above(panel, outside=ax is None)
+    if len(lines) > 1:
+        legend_above(panel, outside=ax is None)
     return panel
+
+
+def _draw_line(
+    ax: Axes, reports: Sequence[ModelReport], along: Along, own: Look, name: str, rule: Rule
+) -> None:
+    intervals = [
+        mean_intervals(
+            report.last_block[None],
+            confidence=rule.confidence,
+            resamples=rule.resamples,
+            seed=rule.seed,
+        )[0]
+        for report in reports
+    ]
+    gain, low, high = (
+        np.exp([getattr(interval, end) for interval in intervals])
+        for end in ("estimate", "low", "high")
+    )
+    at = along.positions
+    ax.plot(at, gain, color=own.colour, marker=own.marker, linestyle=own.line, label=name)
+    ax.vlines(at, low, high, color=own.colour, linewidth=1.2)

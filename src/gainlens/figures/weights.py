@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from gainlens.figures.along import Along, legend_along, looks_along
 from gainlens.figures.blocks import Reports, listed
 from gainlens.figures.scales import log_axis, positive
 from gainlens.figures.style import (
@@ -17,7 +18,6 @@ from gainlens.figures.style import (
     SMALL,
     axes_or_new,
     label,
-    legend_above,
     looks,
     name_of,
     note,
@@ -35,16 +35,18 @@ _FLOOR = 1e-5
 
 
 @styled
-def unembed_spectrum(reports: Reports, ax: Axes | None = None) -> Axes:
+def unembed_spectrum(
+    reports: Reports, ax: Axes | None = None, *, along: Along | None = None
+) -> Axes:
     """Draw the singular values of W_U over the root of the vocabulary against their rank.
 
     Solid: as it is.  Dashed: minus its mean row, which softmax cannot see.  Dotted level: the
     largest singular value of a random matrix of the same shape and Frobenius norm (Bai & Yin 1993).
-    Both axes are logarithmic.
+    Both axes are logarithmic.  Along training steps (`along`) a strip over the panel shows them.
     """
     reports = listed(reports)
-    panel = axes_or_new(ax, ONE_COLUMN, 2.7 + 0.1 * len(reports))
-    for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
+    panel = axes_or_new(ax, ONE_COLUMN, 2.7 + 0.1 * (len(reports) if along is None else 3))
+    for place, (report, look) in enumerate(zip(reports, looks_along(reports, along), strict=True)):
         unembed = report.unembed
         root = np.sqrt(unembed.vocab_size)
         for spectrum, line in ((unembed.spectrum, "-"), (unembed.centred_spectrum, _CENTRED)):
@@ -68,7 +70,7 @@ def unembed_spectrum(reports: Reports, ax: Axes | None = None) -> Axes:
     panel.set_ylabel(label("spectrum"))
     log_axis(panel.xaxis)
     log_axis(panel.yaxis)
-    _spectrum_legend(panel, reports, outside=ax is None)
+    _spectrum_legend(panel, reports, along, outside=ax is None)
     return panel
 
 
@@ -78,32 +80,38 @@ def _marked(ranks: int, shift: float) -> list[int]:
     return sorted({0, *(int(rank) for rank in later - 1)})
 
 
-def _spectrum_legend(ax: Axes, reports: Sequence[ModelReport], *, outside: bool) -> None:
-    handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, linestyle="-")
-        for look in looks(reports)
-    ]
-    names = [name_of(report) for report in reports]
+def _spectrum_legend(
+    ax: Axes, reports: Sequence[ModelReport], along: Along | None, *, outside: bool
+) -> None:
+    handles: list[Line2D] = []
+    names: list[str] = []
+    if along is None:
+        for report, look in zip(reports, looks(reports), strict=True):
+            handles.append(Line2D([], [], color=look.colour, marker=look.marker, linestyle="-"))
+            names.append(name_of(report))
     kinds: list[tuple[Any, str]] = [("-", "W_U"), (_CENTRED, "W_U minus its mean row")]
     if any(np.isfinite(report.unembed.edge_ratio) for report in reports):
         kinds.append((_EDGE, "random-matrix edge"))
     for line, text in kinds:
         handles.append(Line2D([], [], color=INK, linestyle=line, linewidth=1.1))
         names.append(text)
-    legend_above(ax, outside=outside, handles=handles, names=names)
+    legend_along(ax, reports, along, outside=outside, handles=handles, names=names)
 
 
 @styled
-def rope_wavelengths(reports: Reports, ax: Axes | None = None) -> Axes:
+def rope_wavelengths(
+    reports: Reports, ax: Axes | None = None, *, along: Along | None = None
+) -> Axes:
     """Draw every rotated pair's wavelength, tokens per turn, against the model's context.
 
     The horizontal line in a model's style is its context: pairs above it never complete a turn.
     The legend gives theta as the config states it, and as the rotary buffers measure it if that
-    differs.
+    differs.  Along training steps (`along`) it names every theta once, and a strip over the panel
+    shows the steps.
     """
     reports = listed(reports)
-    panel = axes_or_new(ax, ONE_COLUMN, 2.3 + 0.14 * len(reports))
-    for place, (report, look) in enumerate(zip(reports, looks(reports), strict=True)):
+    panel = axes_or_new(ax, ONE_COLUMN, 2.3 + 0.14 * (len(reports) if along is None else 3))
+    for place, (report, look) in enumerate(zip(reports, looks_along(reports, along), strict=True)):
         rope = report.rope
         pairs = np.arange(len(rope.wavelengths))
         panel.plot(
@@ -115,7 +123,7 @@ def rope_wavelengths(reports: Reports, ax: Axes | None = None) -> Axes:
             markersize=3.2,
             # models of one theta lie on one another: their markers take turns
             markevery=(place, max(len(reports), len(pairs) // 10)) if len(pairs) else None,
-            label=f"{name_of(report, 24)}: {_thetas(rope)}",
+            label=_thetas(rope) if along else f"{name_of(report, 24)}: {_thetas(rope)}",
         )
         if rope.max_position and len(pairs):
             panel.axhline(rope.max_position, color=look.colour, linestyle=look.line, linewidth=0.8)
@@ -127,7 +135,11 @@ def rope_wavelengths(reports: Reports, ax: Axes | None = None) -> Axes:
         _name_contexts(panel, reports)
     else:
         note(panel, "none of these models has RoPE")
-    legend_above(panel, outside=ax is None)
+    once: dict[str, Any] = {}
+    if along is not None:
+        for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
+            once.setdefault(name, handle)
+    legend_along(panel, reports, along, outside=ax is None, handles=[*once.values()], names=[*once])
     return panel
 
 
