@@ -80,12 +80,16 @@ def planted_pair(tmp_path_factory) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="session")
 def compared(planted_pair, tmp_path_factory) -> Path:
-    """Return the run folder of the planted pair's default comparison; do not change it."""
+    """Return the run folder of the planted pair's default comparison, with one figure; do not
+    change it."""
+    from planting.runs import drawing_only
+
     from gainlens.cli.compare import compare_command, run
 
     out = tmp_path_factory.mktemp("run") / "out"
     flags = [*planted_pair["models"], *planted_pair["prompts"], "--out", str(out), "--quiet"]
-    assert run(compare_command, flags) == 0
+    with drawing_only("gain_curve"):
+        assert run(compare_command, flags) == 0
     return out
 
 
@@ -94,5 +98,5 @@ def one_figure() -> Iterator[None]:
     """Draw one figure of a comparison alone: all take three quarters of a planted one's time."""
     from planting.runs import drawing_only
 
-    with drawing_only("notebook"):
+    with drawing_only("gain_curve"):
         yield

@@ -16,7 +16,8 @@ from planting.planted_blocks import TEXTS, planted_checkpoint
 from gainlens.results.reading import read_run
 from gainlens.runs.resume import PARTIAL
 
-KILLS = 20
+KILLS, KILLS_IN_TURN = 20, 3
+"""In all, and of one command before it may end."""
 SERVER = Path(__file__).parents[1] / "planting" / "killed_runs.py"
 
 
@@ -103,18 +104,20 @@ def test_killed_at_twenty_random_moments(server, flags, tmp_path, capsys):
     status, length = server.run([*flags[2], "--out", str(folder)])
     assert status == 0
     moments = random.Random(0)
-    killed = resumed = new = trial = 0
+    killed = resumed = new = trial = cycle = 0
     while killed < KILLS:  # a run may be over before its moment, the faster the quieter the machine
-        trial += 1
-        assert trial <= 3 * KILLS
-        seed = 1 + trial % 2
+        cycle += 1
+        seed = 1 + cycle % 2
         arguments = [*flags[seed], "--out", str(folder)]
-        status, seconds = server.run(arguments, kill_after=moments.uniform(0, length))
-        length = min(length, seconds) if status == 0 else length
-        assert status in (0, -signal.SIGKILL)
-        killed += status != 0
-        resumed += any((folder / PARTIAL).glob("*/sums.json"))
-        new += seed_of(folder, whole) == seed
+        for _ in range(KILLS_IN_TURN):
+            trial += 1
+            assert trial <= 3 * KILLS
+            status, seconds = server.run(arguments, kill_after=moments.uniform(0, length))
+            length = min(length, seconds) if status == 0 else length
+            assert status in (0, -signal.SIGKILL)
+            killed += status != 0
+            resumed += any((folder / PARTIAL).glob("*/sums.json"))
+            new += seed_of(folder, whole) == seed
         assert server.run(arguments)[0] == 0
         assert lasting(folder) == whole[seed]
         assert seed_of(folder, whole) == seed

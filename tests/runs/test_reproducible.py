@@ -8,12 +8,23 @@ from pathlib import Path
 
 import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
+from planting.runs import drawing_only
 
 from gainlens.cli.compare import compare_command, run
 from gainlens.results.files import write_json
 from gainlens.runs.rerun import TIMING, differences, rerun
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
+DRAWN = ("headline", "massive_lifecycle", "theta_dose")
+ELSEWHERE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from planting.runs import drawing_only
+from gainlens.cli.compare import compare_command, run
+flags, sys.argv = sys.argv[1:], [{str(SCRIPT)!r}]
+with drawing_only(*{DRAWN}):
+    sys.exit(run(compare_command, flags))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +36,11 @@ def base(tmp_path_factory):
     (base / "prompts.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     flags = ["--short", "short", "--long", "long", "--prompts", "prompts.txt"]
     flags += ["--resamples", "200", "--ablate", "blocks.-1.hook_mlp_out=resample", "--quiet"]
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, drawing_only(*DRAWN):
         patched.chdir(base)
         patched.setattr(sys, "argv", [str(SCRIPT)])  # the command is part of the result
         assert run(compare_command, [*flags, "--out", "1"]) == 0
-    command = [sys.executable, str(SCRIPT), *flags, "--out", "2"]
+    command = [sys.executable, "-c", ELSEWHERE, *flags, "--out", "2"]
     hashes = {"PYTHONHASHSEED": "2"}  # another order of every set of strings
     subprocess.run(command, check=True, cwd=base, env=os.environ | hashes)
     return base
