@@ -5,17 +5,15 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from planting import comparing_elsewhere as elsewhere
 from planting.planted_blocks import TEXTS, planted_checkpoint
 
 from gainlens.cli.compare import compare_command, run
 from gainlens.models import processes as world
 from gainlens.models.processes import ALONE, World, decided, gathered, joined, share, started
 from gainlens.runs.rerun import differences
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
 
 
 def test_alone_everything_is_ones_own():
@@ -53,7 +51,7 @@ def flags(tmp_path_factory):
     prompts.write_text("\n".join(TEXTS), encoding="utf-8")
     return [
         "--short", str(short.folder), "--long", str(long.folder), "--prompts", str(prompts),
-        "--sweep", "2", "--sweep-how", "zero", "--sweep-how", "mean", "--theta", "1e6",
+        "--sweep", "1", "--sweep-how", "zero", "--sweep-how", "mean", "--theta", "1e6",
         "--ablate", "blocks.0.hook_mlp_out=resample", "--controls", "--backend", "native",
     ]  # fmt: skip
 
@@ -69,7 +67,7 @@ def _launch(flags: list[str], size: int) -> list[subprocess.Popen[str]]:
     together = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
     return [
         subprocess.Popen(
-            [sys.executable, str(SCRIPT), *flags],
+            [sys.executable, elsewhere.__file__, "gain_curve", *flags],
             env=os.environ | together | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -207,9 +207,10 @@ def test_the_map_shows_the_records_number(visit):
 
 
 SWITCHES = (
-    ("class", "bos", ("#maps",)), ("curve_class", "bos", ("#curves",)),
-    ("reduction", "frobenius", ("#curves",)), ("curve_split", "path", ("#curves",)),
-    ("first", "1", ("#curves",)), ("model", "m0", ("#maps",)), ("prompt", "line-23", ("#maps",)),
+    ("class", "bos", ("#maps",)), ("reduction", "frobenius", ("#curves",)),
+    ("curve_split", "path", ("#curves",)), ("first", "1", ("#curves",)),
+    ("curve_class", "bos", ("#curves",)), ("model", "m0", ("#maps",)),
+    ("prompt", "line-23", ("#maps",)),
     ("part", "mlp", ("#maps", "#map-legend")), ("part", "norm", ("#maps", "#map-legend")),
 )  # fmt: skip
 

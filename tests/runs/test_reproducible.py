@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from planting import comparing_elsewhere as elsewhere
 from planting.planted_blocks import TEXTS, planted_checkpoint
 from planting.runs import drawing_only
 
@@ -14,17 +15,7 @@ from gainlens.cli.compare import compare_command, run
 from gainlens.results.files import write_json
 from gainlens.runs.rerun import TIMING, differences, rerun
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
 DRAWN = ("headline", "massive_lifecycle", "theta_dose")
-ELSEWHERE = f"""
-import sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from planting.runs import drawing_only
-from gainlens.cli.compare import compare_command, run
-flags, sys.argv = sys.argv[1:], [{str(SCRIPT)!r}]
-with drawing_only(*{DRAWN}):
-    sys.exit(run(compare_command, flags))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +29,9 @@ def base(tmp_path_factory):
     flags += ["--resamples", "200", "--ablate", "blocks.-1.hook_mlp_out=resample", "--quiet"]
     with pytest.MonkeyPatch.context() as patched, drawing_only(*DRAWN):
         patched.chdir(base)
-        patched.setattr(sys, "argv", [str(SCRIPT)])  # the command is part of the result
+        patched.setattr(sys, "argv", [str(elsewhere.SCRIPT)])  # the command is part of the result
         assert run(compare_command, [*flags, "--out", "1"]) == 0
-    command = [sys.executable, "-c", ELSEWHERE, *flags, "--out", "2"]
+    command = [sys.executable, elsewhere.__file__, ",".join(DRAWN), *flags, "--out", "2"]
     hashes = {"PYTHONHASHSEED": "2"}  # another order of every set of strings
     subprocess.run(command, check=True, cwd=base, env=os.environ | hashes)
     return base
