@@ -14,23 +14,12 @@ from planting.runs import planted_run, write_files
 from gainlens.results.run_folder import RESULT
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "long_context.ipynb"
-STAND_IN = """
-import sys
-from types import ModuleType
-
-class Files:
+COLAB = """
+class files:
     @staticmethod
     def download(path):
         print("downloaded", path)
-
-colab = ModuleType("google.colab")
-colab.files = Files
-sys.modules |= {{"google": ModuleType("google"), "google.colab": colab}}
-comparison = gainlens.read_run({finished!r})
-write_run(folder, folder / "figures", comparison)
-print(shipped, spec.backend)
 """
-"""Measured elsewhere, on Colab."""
 
 
 def read():
@@ -49,8 +38,8 @@ def run(notebook, folder: Path):
     return notebook
 
 
-def printed(cells) -> str:
-    outputs = [out for cell in cells for out in cell.get("outputs", ())]
+def printed(notebook) -> str:
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     return "".join(out.text for out in outputs if out.output_type == "stream")
 
 
@@ -58,12 +47,12 @@ def test_it_is_stored_as_it_ran_with_figures_and_without_a_machines_paths():
     notebook = read()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert len(pictures(cells)) == 5
+    assert len(pictures(notebook)) == 5
     assert not re.search(r"/(home|root|tmp|Users)/", json.dumps(notebook))
 
 
-def pictures(cells) -> list[str]:
-    outputs = [out for cell in cells for out in cell.get("outputs", ())]
+def pictures(notebook) -> list[str]:
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", ())]
     return [out.data["image/png"] for out in outputs if "image/png" in out.get("data", {})]
 
 
@@ -81,36 +70,45 @@ def test_the_preset_is_one_line_of_its_own():
         assert [name in source for source in sources].count(True) == 1
 
 
-def real_checkpoints(cells, finished: Path):
-    """The cells for real checkpoints; the measuring is left out: a finished run takes its place."""
-    code = [nbformat.v4.new_code_cell(cell.source) for cell in cells if cell.cell_type == "code"]
-    code[0].source = code[0].source.replace("twins", "llama")
-    measuring = next(i for i, cell in enumerate(code) if "gainlens.compare(" in cell.source)
-    saving = next(cell for cell in code if "make_archive" in cell.source)
-    stand_in = nbformat.v4.new_code_cell(STAND_IN.format(finished=str(finished)))
-    return [*code[:measuring], stand_in, saving]
-
-
 @pytest.mark.slow
-def test_it_runs_on_the_twins_and_real_checkpoints_are_one_line_away(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "hf_not_a_token")  # else the cell asks for one
-    notebook = read()
-    finished, first = tmp_path / "finished", len(notebook.cells)
-    write_files(finished, planted_run())
-    notebook.cells += real_checkpoints(notebook.cells, finished)
-    cells = run(notebook, tmp_path).cells
+def test_it_runs_on_the_twins(tmp_path):
+    notebook = run(read(), tmp_path)
     folder = tmp_path / "runs" / "twins"
     result = json.loads((folder / RESULT).read_text("utf-8"))
-    text = printed(cells[:first])
+    text = printed(notebook)
     assert f"the notebook's rule: {result['hypothesis_test']['verdict']}" in text
     assert result["verdict"]["headline"] in text
     before, after = (float(nats) for nats in re.findall(r"([+-][\d.]+) nats", text)[-2:])
     assert 0 < after < before
-    assert len(pictures(cells[:first])) == 5
+    assert len(pictures(notebook)) == 5
     assert "4 of 4 models measured" in json.dumps(notebook)
     with zipfile.ZipFile(tmp_path / "gainlens-twins.zip") as archive:
         assert {RESULT, "report.html", "figures/headline.png"} <= set(archive.namelist())
-    text = printed(cells[first:])
+
+
+@pytest.mark.slow
+def test_real_checkpoints_are_one_line_away_and_colab_downloads(tmp_path, monkeypatch):
+    """The measuring itself is left out: a finished run takes its place."""
+    monkeypatch.setenv("HF_TOKEN", "hf_not_a_token")  # else the cell asks for one
+    finished, planted = tmp_path / "finished", planted_run()
+    write_files(finished, planted)
+    colab = tmp_path / "google" / "colab"
+    colab.mkdir(parents=True)
+    (colab / "__init__.py").write_text(COLAB, encoding="utf-8")
+
+    notebook = read()
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    cells[0].source = cells[0].source.replace("twins", "llama")
+    measuring = next(i for i, cell in enumerate(cells) if "gainlens.compare(" in cell.source)
+    saving = next(cell for cell in cells if "make_archive" in cell.source)
+    stand_in = nbformat.v4.new_code_cell(
+        f"comparison = gainlens.read_run({str(finished)!r})\n"
+        "write_run(folder, folder / 'figures', comparison)\n"
+        "print(shipped, spec.backend)"
+    )
+    notebook.cells = [*cells[:measuring], stand_in, saving]
+    text = printed(run(notebook, tmp_path))
+
     assert "False native" in text
     assert "meta-llama/Llama-3.1-8B" in text
     assert f"downloaded {tmp_path / 'gainlens-llama.zip'}" in text
