@@ -10,9 +10,11 @@ The page and the CSV hold facts with their source; the files themselves stay whe
 import csv
 import sys
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from gainlens.core.table import Table, column, fill
 from gainlens.notebook.across_files import origins, side_by_side
 from gainlens.notebook.definitions import REDUCTIONS
 from gainlens.notebook.rescore_tables import (
@@ -27,7 +29,6 @@ from gainlens.notebook.rescore_tables import (
 )
 from gainlens.notebook.rescored import Rescore
 from gainlens.notebook.rescoring import rescore
-from gainlens.notebook.wording import Table
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/rescored.md"
@@ -88,7 +89,7 @@ def data_rows(score: Rescore) -> Iterator[dict[str, Any]]:
 def markdown(table: Table, level: int = 2) -> str:
     """Return a table under its title."""
     lines = [f"{'#' * level} {table.title[0].upper()}{table.title[1:]}\n"]
-    lines += [_line(table.heads), _line(["---"] * len(table.heads))]
+    lines += [_line([each.head for each in table.columns]), _line(["---"] * len(table.columns))]
     return "\n".join([*lines, *map(_line, table.rows)]) + "\n"
 
 
@@ -112,7 +113,8 @@ def file_table(scores: Sequence[Rescore], refused: Sequence[str]) -> Table:
     ]
     rows += [(name, "no gains, norms or spectra", "", "", "", "") for name in refused]
     heads = ("file", "numbers of", "tokens", "prompts", "its own verdict", "cannot be concluded")
-    return Table("the files", heads, tuple(sorted(rows)))
+    columns = [column(head, itemgetter(index)) for index, head in enumerate(heads)]
+    return fill("files", "the files", "", columns, sorted(rows))
 
 
 def _verdicts(score: Rescore) -> Iterator[str]:

@@ -12,7 +12,8 @@ from planting.hooks import prompts_of
 from gainlens.activations.batches import Batch, batches, run_halving
 from gainlens.activations.capturing import capture
 from gainlens.activations.losses import loss
-from gainlens.activations.recorder import CaptureRecorder, to_main_memory
+from gainlens.activations.recorder import CaptureRecorder
+from gainlens.activations.token_arrays import to_main_memory
 from gainlens.models.loading import load
 from gainlens.models.memory import DoesNotFit
 from gainlens.models.sites import sites_of

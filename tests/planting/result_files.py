@@ -174,4 +174,4 @@ NEIGHBOURS: dict[str, dict[str, Any]] = {
         "model": "made/up-1b", "effective_rank": [9.0, 4.0], "intrinsic_dim_ratio": [0.1, 0.2],
     },
 }  # fmt: skip
-"""A file of each shape of notebook.readers, under the shape's name."""
+"""A file of each shape of notebook.neighbours, under the shape's name."""

@@ -1,8 +1,8 @@
-"""The Gram kernel: the four vectors of a block -> nine numbers a token, and its top components.
+"""Reduce the four vectors of a block to nine numbers per token and the largest components.
 
-At each block a token leaves behind the inner products of x = resid_pre, a = attn_out and
+Per block and token, the numbers are the inner products of x = resid_pre, a = attn_out and
 m = mlp_out, the squared norms of y = resid_post, x + a and x + m, and the largest components of y.
-Everything else that gainlens says of a block is algebra on these numbers (gain.py).
+Everything else that gainlens says of a block follows from them (`gainlens.metrics`).
 """
 
 import warnings
@@ -18,32 +18,33 @@ from torch import Tensor
 from gainlens.core.vocabulary import GRAM_COLUMNS, TOP_COMPONENTS
 
 CHUNK_ELEMENTS = {"cpu": 1 << 17, "cuda": 1 << 24}
-"""Elements worked on at a time.  Products of 512 KiB in float32 stay in a CPU's cache: measured; a
-GPU wants few launches, and 64 MiB are nothing beside one activation of a long prompt."""
+"""Elements worked on at a time, by device type.  On a CPU, products of 512 KiB in float32 stay in
+the cache (measured).  A GPU wants few launches, and 64 MiB are little beside one activation of a
+long prompt."""
 
 _COLUMNS = len(GRAM_COLUMNS)
 
 
 @dataclass(frozen=True)
 class BlockNumbers:
-    """Hold the numbers of one block and every token in one tensor: one transfer takes it all."""
+    """Hold the numbers of one block in one tensor, so that one copy moves them all."""
 
     packed: Float32[Tensor, "number *batch token"]
     """columns, then top values, then their dimensions (float32 holds integers to 2^24)"""
 
     @property
     def gram(self) -> Float32[Tensor, "*batch token column"]:
-        """In the order of axes.GRAM_COLUMNS; squared L2 norm."""
+        """Return the inner products in the order of vocabulary.GRAM_COLUMNS; squared L2 norm."""
         return self.packed[:_COLUMNS].movedim(0, -1)
 
     @property
     def top_value(self) -> Float32[Tensor, "*batch token rank"]:
-        """The largest |components| of resid_post with their sign, largest first."""
+        """Return the largest |components| of resid_post with their sign, largest first."""
         return self.packed[_COLUMNS : (_COLUMNS + len(self.packed)) // 2].movedim(0, -1)
 
     @property
     def top_index(self) -> Float32[Tensor, "*batch token rank"]:
-        """Their dimensions in d_model, whole numbers."""
+        """Return the dimensions of the top values in d_model, whole numbers."""
         return self.packed[(_COLUMNS + len(self.packed)) // 2 :].movedim(0, -1)
 
 
@@ -53,10 +54,10 @@ def block_numbers(
     m: Float[Tensor, "*batch token d_model"],
     y: Float[Tensor, "*batch token d_model"],
 ) -> BlockNumbers:
-    """Everything that is kept of one block, from one pass over its four activations on CUDA.
+    """Return every number that is kept of one block.
 
-    Shapes: four activations [..., token, d_model] of any floating dtype; accumulated in float32.
-    Where blocks lie on several devices, the work is done where the block's output is.
+    Takes four activations [..., token, d_model] of any floating dtype and accumulates in float32,
+    on CUDA in one pass over them.  If they lie on several devices, they are moved to that of y.
     """
     x, a, m = (tensor.to(y.device) for tensor in (x, a, m))
     if kernel_name(y.device.type) != "triton":
@@ -71,8 +72,8 @@ def block_numbers(
 def kernel_name(device_type: str) -> str:
     """Name the kernel that a type of device uses: triton on cuda, else torch.
 
-    Warns, once, where triton cannot be imported on CUDA: plain torch gives the same numbers there
-    from several passes over the activations.
+    Warns once if triton cannot be imported on CUDA.  Plain torch then gives the same numbers from
+    several passes over the activations.
     """
     return "triton" if device_type == "cuda" and _fused() is not None else "torch"
 
@@ -84,7 +85,7 @@ def _fused() -> Any:
     except ImportError as error:
         warnings.warn(
             f"triton cannot be imported ({error}), so the Gram kernel runs in plain torch, which "
-            "costs more time a block; install the triton that torch's CUDA build asks for",
+            "costs more time per block; install the triton that torch's CUDA build asks for",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -97,11 +98,11 @@ def gram_columns(
     m: Float[Tensor, "*batch token d_model"],
     y: Float[Tensor, "*batch token d_model"],
 ) -> Float[Tensor, "*batch token column"]:
-    """Inner products of one block in plain torch, in the order of axes.GRAM_COLUMNS.
+    """Return the inner products of one block in the order of vocabulary.GRAM_COLUMNS.
 
-    Shapes: four activations [..., token, d_model] of any floating dtype -> [..., token, 9],
-    float32, accumulated in float32; units: squared L2 norm.  Work is done in slices of tokens, so
-    that the temporary copies do not grow with the prompt.
+    Takes four activations [..., token, d_model] of any floating dtype; returns [..., token, 9],
+    accumulated in float32, squared L2 norm.  Plain torch works on slices of tokens, so that its
+    temporary copies do not grow with the prompt.
     """
     shape = x.shape
     flat = [tensor.reshape(-1, shape[-1]) for tensor in (x, a, m, y)]
@@ -113,7 +114,10 @@ def gram_columns(
 
 
 def _products(x: Tensor, a: Tensor, m: Tensor, y: Tensor) -> list[Tensor]:
-    """Products and sums, not norms: torch adds up in pairs here, ten times as exact at 4,096."""
+    """Return the nine sums of products.
+
+    torch adds products up in pairs, which is ten times as exact at d_model 4,096 as its norm.
+    """
     pairs = ((x, x), (a, a), (m, m), (x, a), (x, m), (a, m), (y, y))
     columns = [(left * right).sum(dim=-1) for left, right in pairs]
     return columns + [total.square().sum(dim=-1) for total in (x + a, x + m)]
@@ -122,10 +126,9 @@ def _products(x: Tensor, a: Tensor, m: Tensor, y: Tensor) -> list[Tensor]:
 def top_components(
     y: Float[Tensor, "*batch token d_model"],
 ) -> tuple[Float[Tensor, "*batch token rank"], Int[Tensor, "*batch token rank"]]:
-    """The largest |components| of a stream with their sign, largest first, and their dimensions.
+    """Return the largest |components| of a stream with their sign, and their dimensions.
 
-    Shape: [..., token, d_model] -> two of [..., token, min(4, d_model)], in plain torch; in slices
-    of tokens, as the columns.
+    Takes [..., token, d_model]; returns two of [..., token, min(4, d_model)], largest first.
     """
     rank = min(TOP_COMPONENTS, y.shape[-1])
     flat = y.reshape(-1, y.shape[-1])
@@ -137,7 +140,7 @@ def top_components(
 
 
 def token_slices(tensor: Tensor) -> list[slice]:
-    """Slices of the first axis of [token, d_model] small enough for the device."""
+    """Return slices of the first axis of [token, d_model] that are small enough for the device."""
     elements = CHUNK_ELEMENTS.get(tensor.device.type, CHUNK_ELEMENTS["cuda"])
     step = max(1, elements // tensor.shape[-1])
     return [slice(start, start + step) for start in range(0, len(tensor), step)]

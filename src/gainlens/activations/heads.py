@@ -1,9 +1,9 @@
-"""Project what each attention head writes on the stream; no [token, head, d_model] is made.
+"""Project what each attention head writes onto the stream, without [token, head, d_model].
 
-A head reads out z and writes z W_O.  Its inner product with a vector v of the stream is <z, W_O v>,
-so v is taken through W_O once for all heads; its squared norm is z G z with G = W_O W_O^T.
-Where an RMSNorm follows (Gemma 2 and 3, OLMo 2), what is added is c g * u, with g the norm's weight
-and c one number a token: each head then adds c g * z W_O, and c follows from what is added.
+A head with output z writes z W_O.  Its inner product with a vector v of the stream is <z, W_O v>,
+so v is multiplied by W_O once for all heads.  Its squared norm is z G z with G = W_O W_O^T.  An
+RMSNorm after W_O (Gemma 2 and 3, OLMo 2) scales the summed heads by its weight g and by one number
+c per token, so each head adds c g * z W_O.  We get c from attn_out.
 """
 
 from typing import NamedTuple
@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from gainlens.models.decoders import AttentionOut
 
 UNEXPLAINED = 0.02
-"""Largest share of the writes' norms by which the heads' sum may miss what attention adds: bfloat16
-rounds to 2^-8.  What it must catch is another factor, or a norm that is not known."""
+"""Largest share of the writes' norms by which the sum of the heads may miss attn_out.  bfloat16
+rounds to 2^-8; the check must catch a factor or a norm that we do not know of."""
 _SLICE_ELEMENTS = 1 << 22
-"""Elements of an activation that are taken to float32 at a time: 16 MiB."""
+"""Elements of an activation that are converted to float32 at a time: 16 MiB."""
 
 
 class HeadNumbers(NamedTuple):
     """Hold the numbers of one block's heads at every token."""
 
     columns: Float32[Tensor, "*batch token head head_column"]
-    """in the order of axes.HEAD_COLUMNS; squared L2 norm"""
+    """in the order of vocabulary.HEAD_COLUMNS; squared L2 norm"""
     unexplained: Float32[Tensor, "*batch token"]
-    """|heads' sum + b_O - attn_out| over the sum of all their norms; 0 up to rounding"""
+    """|sum of heads + b_O - attn_out| over the sum of all their norms; 0 up to rounding"""
 
 
 def project_heads(
@@ -37,10 +37,10 @@ def project_heads(
     y: Float[Tensor, "*batch token d_model"],
     out: AttentionOut,
 ) -> HeadNumbers:
-    """Each head's write on x and on y, and its squared norm.
+    """Return the inner products of each head's write with x and y, and its squared norm.
 
-    z: what the heads read out, before W_O; x, a, y: resid_pre, attn_out and resid_post of the same
-    block, of any floating dtype.  Accumulated in float32, in slices of tokens.
+    z is the output of the heads before W_O; x, a and y are resid_pre, attn_out and resid_post of
+    the same block, of any floating dtype.  Accumulates in float32, in slices of tokens.
     """
     *batch, heads, d_head = z.shape
     weight, bias = _written(out, a)
@@ -67,7 +67,7 @@ def project_heads(
 
 
 def _written(out: AttentionOut, a: Tensor) -> tuple[Tensor, Tensor]:
-    """W_O and b_O in float32, times what a norm after them multiplies by."""
+    """Return W_O and b_O in float32, times the weight of a norm after them."""
     weight = out.weight.float()
     bias = weight.new_zeros(weight.shape[1]) if out.bias is None else out.bias.float()
     if out.post_norm is None:
@@ -83,11 +83,11 @@ def _norm_weight(norm: nn.Module, like: Tensor) -> Tensor:
 
 
 def _onto(z: Tensor, projected: Tensor) -> Tensor:
-    """[token, head, d_head] and a stream through W_O [token, head * d_head] -> [token, head]."""
+    """Return the inner products of z [token, head, d_head] with a stream through W_O."""
     return (z * projected.unflatten(-1, z.shape[1:])).sum(-1)
 
 
 def _scale(whole: Tensor, a: Tensor) -> Tensor:
-    """c with a = c whole, [token, 1]; 0 where nothing is written."""
+    """Return c with a = c whole, [token, 1]; 0 if nothing is written."""
     squared = whole.square().sum(-1, keepdim=True)
     return torch.where(squared > 0, (whole * a).sum(-1, keepdim=True) / squared, 0.0)

@@ -1,4 +1,4 @@
-"""Next-token loss in nats, without ever holding the logits of all tokens."""
+"""Measure the next-token loss in nats without holding the logits of all tokens at once."""
 
 from typing import Any
 
@@ -17,24 +17,24 @@ from gainlens.models.sites import ModelSites, sites_of
 from gainlens.records.inputs import EncodedPrompts
 
 CHUNK_LOGITS = {"cpu": 1 << 19, "cuda": 1 << 26}
-"""Logits held at once, elements.  2 MiB in float32 stay in a CPU's cache: measured twice as fast as
-64 MiB; a GPU wants few large kernels."""
+"""Logits held at once, elements, by device type.  2 MiB in float32 stay in a CPU's cache, which was
+twice as fast as 64 MiB; a GPU wants few large kernels."""
 CHUNK_TOKENS = 128
-"""At least so many tokens at once: each slice reads all of W_U."""
+"""Least number of tokens per slice, since each slice reads all of W_U."""
 _CHECK_TOKENS = 8
 _CHECK_TOLERANCE = 0.02
-"""Share of the largest |logit|; bfloat16 rounds to 2^-8.  What it must catch is a factor."""
+"""Share of the largest |logit|.  bfloat16 rounds to 2^-8; the check must catch a factor."""
 
 
 class Readout:
-    """The final norm and the unembedding of a model, applied to slices of tokens."""
+    """Apply the final norm and the unembedding of a model to slices of tokens."""
 
     def __init__(self, model: AnyModel, sites: ModelSites) -> None:
         self._sites = sites
         self._cap = _soft_cap(module_of(model))
 
     def check(self, prompts: EncodedPrompts) -> None:
-        """ValueError where the model makes its logits otherwise (Granite and Cohere scale them)."""
+        """Raise ValueError if the model scales its logits, as Granite and Cohere do."""
         tokens = torch.from_numpy(prompts.tokens[0][:_CHECK_TOKENS])[None].to(self._sites.device)
         streams: list[Tensor] = []
         last = self._sites.site(f"blocks.{self._sites.num_blocks - 1}.hook_resid_post")
@@ -49,7 +49,7 @@ class Readout:
             )
 
     def normed(self, stream: Tensor) -> Tensor:
-        """The last block's output after the final norm, [batch, position, d_model]."""
+        """Return the last block's output after the final norm, [batch, position, d_model]."""
         return self._sites.final_norm(stream)
 
     def _logits(self, normed: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Readout:
         tokens: Int[Tensor, "batch position"],
         lengths: Int[Tensor, " batch"],
     ) -> Float[Tensor, "batch prediction"]:
-        """-ln p(next token) of every position but each row's last, nats; NaN in the padding."""
+        """Return -ln p(next token) at every position but the last; nats, NaN in the padding."""
         predicts = torch.arange(1, tokens.shape[1]) < lengths[:, None]
         predicts = predicts.to(normed.device)
         flat = normed[:, :-1][predicts]
@@ -72,9 +72,9 @@ class Readout:
             cross_entropy(self._logits(part), target, reduction="none")
             for part, target in zip(flat.split(step), following.split(step), strict=True)
         ]
-        found = torch.full(predicts.shape, torch.nan, device=normed.device)
-        found[predicts] = torch.cat(pieces)
-        return found
+        losses = torch.full(predicts.shape, torch.nan, device=normed.device)
+        losses[predicts] = torch.cat(pieces)
+        return losses
 
     @property
     def _vocabulary(self) -> int:
@@ -83,7 +83,10 @@ class Readout:
 
 
 def _soft_cap(model: nn.Module) -> float | None:
-    """Gemma 2 bounds its logits: HookedTransformer's -1 and Hugging Face's None are no bound."""
+    """Return the bound of the logits (Gemma 2), None without one.
+
+    HookedTransformer writes -1 for no bound, Hugging Face None.
+    """
     either: Any = model
     if hasattr(either, "cfg") and hasattr(either.cfg, "output_logits_soft_cap"):
         cap = either.cfg.output_logits_soft_cap
@@ -96,18 +99,18 @@ def _soft_cap(model: nn.Module) -> float | None:
 def loss(
     model: AnyModel, prompts: Prompts, *, batch_tokens: int | None = None
 ) -> Float64[np.ndarray, " prompt"]:
-    """Mean next-token loss of each prompt, nats per token; NaN for a prompt of one token.
+    """Return the mean next-token loss of each prompt in nats; NaN for a prompt of one token.
 
-    Every token but the first is predicted, from all before it.  Composes with `ablate` and the RoPE
+    Each token but the first is predicted from all before it.  Works within `ablate` and the RoPE
     interventions.
 
     Args:
         model: from `load` or `wrap`, or a bare model.
         prompts: a text, a list of texts, token ids [batch, position], or what `encode_for` returns.
-        batch_tokens: prompts of like length run together, up to this many tokens; None is
-            what suits the device.
+        batch_tokens: prompts of like length run together, up to this many tokens; None:
+            BATCH_TOKENS of the device.
 
-    Raises ValueError where the model post-processes its logits.
+    Raises ValueError if the model does more to its logits than a soft cap.
 
     Examples:
         >>> gainlens.loss(loaded.model, prompts).shape

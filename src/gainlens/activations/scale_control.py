@@ -1,4 +1,4 @@
-"""Scale the last stream and look at the logits: the final norm forgets scale."""
+"""Double the last stream and compare the logits: the final norm forgets scale."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from gainlens.models.loaded import AnyModel
 from gainlens.models.sites import BLOCK_SITES, sites_of
 
 
-def scale_control(model: AnyModel, tokens: Tensor, weight: Tensor, factor: float = 2.0) -> float:
-    """Return the largest change of a logit, as a share of the largest, if the stream is scaled.
+def scale_control(model: AnyModel, tokens: Tensor, weight: Tensor) -> float:
+    """Return the largest change of a logit, as a share of the largest, if the stream is doubled.
 
     The final norm forgets its input's scale (up to its epsilon), so this is about 0: whatever is
     measured after it cannot show what the last block did to the norm.  weight: W_U [d_vocab,
@@ -24,6 +24,6 @@ def scale_control(model: AnyModel, tokens: Tensor, weight: Tensor, factor: float
             sites.run(tokens.to(sites.device))
         plain, scaled = (
             sites.final_norm(streams[0] * scale).to(weight.device).float() @ weight.float().T
-            for scale in (1.0, factor)
+            for scale in (1.0, 2.0)
         )
     return float((scaled - plain).abs().max() / plain.abs().max())

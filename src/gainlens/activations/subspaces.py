@@ -12,8 +12,8 @@ def visible_share(
 ) -> Float32[Tensor, "*batch token"]:
     """Return the share of each token's squared norm that lies in the span of `basis`.
 
-    For a direction that knows nothing of the basis it is rank / d_model on average; NaN where
-    nothing is written.  Works in slices of tokens: no float32 copy of a long prompt's write.
+    A random direction has rank / d_model on average; the share is NaN if nothing is written.  Works
+    in slices of tokens, so that no float32 copy of a long prompt's write is made.
     """
     basis = basis.to(write.device)
     flat = write.reshape(-1, write.shape[-1])

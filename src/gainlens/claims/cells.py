@@ -25,6 +25,8 @@ from gainlens.records.interval import Interval
 from gainlens.records.verdict import GainCell
 
 LENGTHS: Final[tuple[Lengths, ...]] = ("all", "short", "long")
+DECIDING_SHARE: Final = 0.8
+"""An outcome is robust only if this share of the distinct analyses decides."""
 ONE_VALUE: Final = "one value: position 0 attends only to itself"
 NO_TOKENS: Final = "no tokens of this class"
 
@@ -32,13 +34,12 @@ Key = tuple[TokenClass, Reduction, Lengths, bool]
 """class, reduction, lengths, after the final norm"""
 
 
-def length_halves(prompt: np.ndarray) -> dict[Lengths, Bool[np.ndarray, " prompt"]]:
+def length_halves(lengths: np.ndarray) -> dict[Lengths, Bool[np.ndarray, " prompt"]]:
     """Return masks of all prompts, and of their shorter and longer half by number of tokens.
 
     Ties are broken by order, so that either half has its share.  Both halves are empty if all
     prompts have one length.
     """
-    lengths = np.bincount(prompt)
     rank = np.argsort(np.argsort(lengths, kind="stable"), kind="stable")
     short = rank < len(lengths) // 2
     differ = np.ptp(lengths) > 0
@@ -52,7 +53,7 @@ def grade_cells(decomposition: Decomposition, rule: Rule, dtype: str) -> tuple[G
     its numbers, but its status says so and it has no behaviour.
     """
     capture = decomposition.capture
-    halves = length_halves(decomposition.prompt)
+    halves = length_halves(np.bincount(decomposition.prompt))
     starts = capture.token_id[decomposition.is_bos].reshape(-1, capture.prefix)
     one_start = len(starts) >= rule.min_prompts and bool((starts == starts[0]).all())
     keys: list[Key] = []

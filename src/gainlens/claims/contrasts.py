@@ -125,7 +125,7 @@ def _factorial(
         )
     means = np.array([[np.nanmean(numbers[cell[seed]]) for seed in seeds] for cell in ordered])
     columns = contrasts(list(np.eye(4)))
-    weights = {name: columns[FACTORS.index(name)].tolist() for name in (effect, INTERACTION)}
+    weights = {name: columns[FACTORS.index(name)] for name in (effect, INTERACTION)}
     found = contrast_intervals(means, weights, rule.confidence)
     estimates = (Estimate(name, interval) for name, (interval, _) in found.items())
     return Contrasted(tuple(estimates), "seeds")

@@ -35,7 +35,6 @@ class Design:
 def read_design(
     path: Path = SHIPPED,
     measure: str = "log_gain",
-    block: int = -1,
     positions: str = "",
     *,
     equal_loss: bool = False,
@@ -47,7 +46,6 @@ def read_design(
     Args:
         path: the table that scripts/train_twins.py collects.
         measure: one of the table's measures.
-        block: negative from the last; ignored for a measure that is not of one block.
         positions: bin of positions; empty for all.
         equal_loss: take each run where its held-out loss first falls to the lowest loss that every
             run reaches before its learning rate decays, linearly between two points of training.
@@ -62,20 +60,10 @@ def read_design(
     rows = table.loc[(table["measure"] == measure) & (table["positions"] == positions)]
     if rows.empty:
         raise ValueError(f"{path.name} has no {measure!r} at positions {positions!r}")
-    rows = rows.loc[rows["block"] == sorted(set(rows["block"]))[block]]
+    rows = rows.loc[rows["block"] == rows["block"].max()]  # the last, if the measure has blocks
     rows = rows.loc[rows["context"].isin(_complete(rows))]
     values = rows.pivot(index="tokens", columns=_RUN, values="value")
-    if equal_loss:
-        shortest = rows["context"].min()
-        losses = table.loc[(table["measure"] == "loss") & (table["length"] == shortest)]
-        losses = losses.pivot(index="tokens", columns=_RUN, values="value").loc[:, values.columns]
-        ends = _at_equal_loss(
-            losses.to_numpy(np.float64),
-            values.to_numpy(np.float64),
-            values.index.to_numpy(np.float64),
-        )
-    else:
-        ends = values.iloc[-1].to_numpy(np.float64)
+    ends = _at_equal_loss(table, values) if equal_loss else values.iloc[-1].to_numpy(np.float64)
     contexts, thetas, seeds = (tuple(level.tolist()) for level in values.columns.levels)
     shape = (len(contexts), len(thetas), len(seeds))  # pivot sorts the runs
     return Design(contexts, thetas, seeds, ends.reshape(shape))
@@ -92,12 +80,17 @@ def _complete(rows: Any) -> list[int]:
     return found
 
 
-def _at_equal_loss(
-    losses: Float64[np.ndarray, "point run"],
-    values: Float64[np.ndarray, "point run"],
-    tokens: Float64[np.ndarray, " point"],
-) -> Float64[np.ndarray, " run"]:
-    """Return each run's value where its loss first falls to the lowest that all reach."""
+def _at_equal_loss(table: Any, measured: Any) -> Float64[np.ndarray, " run"]:
+    """Return each run's value where its loss first falls to the lowest that all reach.
+
+    table: every measure; measured: the values, a row per point of training and a column per run.
+    """
+    shortest = min(level for level, _, _ in measured.columns)
+    at_length = table.loc[(table["measure"] == "loss") & (table["length"] == shortest)]
+    by_run = at_length.pivot(index="tokens", columns=_RUN, values="value")
+    losses = by_run.loc[:, measured.columns].to_numpy(np.float64)
+    values = measured.to_numpy(np.float64)
+    tokens = measured.index.to_numpy(np.float64)
     before = tokens <= _DECAYS_FROM * tokens[-1]
     target = losses[before].min(axis=0).max()
     after = (losses <= target).argmax(axis=0)
@@ -126,21 +119,16 @@ def seed_contrasts(design: Design) -> dict[str, Float64[np.ndarray, " seed"]]:
     }
 
 
-def trends(design: Design, confidence: float = 0.95) -> dict[str, Interval]:
-    """Return the contrasts' intervals over seeds, simultaneous over the three (Bonferroni)."""
-    each = 1 - (1 - confidence) / len(CONTRASTS)
+def trends(design: Design) -> dict[str, Interval]:
+    """Return the contrasts' 95 % intervals over seeds, simultaneous over the three (Bonferroni)."""
+    each = 1 - 0.05 / len(CONTRASTS)
     return {
         name: seed_interval(values, confidence=each)
         for name, values in seed_contrasts(design).items()
     }
 
 
-def cell_intervals(
-    design: Design, confidence: float = 0.95
-) -> Float64[np.ndarray, "context theta end"]:
-    """Return every cell's mean over seeds and the two ends of its interval."""
-    found = [
-        [seed_interval(cell, confidence=confidence) for cell in of_context]
-        for of_context in design.values
-    ]
-    return np.array([[(one.estimate, one.low, one.high) for one in row] for row in found])
+def cell_intervals(design: Design) -> Float64[np.ndarray, "context theta end"]:
+    """Return every cell's mean over seeds and the two ends of its 95 % interval."""
+    intervals = [[seed_interval(cell) for cell in of_context] for of_context in design.values]
+    return np.array([[(one.estimate, one.low, one.high) for one in row] for row in intervals])

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from gainlens.claims.cells import DECIDING_SHARE, LENGTHS, length_halves
 from gainlens.claims.claim import Claim, bounds_of, premise_sides
 from gainlens.claims.claim_reasons import premise_reasons, reasons_of
 from gainlens.claims.contrasts import Contrasted
@@ -16,6 +17,7 @@ from gainlens.claims.outcomes import decide, outcome_of_claim
 from gainlens.claims.resolving import resolve_claim
 from gainlens.claims.sentences import capital
 from gainlens.core.spec import Rule
+from gainlens.core.vocabulary import Lengths
 from gainlens.metrics.registry import METRICS
 from gainlens.records.claims import ClaimOutcome, ClaimVerdict, Evidence, Fact
 
@@ -23,8 +25,6 @@ _OPERATORS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
     "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
-_ENOUGH_DECIDE: Final = 0.8
-"""Share of distinct analyses that must decide before an outcome counts as robust."""
 _DECIDES_NOTHING: Final = ("UNDETERMINED", "NOT TESTED")
 
 
@@ -63,16 +63,41 @@ def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> Claim
     number could not be measured, or models or prompts are too few, or do not pair, it is
     UNDETERMINED.  Neither raises.
     """
-    roles = claim.roles or ("model",)
-    mine = [one for role in roles for one in evidence if one.role == role]
-    verdict = ClaimVerdict(
+    by_role = {
+        role: [one for one in evidence if one.role == role] for role in claim.roles or ("model",)
+    }
+    verdict = _untested(claim, by_role)
+    problem = _wrong_models(claim, {role: len(models) for role, models in by_role.items()})
+    if problem:
+        return replace(verdict, reasons=(problem,))
+    facts = {role: [one.facts for one in models] for role, models in by_role.items()}
+    failed, unknown = failed_premises(claim, facts)
+    verdict = replace(verdict, premise=False if failed else None if unknown else True)
+    mine = [one for models in by_role.values() for one in models]
+    try:
+        for one in mine:
+            if one.unmeasured:
+                raise NotEnough(one.unmeasured)
+        found = judged_contrast(claim, mine, claim.estimand.reduction, rule)
+    except NotEnough as problem:
+        outcome = "UNDETERMINED" if verdict.premise else "NOT TESTED"
+        reasons = (*premise_reasons(failed, unknown), f"{capital(str(problem))}.")
+        return replace(verdict, outcome=outcome, measured="UNDETERMINED", reasons=reasons)
+    verdict = _tested(claim, mine, rule, verdict, found)
+    decides = _weakest(claim, found)
+    return replace(verdict, reasons=reasons_of(claim, verdict, found, decides, failed, unknown))
+
+
+def _untested(claim: Claim, by_role: Mapping[str, Sequence[Evidence]]) -> ClaimVerdict:
+    """Return the verdict before anything is judged."""
+    return ClaimVerdict(
         claim=claim.name,
         statement=claim.statement,
         source=claim.source,
         models={
-            role: ", ".join(one.name for one in mine if one.role == role)
-            for role in roles
-            if any(one.role == role for one in mine)
+            role: ", ".join(one.name for one in models)
+            for role, models in by_role.items()
+            if models
         },
         outcome="NOT TESTED",
         measured="NOT TESTED",
@@ -88,36 +113,22 @@ def judge_claim(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> Claim
         reasons=(),
         margin=claim.margin,
     )
-    counts = {role: sum(one.role == role for one in mine) for role in roles}
-    problem = _wrong_models(claim, counts)
-    if problem:
-        return replace(verdict, reasons=(problem,))
-    facts = {role: [one.facts for one in mine if one.role == role] for role in roles}
-    failed, unknown = failed_premises(claim, facts)
-    premise = False if failed else None if unknown else True
-    verdict = replace(verdict, premise=premise)
-    over = claim.estimand.reduction
-    try:
-        for one in mine:
-            if one.unmeasured:
-                raise NotEnough(one.unmeasured)
-        found = judged_contrast(claim, mine, over, rule)
-    except NotEnough as problem:
-        outcome = "UNDETERMINED" if premise else "NOT TESTED"
-        reasons = (*premise_reasons(failed, unknown), f"{capital(str(problem))}.")
-        return replace(verdict, outcome=outcome, measured="UNDETERMINED", reasons=reasons)
+
+
+def _tested(
+    claim: Claim, mine: Sequence[Evidence], rule: Rule, verdict: ClaimVerdict, found: Contrasted
+) -> ClaimVerdict:
+    """Return the verdict with what the contrast shows, still without reasons."""
     measured = outcome_of_claim(claim, found)
-    verdict = replace(
+    return replace(
         _with_analyses(verdict, _analyses(claim, mine, rule), measured),
-        outcome=measured if premise else "NOT TESTED",
+        outcome=measured if verdict.premise else "NOT TESTED",
         measured=measured,
         estimates=found.estimates,
         independent=found.independent,
         effect=None if claim.intervention is None else effect_of(claim, mine, rule),
         resolved=resolve_claim(claim, mine, found.numbers, rule),
     )
-    decides = _weakest(claim, found)
-    return replace(verdict, reasons=reasons_of(claim, verdict, found, decides, failed, unknown))
 
 
 def _wrong_models(claim: Claim, counts: Mapping[str, int]) -> str:
@@ -139,7 +150,7 @@ def _with_analyses(
     robust = (
         measured not in _DECIDES_NOTHING
         and not disagreeing
-        and len(decided) >= _ENOUGH_DECIDE * len(analyses)
+        and len(decided) >= DECIDING_SHARE * len(analyses)
     )
     return replace(
         verdict,
@@ -158,7 +169,7 @@ def _analyses(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> dict[st
     """
     outcomes: dict[str, ClaimOutcome] = {}
     seen: set[tuple[float, ...]] = set()
-    for half in ("all", "short", "long"):
+    for half in LENGTHS:
         halves = [_half(one, half) for one in evidence]
         for over in evidence[0].values:
             try:
@@ -173,13 +184,14 @@ def _analyses(claim: Claim, evidence: Sequence[Evidence], rule: Rule) -> dict[st
     return outcomes
 
 
-def _half(one: Evidence, half: str) -> Evidence:
-    """Return a model's numbers on the shorter or longer half of its prompts, by rank of length."""
-    if half == "all" or np.ptp(one.lengths) == 0:
+def _half(one: Evidence, half: Lengths) -> Evidence:
+    """Return a model's numbers on the shorter or longer half of its prompts, or on all.
+
+    If all prompts have one length, either half is all of them.
+    """
+    rows = np.flatnonzero(length_halves(one.lengths)[half])
+    if half == "all" or len(rows) == 0:
         return one
-    order = np.argsort(one.lengths, kind="stable")
-    middle = len(order) // 2
-    rows = np.sort(order[:middle] if half == "short" else order[middle:])
     return replace(
         one,
         ids=tuple(one.ids[row] for row in rows),

@@ -7,10 +7,11 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from gainlens.claims.claim import Blocks, Claim
+from gainlens.claims.pairing import shared_names
 from gainlens.records.claims import Evidence
 
 FEWEST_STEPS = 3
-"""A trend needs so many different places on its axis: two points always lie on a line."""
+"""A trend needs this many different places on its axis: two points always lie on a line."""
 
 WHOLE = "the contrast"
 """What a number is of if a contrast has a single one."""
@@ -133,13 +134,11 @@ def _slope(x: Float64[np.ndarray, " place"], y: np.ndarray) -> Float64[np.ndarra
     return centred @ y / (centred @ centred)
 
 
-def _shared_rows(evidence: Sequence[Evidence]) -> list[Int64[np.ndarray, " shared"]]:
+def _shared_rows(evidence: Sequence[Evidence]) -> tuple[Int64[np.ndarray, " shared"], ...]:
     """Return, per model, the places of the prompts that all models hold, in one order."""
     if len({one.sha256 for one in evidence}) != 1:
         raise NotEnough("the models were not measured on the same prompts, so nothing pairs")
-    places = [{name: place for place, name in enumerate(one.ids)} for one in evidence]
-    shared = [name for name in evidence[0].ids if all(name in place for place in places)]
-    return [np.array([place[name] for name in shared], dtype=np.int64) for place in places]
+    return shared_names([one.ids for one in evidence])
 
 
 def _place(claim: Claim, one: Evidence) -> float:

@@ -24,11 +24,18 @@ def shared_prompts(
     """
     if len({report.prompts.sha256 for report in reports}) != 1:
         return None
-    indices = [{name: i for i, name in enumerate(report.prompts.ids)} for report in reports]
-    shared = [name for name in reports[0].prompts.ids if all(name in index for index in indices)]
-    if len(shared) < rule.min_prompts and any(len(index) != len(shared) for index in indices):
+    ids = [report.prompts.ids for report in reports]
+    shared = shared_names(ids)
+    if len(shared[0]) < rule.min_prompts and any(len(own) != len(shared[0]) for own in ids):
         return None
-    return tuple(np.array([index[name] for name in shared], dtype=np.int64) for index in indices)
+    return shared
+
+
+def shared_names(ids: Sequence[Sequence[str]]) -> tuple[Int64[np.ndarray, " shared"], ...]:
+    """Return, per list of names, the places of the names that all lists hold, in one order."""
+    places = [{name: place for place, name in enumerate(own)} for own in ids]
+    shared = [name for name in ids[0] if all(name in own for own in places)]
+    return tuple(np.array([own[name] for name in shared], dtype=np.int64) for own in places)
 
 
 def paired_prompts(

@@ -139,7 +139,7 @@ def _by_group(
 
     A kind needs the rule's minimum of prompts to be listed.
     """
-    halves = length_halves(np.repeat(np.arange(len(lengths)), lengths))
+    halves = length_halves(np.asarray(lengths))
     for half in ("short", "long"):
         if halves[half].any():
             yield "length", f"{half} prompts", mean_over_prompts(values[halves[half]], rule)

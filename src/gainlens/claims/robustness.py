@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from gainlens.claims.behaviour import outcome_of
-from gainlens.claims.cells import cell_key
+from gainlens.claims.cells import DECIDING_SHARE, cell_key
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import Outcome
 from gainlens.records.comparison import ModelReport
 from gainlens.records.interval import Interval
 from gainlens.records.verdict import CellOutcome, GainCell
 
-DECIDING_SHARE: Final = 0.8
-"""An outcome is robust only if this share of the distinct analyses decides."""
 _DIGITS: Final = 9
 """Numbers that agree to 1e-9 nats are one number computed in another order."""
 
@@ -42,7 +40,7 @@ def cell_outcomes(short: ModelReport, long: ModelReport, rule: Rule) -> tuple[Ce
 
 
 def _numbers(pair: Sequence[GainCell]) -> tuple[float | None, ...]:
-    """Return what two analyses have in common if they are one; NaN as None, which equals itself."""
+    """Return what is equal in two analyses that are one; NaN becomes None, which equals itself."""
     kind = float(pair[0].after_final_norm), float(pair[0].token_class == "bos")
     return (*kind, *(number for cell in pair for number in _rounded(cell.log_gain)))
 

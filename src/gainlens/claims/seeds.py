@@ -1,11 +1,11 @@
-"""Effects of a training design with the seed as the unit.
+"""Compute effects of a training design with the seed as the unit.
 
 Three seeds give each contrast two degrees of freedom of its own, and intervals whose width is luck.
 So all cells share one error: the residual of the additive model cell + seed, with (cells - 1) x
 (seeds - 1) degrees of freedom.  Intervals are simultaneous over the contrasts of a family (Sidak).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -23,7 +23,7 @@ def pooled_error(values: Cells) -> tuple[float, int]:
     """Return the residual standard deviation of one run, and its degrees of freedom.
 
     Runs of one seed share their initialisation and data order, so what a seed adds to every cell is
-    taken off first.
+    subtracted first.
     """
     cells, seeds = values.shape
     residual = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
@@ -33,7 +33,7 @@ def pooled_error(values: Cells) -> tuple[float, int]:
 
 def contrast_intervals(
     values: Cells,
-    weights: Mapping[str, Sequence[float]],
+    weights: Mapping[str, Float64[np.ndarray, " cell"]],
     confidence: float,
     family: int | None = None,
 ) -> dict[str, tuple[Interval, float]]:
@@ -58,7 +58,7 @@ def contrast_intervals(
         method += f", simultaneous over {family} contrasts"
     found: dict[str, tuple[Interval, float]] = {}
     for name, row in weights.items():
-        estimate = float(np.asarray(row) @ values.mean(axis=1))
+        estimate = float(row @ values.mean(axis=1))
         error = deviation * float(np.linalg.norm(row) / np.sqrt(seeds))
         if deviation <= ROUNDING:
             unknown = (np.nan, np.nan, seeds, confidence, method, CONSTANT, "constant")

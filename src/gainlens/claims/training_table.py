@@ -75,7 +75,6 @@ def seed_effects(curves: TrainingCurves, corners: Corners, rule: Rule) -> tuple[
 
     Raises NotAttributable if the table lacks columns or seeds.
     """
-    loss = f"loss_{corners[0][0]:.0f}"
     wanted = ("context", "theta", "bos_every", "seed", "tokens", GAIN_COLUMN)
     missing = [name for name in wanted if name not in curves]
     if missing:
@@ -91,15 +90,16 @@ def seed_effects(curves: TrainingCurves, corners: Corners, rule: Rule) -> tuple[
     at_tokens = _at_tokens(runs, tokens, GAIN_COLUMN)
     effects = _effects(at_tokens, EQUAL_TOKENS, rule)
     if effects[-1].log_gain.excludes_zero:
-        effects += _simple(at_tokens, corners, rule)
+        weights = simple_contrasts(list(np.eye(4)), corners)
+        effects += _effects(at_tokens, EQUAL_TOKENS, rule, weights)
     if all(name in curves for name in _PART_COLUMNS):
         effects += _component_effects(runs, tokens, rule)
+    loss = f"loss_{corners[0][0]:.0f}"
     if loss in curves and "learning_rate" in curves:
         at_loss = _at_equal_loss(runs, loss)
         if not np.isnan(at_loss).any():
             effects += _effects(at_loss, EQUAL_LOSS, rule)
-    fewer = round(corners[2][0] / corners[0][0])
-    controls = [_runs(curves, corner, fewer) for corner in corners[:2]]
+    controls = [_runs(curves, corner, _fewer_firsts(corners)) for corner in corners[:2]]
     if all(seed in cell for cell in controls for seed in seeds):
         at_firsts = _at_tokens([[c[s] for s in seeds] for c in controls], tokens, GAIN_COLUMN)
         values = np.concatenate([at_firsts, at_tokens[2:]])
@@ -107,26 +107,22 @@ def seed_effects(curves: TrainingCurves, corners: Corners, rule: Rule) -> tuple[
     return effects
 
 
-def _weights() -> dict[str, Sequence[float]]:
-    columns = contrasts(list(np.eye(4)))
-    return dict(zip(FACTORS, (column.tolist() for column in columns), strict=True))
+def _fewer_firsts(corners: Corners) -> int:
+    """Return k so that a small-context run with a BOS in every k-th sequence sees as many BOS."""
+    return round(corners[2][0] / corners[0][0])
 
 
-def _effects(values: Cells, at: Basis, rule: Rule) -> tuple[Effect, ...]:
-    found = contrast_intervals(values, _weights(), rule.confidence)
+def _weights() -> dict[str, np.ndarray]:
+    return dict(zip(FACTORS, contrasts(list(np.eye(4))), strict=True))
+
+
+def _effects(
+    values: Cells, at: Basis, rule: Rule, weights: Mapping[str, np.ndarray] | None = None
+) -> tuple[Effect, ...]:
+    """Return the contrasts with these weights of the cells; by default those of FACTORS."""
+    found = contrast_intervals(values, weights or _weights(), rule.confidence)
     return tuple(
         Effect(factor, "seeds", at, interval, smallest_visible=visible)
-        for factor, (interval, visible) in found.items()
-    )
-
-
-def _simple(values: Cells, corners: Corners, rule: Rule) -> tuple[Effect, ...]:
-    weights = {
-        name: column.tolist() for name, column in simple_contrasts(list(np.eye(4)), corners).items()
-    }
-    found = contrast_intervals(values, weights, rule.confidence)
-    return tuple(
-        Effect(factor, "seeds", EQUAL_TOKENS, interval, smallest_visible=visible)
         for factor, (interval, visible) in found.items()
     )
 

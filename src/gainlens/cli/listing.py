@@ -13,9 +13,10 @@ from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened_apart
 from gainlens.core.presets import PRESETS, TWIN_PREFIX
 from gainlens.core.spec import ModelSpec
+from gainlens.core.table import column, fill, number
 from gainlens.notebook.published import REFERENCE_ROWS
 from gainlens.records.weights import RopeReport, UnembedReport
-from gainlens.report.terminal import console_of
+from gainlens.report.terminal import console_of, rich_table
 from gainlens.results.values import to_json
 
 _NAME: Final = 12
@@ -95,39 +96,37 @@ def weights_json(found: Mapping[str, tuple[UnembedReport, RopeReport]]) -> dict[
 
 def models_json() -> dict[str, Any]:
     """Return every preset's models as JSON values."""
+    return {preset: [_facts(model) for model in models] for preset, models in PRESETS.items()}
+
+
+def _facts(model: ModelSpec) -> dict[str, Any]:
     return {
-        preset: [
-            {
-                "role": model.role,
-                "hf_name": model.hf_name,
-                "context": model.context_length,
-                "theta": model.expected_rope_theta,
-                "known": known_of(model),
-            }
-            for model in models
-        ]
-        for preset, models in PRESETS.items()
+        "role": model.role,
+        "hf_name": model.hf_name,
+        "context": model.context_length,
+        "theta": model.expected_rope_theta,
+        "known": known_of(model),
     }
 
 
 def print_models() -> None:
-    """Every preset's models with role, context, theta and what is known."""
+    """Print every preset's models with role, context, theta and what is known."""
     console = console_of()
-    table = Table(box=None, pad_edge=False)
-    for name in ("preset", "role", "model", "context", "theta", "known"):
-        right = name in ("context", "theta")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name == "model")
-    for preset, models in PRESETS.items():
-        for place, model in enumerate(models):
-            table.add_row(
-                preset if place == 0 else "",
-                model.role,
-                escape(model.hf_name),
-                f"{model.context_length:,}",
-                f"{model.expected_rope_theta:,.0f}",
-                known_of(model),
-                end_section=place == len(models) - 1,
-            )
+    rows = [
+        {"preset": "" if index else preset} | _facts(model)
+        for preset, models in PRESETS.items()
+        for index, model in enumerate(models)
+    ]
+    columns = (
+        column("preset", lambda row: row["preset"]),
+        column("role", lambda row: row["role"]),
+        column("model", lambda row: row["hf_name"]),
+        number("context", lambda row: f"{row['context']:,}", "context"),
+        number("rope_theta", lambda row: f"{row['theta']:,.0f}", "theta"),
+        column("known", lambda row: row["known"]),
+    )
+    table = rich_table(fill("models", "", "", columns, rows), console.width)
+    table.columns[2].no_wrap = True  # a reader copies a model's name whole
     console.print(table)
     console.print(
         f"{TWIN_PREFIX}NAME ships with the package; the others come from the Hugging Face hub "

@@ -1,4 +1,4 @@
-"""Closed formulas that several rooms use.  They need no model and no array."""
+"""Closed formulas that several folders use.  They need no model and no array."""
 
 import math
 
@@ -6,7 +6,7 @@ import math
 def random_edge(frobenius: float, rows: int, columns: int) -> float:
     """Return the largest singular value of a large random matrix, given its Frobenius norm.
 
-    |W|_F (sqrt(rows) + sqrt(columns)) / sqrt(rows columns); Bai and Yin 1988.  A matrix far above
+    |W|_F (sqrt(rows) + sqrt(columns)) / sqrt(rows columns); Bai and Yin 1993.  A matrix far above
     it has a direction that its rows share.
     """
     return frobenius * (math.sqrt(rows) + math.sqrt(columns)) / math.sqrt(rows * columns)

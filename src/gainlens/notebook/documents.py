@@ -48,6 +48,9 @@ Norm = Annotated[
 Positive = Annotated[float, Field(allow_inf_nan=False, ge=SMALLEST, le=LARGEST)]
 Stated = Annotated[float, Field(allow_inf_nan=False, ge=0, le=LARGEST**2)]
 Count = Annotated[int, Field(ge=1, le=10**12)]
+Series = Annotated[list[Positive | None], Field(max_length=10_000, fail_fast=True)]
+"""One number per block or prompt."""
+Norms = Annotated[list[Positive | None], Field(min_length=2, max_length=10_000, fail_fast=True)]
 Label = Annotated[str, AfterValidator(check_label)]
 Text = Annotated[str, AfterValidator(lambda value: shown(value, _LONGEST_TEXT))]
 

@@ -5,17 +5,28 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from gainlens.core.messages import shown
+from gainlens.notebook import gain_shapes as gains
+from gainlens.notebook import matrix_shapes as matrices
 from gainlens.notebook.definitions import REDUCTION_LIMITS, STATE_LIMITS
 from gainlens.notebook.documents import place
 from gainlens.notebook.intervals import FEWEST_PROMPTS
 from gainlens.notebook.paired import paired_differences
-from gainlens.notebook.readers import read_records
 from gainlens.notebook.record import Finding
 from gainlens.notebook.rescored import Limit, Measurement, Rescore, Spectrum, Statement
+from gainlens.notebook.shapes import Shape, read_entries
+
+SHAPES: Final[tuple[type[Shape], ...]] = (
+    gains.PromptRow, gains.PromptGains, gains.ModelNorms, gains.StatesBeforeNorm,
+    gains.ResidualStatesAfterNorm, gains.StatesAfterNorm, gains.SublayerGains,
+    gains.SublayerObjects, gains.Heads, gains.CopiedGain, matrices.Matrix,
+    matrices.AttentionWeights, matrices.ValueNorms, matrices.MeanNorms, matrices.StateRanks,
+)  # fmt: skip
+"""An entry is read by the first shape whose keys it has."""
 
 
 def rescore_neighbour(name: str, document: dict[str, Any]) -> Rescore:
-    shapes, records = read_records(name, document)
+    """Re-score one file; `name` stands in the errors."""
+    shapes, records = read_entries(name, document, SHAPES)
     if not records:
         raise ValueError(
             f"{name} holds no gains, norms or spectra in a shape that gainlens reads: give a "

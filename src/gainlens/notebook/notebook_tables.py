@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from gainlens.core.table import Table
 from gainlens.notebook.rescored import NotebookTest, PairReason, Rescore
 from gainlens.notebook.result_file import (
     ERASES_BELOW,
@@ -11,7 +12,7 @@ from gainlens.notebook.result_file import (
     Rope,
     Unembedding,
 )
-from gainlens.notebook.wording import FACTS, Table, sentence, three
+from gainlens.notebook.wording import facts, sentence, three
 
 _PAIR_REASONS: Final[dict[PairReason, str]] = {
     "roles": "the file does not give exactly one model the role short and one the role long",
@@ -25,11 +26,12 @@ _CHOSEN: Final = {
 
 
 def test_table(score: Rescore) -> Table:
+    """Return the notebook's test on recomputed numbers, or why it is not done."""
     if score.pair is None:
         reason = _PAIR_REASONS[score.pair_reason or "no_last_gains"]
-        return Table("the notebook's test", FACTS, (("not done", "", reason),))
+        return facts("the notebook's test", [("not done", "", reason)])
     title = f"the notebook's test: {score.pair.short} against {score.pair.long}"
-    return Table(title, FACTS, tuple(_test_rows(score.pair)))
+    return facts(title, _test_rows(score.pair))
 
 
 def _test_rows(pair: NotebookTest) -> Iterator[tuple[str, str, str]]:
@@ -50,7 +52,12 @@ def _test_rows(pair: NotebookTest) -> Iterator[tuple[str, str, str]]:
     yield from (("contradiction", one.place, sentence(one)) for one in pair.findings)
 
 
-def model_rows(model: FileModel) -> Iterator[tuple[str, str, str]]:
+def model_table(key: str, model: FileModel) -> Table:
+    """Return what the numbers of one model are and what follows from them."""
+    return facts(key, _model_rows(model))
+
+
+def _model_rows(model: FileModel) -> Iterator[tuple[str, str, str]]:
     residual = model.residual
     last = residual.normed_entry - 1
     yield "normed state", f"entry {residual.normed_entry}", "; ".join(_evidence(model))

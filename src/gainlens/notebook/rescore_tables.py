@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
+from gainlens.core.table import Table, column, fill
 from gainlens.notebook.definitions import (
     BASES,
     REDUCTION_LIMITS,
@@ -10,7 +11,7 @@ from gainlens.notebook.definitions import (
     STATE_LIMITS,
     STATES,
 )
-from gainlens.notebook.notebook_tables import model_rows, test_table
+from gainlens.notebook.notebook_tables import model_table, test_table
 from gainlens.notebook.record import Finding
 from gainlens.notebook.rescored import (
     Limit,
@@ -21,80 +22,63 @@ from gainlens.notebook.rescored import (
     SameModel,
     Spectrum,
 )
-from gainlens.notebook.wording import FACTS, Table, interval, sentence, three
+from gainlens.notebook.wording import interval, sentence, three
 
 
 def tables(score: Rescore) -> tuple[Table, ...]:
     """Return the tables of one file; a question that the file does not touch has none."""
-    made = [Table(key, FACTS, tuple(model_rows(model))) for key, model in score.models.items()]
-    if score.models:
-        made.append(test_table(score))
-    else:
-        made.append(measurement_table(score.measurements))
+    made = [model_table(key, model) for key, model in score.models.items()]
+    made.append(test_table(score) if score.models else measurement_table(score.measurements))
     made.append(difference_table(score.differences))
     if not score.models:
         made.append(spectrum_table(score.spectra))
-    made.append(
-        Table(
-            "what the file says itself",
-            ("where", "its words"),
-            tuple((statement.place, statement.text) for statement in score.statements),
-        )
-    )
+    words = (column("where", lambda row: row.place), column("its words", lambda row: row.text))
+    made.append(fill("words", "what the file says itself", "", words, score.statements))
     made.append(finding_table(score.findings))
-    closed = tuple((str(number), text) for number, text in enumerate(limits(score), 1))
-    made.append(Table("what cannot be concluded from this file", ("", "what"), closed))
+    numbered = (column("", lambda row: str(row[0])), column("what", lambda row: row[1]))
+    closed = "what cannot be concluded from this file"
+    made.append(fill("limits", closed, "", numbered, enumerate(limits(score), 1)))
     return tuple(table for table in made if table.rows)
+
+
+_DEFINITION: Final = (
+    column("number is of", lambda row: row.measurement.state),
+    column("tokens", lambda row: REDUCTIONS[row.measurement.reduction]),
+    column("value", lambda row: three(row.measurement.value)),
+    column("95 %", lambda row: interval(row.measurement.low, row.measurement.high)),
+    column("prompts", lambda row: str(row.measurement.prompts or "")),
+    column("called", lambda row: row.measurement.called),
+)
 
 
 def side_by_side_table(rows: Sequence[SameModel]) -> Table:
     """Return the numbers that several files give for one model, by definition."""
-    return Table(
-        "one model, several numbers, by definition",
-        ("model", "number is of", "tokens", "value", "95 %", "prompts", "called", "file"),
-        tuple(
-            (
-                row.model,
-                row.measurement.state,
-                REDUCTIONS[row.measurement.reduction],
-                three(row.measurement.value),
-                interval(row.measurement.low, row.measurement.high),
-                str(row.measurement.prompts or ""),
-                row.measurement.called,
-                row.file,
-            )
-            for row in rows
-        ),
-    )
+    model, file = column("model", lambda row: row.model), column("file", lambda row: row.file)
+    title = "one model, several numbers, by definition"
+    return fill("same-model", title, "", (model, *_DEFINITION, file), rows)
 
 
 def origin_table(rows: Sequence[Origin]) -> Table:
     """Return the gains that files copied, beside what those gains are."""
-    return Table(
-        "gains that a file copied, and what they are",
-        ("model", "copied", "in file", "file says", "is the gain of", "of model", "measured in"),
-        tuple(
-            (
-                row.copied.measurement.model,
-                three(row.copied.measurement.value),
-                row.copied.file,
-                row.copied.measurement.says or "",
-                row.source.measurement.state if row.source else "not in these files",
-                row.source.measurement.model if row.source else "",
-                row.source.file if row.source else "",
-            )
-            for row in rows
+    columns = (
+        column("model", lambda row: row.copied.measurement.model),
+        column("copied", lambda row: three(row.copied.measurement.value)),
+        column("in file", lambda row: row.copied.file),
+        column("file says", lambda row: row.copied.measurement.says or ""),
+        column(
+            "is the gain of",
+            lambda row: row.source.measurement.state if row.source else "not in these files",
         ),
+        column("of model", lambda row: row.source.measurement.model if row.source else ""),
+        column("measured in", lambda row: row.source.file if row.source else ""),
     )
+    return fill("copied", "gains that a file copied, and what they are", "", columns, rows)
 
 
 def finding_table(findings: Sequence[Finding]) -> Table:
     """Return stated numbers that are not what the rest of their file gives."""
-    return Table(
-        "contradictions within a file",
-        ("where", "finding"),
-        tuple((finding.place, sentence(finding)) for finding in findings),
-    )
+    columns = (column("where", lambda row: row.place), column("finding", sentence))
+    return fill("findings", "contradictions within a file", "", columns, findings)
 
 
 def follows(row: Measurement) -> str:
@@ -104,6 +88,10 @@ def follows(row: Measurement) -> str:
     if row.behaviour is None:
         return "not sure: no interval"
     return "not decided" if row.behaviour == "UNDETERMINED" else row.behaviour.lower()
+
+
+def _state_and_block(row: Measurement) -> str:
+    return row.state if row.block is None else f"{row.state} ({row.block})"
 
 
 def limits(score: Rescore) -> Iterator[str]:
@@ -165,43 +153,29 @@ def measurement_table(
     measurements: Iterable[Measurement], title: str = "what the numbers are"
 ) -> Table:
     """Return each number with its definition, interval and what follows."""
-    return Table(
-        title,
-        (
-            "model",
-            "called",
-            "is of",
-            "tokens",
-            "value",
-            "95 %",
-            "n",
-            "file says",
-            "follows",
-            "known",
+    columns = (
+        column("model", lambda row: row.model),
+        column("called", lambda row: row.called),
+        column(
+            "is of", lambda row: row.state if row.block is None else f"{row.state} ({row.block})"
         ),
-        tuple(
-            (
-                row.model,
-                row.called,
-                row.state if row.block is None else f"{row.state} ({row.block})",
-                REDUCTIONS[row.reduction],
-                three(row.value),
-                interval(row.low, row.high),
-                str(row.prompts or ""),
-                row.says or "",
-                follows(row),
-                BASES[row.basis],
-            )
-            for row in measurements
-        ),
+        column("tokens", lambda row: REDUCTIONS[row.reduction]),
+        column("value", lambda row: three(row.value)),
+        column("95 %", lambda row: interval(row.low, row.high)),
+        column("n", lambda row: str(row.prompts or "")),
+        column("file says", lambda row: row.says or ""),
+        column("follows", follows),
+        column("known", lambda row: BASES[row.basis]),
     )
+    return fill("measurements", title, "", columns, measurements)
 
 
 def state_table(scores: Sequence[Rescore]) -> Table:
     """Return the meaning of every state that the files' numbers are of."""
     used = {row.state for score in scores for row in score.measurements}
-    rows = tuple((state, meaning) for state, meaning in STATES.items() if state in used)
-    return Table("what the names mean", ("name", "meaning"), rows)
+    rows = [(state, meaning) for state, meaning in STATES.items() if state in used]
+    columns = (column("name", lambda row: row[0]), column("meaning", lambda row: row[1]))
+    return fill("states", "what the names mean", "", columns, rows)
 
 
 def difference_table(
@@ -209,46 +183,36 @@ def difference_table(
     title: str = "paired differences over the same prompts, in nats",
 ) -> Table:
     """Return the paired tests, the file's own word beside each."""
-    return Table(
-        title,
-        ("model", "minus", "of", "nats", "95 %", "n", "p (Holm)", "file says", "follows"),
-        tuple(
-            (
-                row.model,
-                row.minus,
-                row.state,
-                f"{row.nats:+.3f}",
-                f"[{row.low:+.3f}, {row.high:+.3f}]",
-                str(row.prompts),
-                f"{row.p:.2g}",
-                row.says or "",
-                "they differ" if row.low > 0 or row.high < 0 else "no difference shown",
-            )
-            for row in differences
+    columns = (
+        column("model", lambda row: row.model),
+        column("minus", lambda row: row.minus),
+        column("of", lambda row: row.state),
+        column("nats", lambda row: f"{row.nats:+.3f}"),
+        column("95 %", lambda row: f"[{row.low:+.3f}, {row.high:+.3f}]"),
+        column("n", lambda row: str(row.prompts)),
+        column("p (Holm)", lambda row: f"{row.p:.2g}"),
+        column("file says", lambda row: row.says or ""),
+        column(
+            "follows",
+            lambda row: "they differ" if row.low > 0 or row.high < 0 else "no difference shown",
         ),
     )
+    return fill("differences", title, "", columns, differences)
 
 
 def spectrum_table(spectra: Iterable[Spectrum]) -> Table:
     """Return each matrix's norms, beside those of a random matrix if its shape is known."""
-    return Table(
-        "spectra; of several blocks the last",
-        ("model", "matrix", "blocks", "σ_max", "Frobenius", "stable rank", "over random edge",
-         "effective rank"),
-        tuple(
-            (
-                row.model,
-                row.matrix,
-                str(max(len(row.spectral_norms), len(row.effective_ranks))),
-                _last(row.spectral_norms),
-                _last(row.frobenius_norms),
-                three(row.stable_rank),
-                three(row.edge_ratio),
-                _last(row.effective_ranks),
-            )
-            for row in spectra
-        ),
-    )  # fmt: skip
+    columns = (
+        column("model", lambda row: row.model),
+        column("matrix", lambda row: row.matrix),
+        column("blocks", lambda row: str(max(len(row.spectral_norms), len(row.effective_ranks)))),
+        column("σ_max", lambda row: _last(row.spectral_norms)),
+        column("Frobenius", lambda row: _last(row.frobenius_norms)),
+        column("stable rank", lambda row: three(row.stable_rank)),
+        column("over random edge", lambda row: three(row.edge_ratio)),
+        column("effective rank", lambda row: _last(row.effective_ranks)),
+    )
+    return fill("spectra", "spectra; of several blocks the last", "", columns, spectra)
 
 
 def _last(values: Sequence[float | None]) -> str:

@@ -1,7 +1,7 @@
 """Re-score a result file: what each number is, what follows from it, and what cannot.
 
 No model is needed: everything here is arithmetic on the file.  A file is the notebook's JSON, our
-own result.json or one of the shapes in `readers`.  Contradictions, statements and limits are
+own result.json or one of the shapes of `neighbours`.  Contradictions, statements and limits are
 records; `rescore_tables` makes their sentences.
 """
 

@@ -1,8 +1,8 @@
-"""Find the entries of a foreign document by their keys, and hand them to their readers."""
+"""Find the entries of a foreign document by their keys, and read them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 from gainlens.core.messages import shown
 from gainlens.notebook.documents import Part, check_label, validated
@@ -23,64 +23,46 @@ class Where:
         return shown(next((key for key in reversed(self.keys) if isinstance(key, str)), ""))
 
 
-EntryT = TypeVar("EntryT", bound=Part)
-Read = Callable[[Any, Where], Iterator[Record]]
+class Shape(Part):
+    """One object of a foreign document, known by the keys that it has and those that it lacks."""
+
+    NAME: ClassVar[str]
+    KEYS: ClassVar[set[str]]
+    WITHOUT: ClassVar[set[str]] = set()
+
+    def records(self, where: Where) -> Iterator[Record]:
+        """Yield what the object's numbers are."""
+        raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The keys that an entry has, those that it lacks, its class and its reader."""
-
-    name: str
-    keys: frozenset[str]
-    without: frozenset[str]
-    entry: type[Part]
-    read: Read
-
-
-SHAPES: Final[list[Shape]] = []
-
-
-def shape(
-    entry: type[EntryT], *keys: str, without: Sequence[str] = ()
-) -> Callable[[Callable[[EntryT, Where], Iterator[Record]]], Read]:
-    """Register a reader for entries that have these keys and lack those of `without`."""
-
-    def register(read: Callable[[EntryT, Where], Iterator[Record]]) -> Read:
-        name = read.__name__.replace("_", " ")
-        SHAPES.append(Shape(name, frozenset(keys), frozenset(without), entry, read))
-        return read
-
-    return register
-
-
-def read_entries(name: str, root: dict[str, Any]) -> tuple[list[str], list[Record]]:
+def read_entries(
+    name: str, root: dict[str, Any], shapes: Sequence[type[Shape]]
+) -> tuple[list[str], list[Record]]:
     """Return the names of the shapes found in a document, and the records of all entries in order.
 
     Raises ValueError, with the place, for an entry that has a shape's keys and not its values.
     """
-    shapes: dict[str, None] = {}
+    names: dict[str, None] = {}
     records: list[Record] = []
-    for keys, tree, found in _entries(root, ()):
-        entry = validated(name, keys, found.entry, tree)
+    for keys, tree, shape in _entries(root, (), shapes):
         where = Where(keys, _model_name(name, keys, tree, root), root)
-        records += found.read(entry, where)
-        shapes[found.name] = None
-    return list(shapes), records
+        records += validated(name, keys, shape, tree).records(where)
+        names[shape.NAME] = None
+    return list(names), records
 
 
 def _entries(
-    tree: object, keys: tuple[str | int, ...]
-) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any], Shape]]:
-    """Yield every object that has a shape.  What lies within such an object belongs to it."""
+    tree: object, keys: tuple[str | int, ...], shapes: Sequence[type[Shape]]
+) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any], type[Shape]]]:
+    """Yield every object with its shape.  What lies within such an object belongs to it."""
     if isinstance(tree, dict):
-        for candidate in SHAPES:
-            if candidate.keys <= tree.keys() and not candidate.without & tree.keys():
-                yield keys, tree, candidate
+        for shape in shapes:
+            if tree.keys() >= shape.KEYS and not shape.WITHOUT & tree.keys():
+                yield keys, tree, shape
                 return
     if isinstance(tree, dict | list):
         for key, item in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from _entries(item, (*keys, key))
+            yield from _entries(item, (*keys, key), shapes)
 
 
 _MATRICES: Final = ("unembedding", "embedding", "restriction_maps")

@@ -1,21 +1,17 @@
-"""Say records in words: the table that the terminal and the page show, and the cells' forms."""
+"""Write contradictions, ratios and intervals in words, and facts as a table."""
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable
+from operator import itemgetter
 
+from gainlens.core.table import Table, column, fill
 from gainlens.notebook.record import Finding
 
-FACTS: Final = ("", "value", "what it means")
-"""Heads of a table of facts."""
 
-
-@dataclass(frozen=True)
-class Table:
-    """One question's answer in rows.  Cells may hold text from the file: escape them for markup."""
-
-    title: str
-    heads: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+def facts(title: str, rows: Iterable[tuple[str, str, str]]) -> Table:
+    """Return a table of facts, each with its value and what it means."""
+    heads = ("", "value", "what it means")
+    columns = [column(head, itemgetter(index)) for index, head in enumerate(heads)]
+    return fill("facts", title, "", columns, rows)
 
 
 def sentence(finding: Finding) -> str:
@@ -38,4 +34,5 @@ def three(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
+    """Return an interval of ratios, or nothing if it is not known."""
     return "" if low is None or high is None else f"[{three(low)}, {three(high)}]"

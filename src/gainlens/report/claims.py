@@ -5,8 +5,8 @@ from typing import Final
 
 from gainlens.claims.claim import Claim
 from gainlens.claims.sentences import interval_text
+from gainlens.core.table import Column, Table, fill
 from gainlens.records.claims import ClaimVerdict
-from gainlens.report.table import Column, Table, fill
 
 _NAMED: Final = 3
 """Claims that the answer names; of more it counts outcomes."""

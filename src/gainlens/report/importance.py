@@ -5,8 +5,8 @@ from math import isfinite
 from typing import Any, Final
 
 from gainlens.claims.wording import plain
+from gainlens.core.table import Column, Table, fill
 from gainlens.records.importance import Agreement, Removal
-from gainlens.report.table import Column, Table, fill
 
 _SHOWN: Final = 8
 """Blocks that the terminal shows."""

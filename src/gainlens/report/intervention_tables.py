@@ -8,10 +8,10 @@ from math import exp
 from typing import Any, Final
 
 from gainlens.claims.wording import component_label, nats, plain, ratio
+from gainlens.core.table import NAME, Column, Table, fill, number, word
 from gainlens.records.comparison import Comparison
 from gainlens.records.interventions import Change
 from gainlens.report.run import Run
-from gainlens.report.table import NAME, Column, Table, fill, number, word
 
 _MODEL: Final = word(NAME, lambda report: report.checkpoint.name)
 _PAIR_MODEL: Final = word(NAME, lambda pair: pair[0].checkpoint.name)

@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from rich.markup import escape
 
+from gainlens.core.table import Column, Table, fill
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import BlockGain
-from gainlens.report.table import Column, Table, fill
 from gainlens.report.terminal import console_of, rich_table
 
 _SHOWN: Final = 12

@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from gainlens.claims.wording import yes_no
 from gainlens.core.glossary import GLOSSARY
+from gainlens.core.table import Table
 from gainlens.figures.dark import PARTNERS, dark_svg
 from gainlens.figures.files import CLAIM_FIGURE
 from gainlens.figures.style import looks
@@ -28,7 +29,6 @@ from gainlens.report.answer import answer, difference, doubts, vetoes
 from gainlens.report.captions import CLAIM_CAPTION, FIGURES
 from gainlens.report.explorer import Explored, page_data
 from gainlens.report.run import Run
-from gainlens.report.table import Table
 from gainlens.report.tables import last_block, long_tables, supporting
 
 PAGE: Final = "report.html"

@@ -6,6 +6,7 @@ from typing import Any, Final
 from gainlens.claims.cells import primary_cell
 from gainlens.claims.wording import nats, plain, ratio, signed, yes_no
 from gainlens.core.glossary import GLOSSARY
+from gainlens.core.table import NAME, Table, fill, number, word
 from gainlens.notebook.table import TABLE_HEADER, comparison_rows, row_cells
 from gainlens.records.comparison import Comparison, ModelReport
 from gainlens.records.gains import MassiveToken
@@ -13,10 +14,20 @@ from gainlens.records.interval import Interval
 from gainlens.records.verdict import Effect
 from gainlens.report.intervention_tables import intervention_tables
 from gainlens.report.run import Run
-from gainlens.report.table import NAME, Table, attribute, fill, number, word
 
 MASSIVE_SHOWN: Final = 40
 """Massive tokens per model that the page lists; result.json holds all."""
+
+
+def _attribute(name: str, form: str) -> Callable[[Any], str]:
+    """Return a formatter of the attribute at a dotted path."""
+
+    def text(record: Any) -> str:
+        for part in name.split("."):
+            record = getattr(record, part)
+        return plain(record, form)
+
+    return text
 
 
 _MODEL: Final = word(NAME, lambda report: report.checkpoint.name)
@@ -43,7 +54,7 @@ def last_block(run: Run) -> Table:
     ]
     if isinstance(run, Comparison):
         columns.insert(1, _ROLE)
-        columns.append(number("last_gain", attribute("residual.last_gain", ".3f"), "last_gain"))
+        columns.append(number("last_gain", _attribute("residual.last_gain", ".3f"), "last_gain"))
     return fill(
         "gains",
         "The last block",
@@ -64,7 +75,7 @@ def notebook_parts(comparison: Comparison) -> Table:
         (
             _MODEL,
             *(
-                number(name, attribute(f"residual.{name}", ".4f"))
+                number(name, _attribute(f"residual.{name}", ".4f"))
                 for name in ("last_gain", "true_last_gain", "final_norm_gain")
             ),
         ),
@@ -126,7 +137,7 @@ def unembedding(run: Run) -> Table:
         "σ_max grows with the square root of the vocabulary; the columns after it do not.",
         (
             _MODEL,
-            *(number(name, attribute(f"unembed.{name}", form)) for name, form in forms.items()),
+            *(number(name, _attribute(f"unembed.{name}", form)) for name, form in forms.items()),
         ),
         run.reports,
     )
@@ -145,7 +156,7 @@ def rope(run: Run) -> Table:
         (
             _MODEL,
             number("context", lambda report: f"{report.checkpoint.context:,}"),
-            *(number(name, attribute(f"rope.{name}", form)) for name, form in forms.items()),
+            *(number(name, _attribute(f"rope.{name}", form)) for name, form in forms.items()),
         ),
         run.reports,
     )
@@ -166,9 +177,9 @@ def checks(run: Run) -> Table:
             _MODEL,
             word("backend", lambda report: report.checkpoint.backend),
             word("dtype", lambda report: report.checkpoint.dtype),
-            number("additivity", attribute("checkpoint.additivity", ".1e")),
+            number("additivity", _attribute("checkpoint.additivity", ".1e")),
             number("logits_kl", kl),
-            number("scale_control", attribute("scale_control", ".1e")),
+            number("scale_control", _attribute("scale_control", ".1e")),
             number("halves_control", lambda report: nats(report.halves_control)),
         ),
         run.reports,
@@ -221,7 +232,7 @@ def massive(report: ModelReport) -> Table:
             word("text", lambda token: visible_text(token.text)),
             number("written_by", known("written_by")),
             word("written_component", known("written_component")),
-            number("plateau", attribute("plateau", ".4g")),
+            number("plateau", _attribute("plateau", ".4g")),
             number("erased_by", known("erased_by")),
             word("erased_component", known("erased_component")),
             word("dims", _dimensions),
@@ -247,9 +258,9 @@ def blocks(report: ModelReport) -> Table:
         "The interval is simultaneous over blocks.",
         (
             number("layer", lambda block: str(block.block), "block"),
-            *(number(name, attribute(name, ".4f")) for name in ("gain", "low", "high")),
-            *(number(name, attribute(name, "+.4f")) for name in ("log_gain", "attention", "mlp")),
-            number("remainder", attribute("remainder", "+.0e")),
+            *(number(name, _attribute(name, ".4f")) for name in ("gain", "low", "high")),
+            *(number(name, _attribute(name, "+.4f")) for name in ("log_gain", "attention", "mlp")),
+            number("remainder", _attribute("remainder", "+.0e")),
         ),
         report.blocks,
     )

@@ -14,11 +14,10 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from gainlens.core.names import shortened_apart
-from gainlens.notebook.wording import Table as RescoreTable
+from gainlens.core.table import NAME, Table
 from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, difference, doubts
 from gainlens.report.run import Run
-from gainlens.report.table import NAME, Table
 from gainlens.report.tables import last_block, supporting
 
 _COLOURS: Final = {
@@ -148,6 +147,7 @@ def rich_table(table: Table, width: int) -> RichTable:
             escape(column.head),
             justify="right" if column.numeric else "left",
             no_wrap=column.numeric or column.key == NAME,
+            overflow="ellipsis" if column.numeric else "fold",
         )
     for row in zip(*columns, strict=True):
         made.add_row(*map(escape, row))
@@ -155,25 +155,15 @@ def rich_table(table: Table, width: int) -> RichTable:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    console.print(f"[bold]{escape(table.title)}[/]: {escape(table.note)}")
+    note = f": {escape(table.note)}" if table.note else ""
+    console.print(f"[bold]{escape(table.title)}[/]{note}")
     console.print(rich_table(table, console.width))
 
 
-def print_rescore(contents: Sequence[RescoreTable], path: Path) -> None:
+def print_rescore(tables: Sequence[Table], path: Path) -> None:
     """Print the tables of re-scored files, and where they are written in full."""
     console = console_of()
-    for content in contents:
-        table = RichTable(
-            title=escape(content.title),
-            title_justify="left",
-            title_style="bold",
-            box=None,
-            pad_edge=False,
-        )
-        for head in content.heads:
-            table.add_column(escape(head), overflow="fold")
-        for row in content.rows:
-            table.add_row(*map(escape, row))
-        console.print(table)
+    for table in tables:
+        _print_table(console, table)
         console.print()
     console.print(f"Written to {escape(str(path))}", soft_wrap=True)

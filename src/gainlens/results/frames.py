@@ -1,10 +1,8 @@
-"""Records -> pandas DataFrames, and the summary tables of a run as CSV with their column glossary.
+"""Turn records into pandas DataFrames, and write the summary tables of a run as CSV.
 
-    frame = gainlens.to_frame(run.reports)              one row a model
-    frame = gainlens.to_frame(run.decompositions["m"])  one row a block and token
-    gainlens.columns_of(frame)                          what every column means
-
-pandas is imported when it is first needed.
+frame = gainlens.to_frame(run.reports)              one row per model
+frame = gainlens.to_frame(run.decompositions["m"])  one row per block and token
+gainlens.columns_of(frame)                          what every column means
 """
 
 import dataclasses
@@ -29,7 +27,7 @@ from gainlens.results.files import replace_file
 
 GLOSSARY_FILE: Final = "columns.csv"
 TABLES: Final = ("models", "layers", "cells", "sweep", "theta_dose", "controls")
-"""Names of the summary tables, those that a run may lack among them."""
+"""Names of all summary tables; a run without interventions lacks the last three."""
 _INTERVAL: Final = ("low", "high", "n", "status")
 _OTHER_NAMES: Final = {
     (ModelReport, "name"): "model",
@@ -38,16 +36,17 @@ _OTHER_NAMES: Final = {
 }
 
 
-def to_frame(records: Any) -> "pd.DataFrame":
-    """A record, or a sequence of records of one kind, as a table.
+def to_frame(records: Any) -> pd.DataFrame:
+    """Return a record, or a sequence of records of one kind, as a table.
 
-    Capture and Decomposition: one row a block and token.  PromptGains: one row a block and prompt.
-    EncodedPrompts: one row a prompt.  Comparison: one row a model, with its last block's primary
-    log gain (nats).  Every other record: one row, the fields of records within it as columns of
-    their own; an Interval becomes its estimate under the field's name, and NAME_low, NAME_high,
-    NAME_n, NAME_status.  What is a series (an array, a mapping, a tuple of numbers or records) is
-    left out of such a row.
-    Raises ValueError for what is no record.
+    - Capture and Decomposition give one row per block and token.
+    - PromptGains gives one row per block and prompt, EncodedPrompts one row per prompt.
+    - Comparison gives one row per model, with its last block's primary log gain (nats).
+    - Every other record gives one row.  The fields of a record within it become columns of their
+      own.  An Interval becomes its estimate under the field's name, and NAME_low, NAME_high, NAME_n
+      and NAME_status.  Arrays, mappings and tuples of numbers or records are left out.
+
+    Raises ValueError if a value is no record.
 
     Examples:
         >>> len(gainlens.to_frame(gains)) == gains.log_gain.size
@@ -55,8 +54,6 @@ def to_frame(records: Any) -> "pd.DataFrame":
         >>> gainlens.to_frame(run.reports)["role"].tolist()[:2]
         ['short', 'long']
     """
-    import pandas as pd
-
     if isinstance(records, Comparison):
         return _models(records)
     for kind, table in _TABLES.items():
@@ -71,7 +68,7 @@ def to_frame(records: Any) -> "pd.DataFrame":
     return pd.DataFrame([_row(record) for record in listed])
 
 
-def _models(comparison: Comparison) -> "pd.DataFrame":
+def _models(comparison: Comparison) -> pd.DataFrame:
     rule = comparison.spec.rule
     frame = to_frame(comparison.reports)
     primary = [_row(primary_cell(report.cells, rule)) for report in comparison.reports]
@@ -82,7 +79,7 @@ def _models(comparison: Comparison) -> "pd.DataFrame":
     return frame
 
 
-def columns_of(frame: "pd.DataFrame") -> "pd.DataFrame":
+def columns_of(frame: pd.DataFrame) -> pd.DataFrame:
     """Return what every column of a table means: column, label, unit, meaning, source.
 
     Args:
@@ -90,8 +87,6 @@ def columns_of(frame: "pd.DataFrame") -> "pd.DataFrame":
 
     Raises ValueError for a column that gainlens does not define.
     """
-    import pandas as pd
-
     rows = [{"column": name, **dataclasses.asdict(define(str(name)))} for name in frame.columns]
     return pd.DataFrame(rows)
 
@@ -108,16 +103,14 @@ def define(column: str) -> Term:
     raise ValueError(f"{column!r} is no column of gainlens' tables")
 
 
-def run_tables(comparison: Comparison) -> "dict[str, pd.DataFrame]":
+def run_tables(comparison: Comparison) -> dict[str, pd.DataFrame]:
     """Return the summary tables of a run by name, models one after another in rows.
 
-    These are models, layers (blocks) and cells; and sweep, theta_dose and controls if there were
-    such
-    interventions.
+    These are models, layers (blocks) and cells, and sweep, theta_dose and controls if the run has
+    such interventions.
     """
-    import pandas as pd
 
-    def per_model(records: Callable[[ModelReport], Any]) -> "pd.DataFrame | None":
+    def per_model(records: Callable[[ModelReport], Any]) -> pd.DataFrame | None:
         parts = []
         for report in comparison.reports:
             frame = to_frame(records(report))
@@ -141,10 +134,9 @@ def run_tables(comparison: Comparison) -> "dict[str, pd.DataFrame]":
 def write_tables(folder: Path, comparison: Comparison) -> list[Path]:
     """Write one CSV per table of `run_tables`, and columns.csv with every column's meaning.
 
-    UTF-8, full precision, empty if unknown.  The same comparison gives the same bytes.
+    Writes UTF-8 at full precision; an unknown number is empty.  The same comparison gives the same
+    bytes.
     """
-    import pandas as pd
-
     tables = run_tables(comparison)
     described = pd.concat([columns_of(frame) for frame in tables.values()])
     tables[GLOSSARY_FILE.removesuffix(".csv")] = described.drop_duplicates("column")

@@ -28,7 +28,7 @@ def decompose_each(
 
 T = TypeVar("T")
 BUDGET: Final = 1 << 28
-"""Bytes of what is held when another is made; the one asked for last is held whatever its size."""
+"""Bytes that the cache may hold while it computes another value.  The latest value always stays."""
 
 
 class Held(Mapping[str, T], Generic[T]):

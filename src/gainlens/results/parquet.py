@@ -16,7 +16,7 @@ HEADS = "heads.parquet"
 
 
 GROUP_ROWS: Final = 1 << 20
-"""Rows that are written and read at once, but at least those of one block."""
+"""Rows that are written at once, but at least those of one block."""
 
 
 def write_heads(path: Path, sinks: Iterable[tuple[ModelReport, np.ndarray | None]]) -> None:

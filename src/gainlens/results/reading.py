@@ -42,8 +42,7 @@ def read_run(folder: str | Path) -> Comparison:
 
     The records equal those that were written.  Gains are decomposed again from the captured
     float32 columns, which gives the same float64 numbers.  Only `seconds` is rounded, to
-    milliseconds, and
-    an infinite number comes back as NaN.
+    milliseconds, and an infinite number comes back as NaN.
 
     Args:
         folder: what compare wrote.
@@ -197,7 +196,7 @@ def _report(model: Any, capture: Capture, place: str) -> ModelReport:
         return from_json(kind, _at(model, path, place), f"{place}.{path}")
 
     def optional(kind: Any, path: str, default: Any) -> Any:
-        """Read what runs from before it was measured lack."""
+        """Read a key that older runs lack."""
         try:
             value = _at(model, path, place)
         except ValueError:

@@ -42,7 +42,7 @@ def to_json(value: Any, *, finite: bool = True) -> Any:
 
 
 def from_json(kind: Any, value: Any, place: str) -> Any:
-    """Return a record, or any type that a record's field may have, from JSON values.
+    """Return a record, or a value of any type that a record's field may have, from JSON values.
 
     null becomes NaN if a float is wanted, and None if None is allowed.  Unknown keys are ignored,
     so that a newer file that only adds keys can still be read.

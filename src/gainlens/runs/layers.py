@@ -12,11 +12,11 @@ from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.claims.removal import agreements, removal_of
 from gainlens.core.spec import MeasureSpec
+from gainlens.core.table import Table
 from gainlens.metrics.registry import METRICS
 from gainlens.models.encoding import Prompts
 from gainlens.records.importance import Agreement, Removal
 from gainlens.report.importance import importance_table, removal_answer
-from gainlens.report.table import Table
 from gainlens.runs.measure import Source, measure
 from gainlens.runs.measurement import Measurement
 

@@ -13,6 +13,7 @@ from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.messages import nearest
 from gainlens.core.spec import RunSpec
+from gainlens.core.table import Table
 from gainlens.core.vocabulary import CAPTURE_COLUMNS, TokenClass
 from gainlens.interventions.skipping import with_losses
 from gainlens.metrics.massive import prompt_slices
@@ -24,7 +25,6 @@ from gainlens.models.loaded import LoadedModel
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
 from gainlens.report.measurement import answer, shown_tables
-from gainlens.report.table import Table
 from gainlens.results.frames import to_frame
 from gainlens.runs.measuring import Measured
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gainlens.claims.intervals import mean_intervals
+from gainlens.core.table import Table
 from gainlens.figures.files import save_with_page
 from gainlens.metrics.registry import metric_named
 from gainlens.notebook.result_file import SCHEMA
@@ -23,7 +24,6 @@ from gainlens.report.measurement import (
     models_table,
 )
 from gainlens.report.page import PAGE, page_html
-from gainlens.report.table import Table
 from gainlens.report.tables import massive, rope, unembedding
 from gainlens.results.files import write_json
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads

@@ -11,13 +11,13 @@ from gainlens.claims.claim import Claim, read_claim
 from gainlens.claims.engine import judge_claim
 from gainlens.claims.evidence import evidence_of
 from gainlens.core.spec import MeasureSpec
+from gainlens.core.table import Table
 from gainlens.figures.files import CLAIM_FIGURE
 from gainlens.metrics.registry import METRICS, metric_named
 from gainlens.models.encoding import Prompts
 from gainlens.models.loaded import LoadedModel
 from gainlens.records.claims import ClaimVerdict, Evidence
 from gainlens.report.claims import claim_table, claims_answer, reasons_table, resolved_table
-from gainlens.report.table import Table
 from gainlens.runs.intervening import ArmsByIntervention, arms_by_intervention
 from gainlens.runs.measure import Source, measure
 from gainlens.runs.measurement import Measurement, step_of

@@ -1,4 +1,4 @@
-"""The table model: columns that are defined in the glossary, and rows of text.
+"""The table model: columns, most of them defined in the glossary, and rows of text.
 
 A question gets one `Table`; the terminal and the page both show it.  The CSV files hold numbers at
 full precision, so they are made from the records (`results.frames`), under the same keys.
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gainlens.claims.wording import plain
 from gainlens.core.glossary import GLOSSARY
 
 NAME: Final = "model"
@@ -20,7 +19,7 @@ class Column:
     """One column: the key of its definition, its head, and the text of its cell in a row."""
 
     key: str
-    """key of core.glossary.GLOSSARY"""
+    """key of core.glossary.GLOSSARY, "" for a head that explains itself"""
     head: str
     text: Callable[[Any], str]
     numeric: bool
@@ -47,21 +46,15 @@ def number(key: str, text: Callable[[Any], str], head: str | None = None) -> Col
     return Column(key, head or GLOSSARY[key].label, text, numeric=True)
 
 
+def column(head: str, text: Callable[[Any], str]) -> Column:
+    """Return a left-aligned column whose head explains itself."""
+    return Column("", head, text, numeric=False)
+
+
 def fill(
     id: str, title: str, note: str, columns: Iterable[Column], records: Iterable[Any]
 ) -> Table:
     """Return the table that has one row per record."""
     columns = tuple(columns)
-    rows = tuple(tuple(column.text(record) for column in columns) for record in records)
+    rows = tuple(tuple(each.text(record) for each in columns) for record in records)
     return Table(id, title, note, columns, rows)
-
-
-def attribute(name: str, form: str) -> Callable[[Any], str]:
-    """Return a formatter of the attribute at a dotted path."""
-
-    def text(record: Any) -> str:
-        for part in name.split("."):
-            record = getattr(record, part)
-        return plain(record, form)
-
-    return text

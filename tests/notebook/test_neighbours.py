@@ -1,4 +1,4 @@
-"""Readers of the neighbours' files: a made-up file per shape, and what each must give."""
+"""Read the neighbours' files: a made-up file per shape, and what each must give."""
 
 import json
 import math
@@ -7,13 +7,13 @@ import pytest
 from planting.result_files import BASE, INSTRUCT, NEIGHBOURS, replace
 from scipy import stats
 
+from gainlens.notebook.neighbours import SHAPES
 from gainlens.notebook.rescore_tables import tables
 from gainlens.notebook.rescoring import rescore, to_json
-from gainlens.notebook.shapes import SHAPES
 
 
 def test_every_shape_has_a_file_and_is_found_in_it():
-    assert set(NEIGHBOURS) == {shape.name for shape in SHAPES}
+    assert set(NEIGHBOURS) == {shape.NAME for shape in SHAPES}
     for name, tree in NEIGHBOURS.items():
         assert rescore(tree).shapes == (name,)
 
@@ -134,5 +134,5 @@ def test_every_file_can_be_written_and_shown(name):
     tree = json.loads(json.dumps(to_json(score), allow_nan=False))
     assert tree["cannot_conclude"] == [row[1] for row in tables(score)[-1].rows] or not score.limits
     for table in tables(score):
-        assert all(len(row) == len(table.heads) for row in table.rows)
+        assert all(len(row) == len(table.columns) for row in table.rows)
         assert all(cell.isprintable() for row in table.rows for cell in row)
