@@ -105,12 +105,6 @@ def test_report_of_no_run_is_one_sentence(tmp_path, capsys):
     assert captured.count("\n") == 1
 
 
-def test_rescoring_is_a_command_of_its_own(compared, tmp_path, capsys):
-    flags = ["rescore", str(compared / "result.json"), "--out", str(tmp_path / "again")]
-    assert run(gainlens_command, flags) == 0
-    assert "rescore" in json.loads((tmp_path / "again" / "result.json").read_text("utf-8"))
-
-
 def test_every_command_prints_json_and_nothing_else(compared, one_figure, tmp_path, capsys):
     def document(*words: str) -> Any:
         status = run(gainlens_command, [*words, "--json"])

@@ -1,16 +1,12 @@
 """Prompts over processes: the same numbers as one process gives, over gloo."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
-from planting import comparing_elsewhere as elsewhere
+from planting.forking import Server
 from planting.planted_blocks import TEXTS, planted_checkpoint
 
-from gainlens.cli.compare import compare_command, run
 from gainlens.models import processes as world
 from gainlens.models.processes import ALONE, World, decided, gathered, joined, share, started
 from gainlens.runs.rerun import differences
@@ -62,27 +58,25 @@ def _free_port() -> str:
         return str(one.getsockname()[1])
 
 
-def _launch(flags: list[str], size: int) -> list[subprocess.Popen[str]]:
-    """Start processes as a launcher does."""
+def ranks(size: int) -> list[dict[str, str]]:
+    """Return what a launcher puts into each process's environment."""
     together = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
-    return [
-        subprocess.Popen(
-            [sys.executable, elsewhere.__file__, "gain_curve", *flags],
-            env=os.environ | together | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
+    return [together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def server():
+    serving = Server()
+    yield serving
+    serving.close()
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_writes(flags, one_figure, tmp_path):
-    assert run(compare_command, [*flags, "--out", str(tmp_path / "one"), "--quiet"]) == 0
-    processes = _launch([*flags, "--out", str(tmp_path / "two"), "--json"], 2)
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+def test_two_processes_write_what_one_writes(flags, server, tmp_path):
+    assert server.run([*flags, "--out", str(tmp_path / "one"), "--quiet"])[0] == 0
+    command = [*flags, "--out", str(tmp_path / "two"), "--json"]
+    statuses, outputs = server.together(command, ranks(2), tmp_path)
+    assert statuses == [0, 0], outputs
     one, two = (
         json.loads((tmp_path / n / "result.json").read_text("utf-8")) for n in ("one", "two")
     )
@@ -94,9 +88,9 @@ def test_two_processes_write_what_one_writes(flags, one_figure, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_ends_every_process(flags, tmp_path):
-    processes = _launch([*flags, "--ablate", "blocks.7.hook_mlp_out=zero", "--quiet"], 2)
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [2, 2]
+def test_a_mistake_ends_every_process(flags, server, tmp_path):
+    mistake = [*flags, "--ablate", "blocks.7.hook_mlp_out=zero", "--quiet", "--out", str(tmp_path)]
+    statuses, outputs = server.together(mistake, ranks(2), tmp_path)
+    assert statuses == [2, 2]
     assert "names a block that this model does not have" in outputs[0][1]
     assert outputs[1][1].startswith("error in process 1: ")

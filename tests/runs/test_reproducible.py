@@ -114,7 +114,6 @@ def test_a_rerun_says_what_differs_and_why(base, one_figure, tmp_path, monkeypat
     "a rerun, and the prompt file has changed",
     "refused: the hash then and now",
 )
-@pytest.mark.fault("a rerun whose prompts are others now", "refused")
 def test_a_rerun_of_other_prompts_is_refused(base, tmp_path, monkeypatch):
     monkeypatch.chdir(base)
     whole = (base / "prompts.txt").read_text("utf-8")

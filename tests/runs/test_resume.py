@@ -165,9 +165,6 @@ def one_kept(spec, tmp_path_factory):
 )
 @pytest.mark.parametrize("file", ["report.json", "tokens.parquet", "heads.parquet", "sums.json"])
 @pytest.mark.parametrize("how", ["whole", "truncated", "empty", "one byte", "gone"])
-@pytest.mark.fault(
-    "a kept model of an interrupted run that is damaged", "not believed; measured again"
-)
 def test_what_is_damaged_is_not_believed(spec, one_kept, tmp_path, file, how):
     shutil.copytree(one_kept, tmp_path, dirs_exist_ok=True)
     (place,) = kept(tmp_path)
@@ -248,9 +245,6 @@ def test_the_fingerprint_knows_everything_that_numbers_depend_on(spec, tmp_path,
     "weights replaced by others of the same size and time",
     "nothing that was kept of the old ones is taken up",
 )
-@pytest.mark.fault(
-    "weights replaced by others of the same size and time", "noticed: nothing kept is taken up"
-)
 def test_weights_of_the_same_size_and_time_are_other_weights(spec, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(spec.models[0].hf_name, folder)
@@ -270,7 +264,6 @@ def test_weights_of_the_same_size_and_time_are_other_weights(spec, tmp_path):
     "a checkpoint is written while it is measured",
     "refused: the numbers may be of neither state",
 )
-@pytest.mark.fault("a checkpoint that changes while it is measured", "refused: of neither state")
 def test_a_checkpoint_that_changes_under_the_measurement_is_an_error(spec, tmp_path, monkeypatch):
     copied = tmp_path / "model"
     shutil.copytree(spec.models[0].hf_name, copied)
