@@ -31,30 +31,14 @@ def result(compared):
     return json.loads((compared / "result.json").read_text("utf-8"), parse_constant=refuse)
 
 
-def test_result_has_everything_that_the_notebook_wrote(result):
-    assert {"experiment", "date", "hypothesis", "models", "hypothesis_test", "references"} <= set(
-        result
-    )
-    assert {
-        "llama2_expands", "llama31_expands", "theta_ratio", "gain_ratio", "wu_ratio", "verdict",
-    } <= set(result["hypothesis_test"])  # fmt: skip
-    for model in result["models"].values():
-        assert {"model", "hf_name", "num_layers", "residual", "w_u", "rope"} <= set(model)
-        assert {
-            "norms", "gains", "embedding_norm", "final_norm", "initial_gain", "last_gain",
-            "last_expands", "cumulative_energy", "num_layers", "contracting_layers",
-            "expanding_layers",
-        } <= set(model["residual"])  # fmt: skip
-        assert {"rope_theta", "rope_scaling", "max_position", "measured_theta"} <= set(
-            model["rope"]
-        )
-        assert len(model["residual"]["norms"]) == model["num_layers"] + 1
+def test_result_follows_the_contract(result):
+    """What the notebook wrote of it is for notebook/test_statistics.py."""
     test = result["hypothesis_test"]
     assert test["llama2_expands"] == test["short_expands"]
     assert test["theta_ratio"] == 50.0
-
-
-def test_result_follows_the_contract(result):
+    for model in result["models"].values():
+        assert len(model["residual"]["norms"]) == model["num_layers"] + 1
+        assert model["rope"]["measured_theta"] == pytest.approx(model["rope"]["rope_theta"])
     assert {"verdict", "gainlens", "environment", "spec"} <= set(result)
     assert {
         "outcome", "robust", "dissent", "identification", "attribution", "reasons", "premise",
@@ -295,11 +279,3 @@ def test_the_script_says_what_it_can_do():
     )
     assert "Examples" in done.stdout
     assert "--rescore" in done.stdout
-
-
-def test_importing_gainlens_brings_no_heavy_library():
-    code = (
-        "import sys, gainlens; heavy = {'torch', 'transformers', 'transformer_lens', 'pandas', "
-        "'matplotlib', 'scipy'} & set(sys.modules); assert not heavy, heavy"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
