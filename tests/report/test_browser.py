@@ -320,7 +320,7 @@ def measured(tmp_path_factory) -> Path:
     return folder / "run" / "report.html"
 
 
-@pytest.mark.parametrize("width", [390, 768, 1400])
+@pytest.mark.parametrize("width", [390, 1400])
 def test_a_measurements_page_leads_with_answer_figure_table_and_map(visit, measured, width):
     opened = visit(
         measured.as_uri(), viewport={"width": width, "height": 900}, is_mobile=width < 500
