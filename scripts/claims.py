@@ -1,51 +1,78 @@
-"""Test the catalogue's claims on the shipped twins and on further models; write the table.
+"""Test the catalogue's claims on models, and write the table.
 
     python scripts/claims.py                       # the twins
-    python scripts/claims.py FILE.gguf DIR ...     # and these models
+    python scripts/claims.py FILE.gguf DIR ...     # these models instead
+    python scripts/claims.py FILE.gguf --claims sinks-dispensable influence-ranks-pruning
     python scripts/claims.py --seeds               # only the rows over training seeds anew
 
-A model is measured once for all claims about one model.  Claims that need the loss with each block
-left out are tested on the twins alone: a model of 24 blocks would run 12 times as long.  The first
-and the last twin stand for claims about a short and a long model; all four for claims about many.
-Rows of models that are not measured now are kept.  Rows over training seeds come from the table of
-the training experiment (seed_claims.py).
+A model is measured once for all claims about one model.  Claims that change the model run it up to
+16 times more, and `influence-ranks-pruning` once with each block left out.  The first and the last
+twin stand for claims about a short and a long model; all four for claims about many.  Rows that
+are not measured now are kept.  Rows over training seeds come from the table of the training
+experiment (seed_claims.py).
 """
 
+import argparse
 import csv
-import sys
 from pathlib import Path
+from typing import Any
 
 from seed_claims import seed_rows
 
 import gainlens
 from gainlens.claims.claim import catalogue
 from gainlens.claims.sentences import interval_text
+from gainlens.core.spec import MeasureSpec
 from gainlens.records.claims import ClaimVerdict
 
 TABLE = Path(__file__).parents[1] / "src/gainlens/data/claims.csv"
-FIELDS = ("claim", "models", "outcome", "robust", "measured", "prompts", "reason", "command")
+FIELDS: tuple[str, ...] = (
+    "claim",
+    "models",
+    "outcome",
+    "robust",
+    "measured",
+    "prompts",
+    "reason",
+    "command",
+)
 SHORT, LONG = "gainlens:context512-theta10k", "gainlens:context4096-theta500k"
-PRUNING = "influence-ranks-pruning"
 SEEDS = "scripts/seed_claims.py"
 TWINS = (SHORT, "gainlens:context512-theta500k", "gainlens:context4096-theta10k", LONG)
 
 
-def main(models: list[str]) -> None:
+def main() -> None:
     """Measure, judge and write."""
-    if models == ["--seeds"]:
-        return write_rows([row for row in read_rows() if SEEDS not in row["command"]])
-    of_one = [name for name, claim in catalogue().items() if claim.roles == ("model",)]
-    of_many = [name for name, claim in catalogue().items() if claim.models == "many"]
-    of_pair = [name for name, claim in catalogue().items() if claim.roles == ("short", "long")]
-    rows: list[dict[str, str]] = []
-    for model in [*TWINS, *models]:
-        names = [name for name in of_one if model in TWINS or name != PRUNING]
-        found = gainlens.test(names, {"model": model}).verdicts
-        rows += [row_of(one, f"model={Path(model).name}") for one in found]
-    pair = gainlens.test(of_pair, {"short": SHORT, "long": LONG}).verdicts
-    rows += [row_of(one, f"short={SHORT} long={LONG}") for one in pair]
-    many = gainlens.test(of_many, {"model": list(TWINS)}).verdicts
-    rows += [row_of(one, " ".join(f"model={twin}" for twin in TWINS)) for one in many]
+    parser = argparse.ArgumentParser(description="Test the catalogue's claims on models.")
+    parser.add_argument("models", nargs="*", help="checkpoints; the twins if none is given")
+    parser.add_argument("--claims", nargs="+", metavar="NAME", help="these alone")
+    parser.add_argument("--dtype", help="of gainlens test; its default if not given")
+    parser.add_argument("--seeds", action="store_true", help="only the rows over training seeds")
+    asked = parser.parse_args()
+    if asked.seeds:
+        return merge([])
+    claims = {name: catalogue()[name] for name in asked.claims or catalogue()}
+    for model in asked.models or TWINS:
+        names = [name for name, claim in claims.items() if claim.roles == ("model",)]
+        shown = f"model={Path(model).name}" + (f" --dtype {asked.dtype}" if asked.dtype else "")
+        judge_models(names, {"model": model}, shown, asked.dtype)
+    if asked.models:
+        return None
+    of_pair = [name for name, claim in claims.items() if claim.roles == ("short", "long")]
+    judge_models(of_pair, {"short": SHORT, "long": LONG}, f"short={SHORT} long={LONG}")
+    of_many = [name for name, claim in claims.items() if claim.models == "many"]
+    return judge_models(of_many, {"model": [*TWINS]}, " ".join(f"model={twin}" for twin in TWINS))
+
+
+def judge_models(names: list[str], models: dict[str, Any], shown: str, dtype: Any = None) -> None:
+    """Test claims on models and put their rows into the table; shown: the command's arguments."""
+    spec = MeasureSpec(name="claims", models=(), dtype=dtype)
+    if names:
+        merge([row_of(one, shown) for one in gainlens.test(names, models, spec=spec).verdicts])
+
+
+def merge(rows: list[dict[str, str]]) -> None:
+    """Put rows into the table in place of those of the same claim and models."""
     measured = {(row["claim"], row["models"]) for row in rows}
     kept = [row for row in read_rows() if SEEDS not in row["command"]]
     kept = [row for row in kept if (row["claim"], row["models"]) not in measured]
@@ -91,4 +118,4 @@ def row_of(verdict: ClaimVerdict, models: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -9,6 +9,8 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+from planting.checkpoints import build_model
+from planting.gguf_files import TINY, write_gguf
 from planting.runs import planted_run, write_files
 
 from gainlens.results.run_folder import RESULT
@@ -84,6 +86,22 @@ def test_it_runs_on_the_twins(tmp_path):
     assert "4 of 4 models measured" in json.dumps(notebook)
     with zipfile.ZipFile(tmp_path / "gainlens-twins.zip") as archive:
         assert {RESULT, "report.html", "figures/headline.png"} <= set(archive.namelist())
+
+
+@pytest.mark.slow
+def test_a_gguf_file_of_ones_own_is_one_line_away(tmp_path):
+    """It stands beside the first twin, and nothing is logged into."""
+    own = tmp_path / "own.gguf"
+    write_gguf(own, build_model(**TINY, rms_norm_eps=1e-6, max_position_embeddings=2048))
+    notebook = read()
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    first.source = first.source.replace('"twins"', repr(str(own)))
+    text = printed(run(notebook, tmp_path))
+    name = "context512-theta10k-vs-own.gguf"
+    result = json.loads((tmp_path / "runs" / name / RESULT).read_text("utf-8"))
+    assert [*result["models"]] == ["context512-theta10k", "own.gguf"]
+    assert f"the notebook's rule: {result['hypothesis_test']['verdict']}" in text
+    assert (tmp_path / f"gainlens-{name}.zip").is_file()
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from gainlens.core.presets import PRESETS
+from gainlens.core.presets import PRESETS, named_models
 from gainlens.core.spec import Ablation, ComparisonSpec
 
 TWINS = {"name": "twins", "models": PRESETS["twins"]}
@@ -35,3 +35,17 @@ def test_a_site_is_ablated_once():
 def test_unknown_keys_are_refused():
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         ComparisonSpec(**TWINS, thetas=(1e4,))
+
+
+def test_a_preset_stands_under_its_name_and_a_checkpoint_beside_the_first_twin():
+    assert named_models("llama") == ("llama", PRESETS["llama"])
+    name, models = named_models("models/gemma.gguf")
+    assert name == "context512-theta10k-vs-gemma.gguf"
+    assert [(model.role, model.hf_name) for model in models] == [
+        ("short", "gainlens:context512-theta10k"),
+        ("long", "models/gemma.gguf"),
+    ]
+    name, models = named_models(("a/model", "b/model"))
+    assert name == "model-vs-model-2"
+    with pytest.raises(ValueError, match="got 3"):
+        named_models(("a", "b", "c"))

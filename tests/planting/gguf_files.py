@@ -29,7 +29,7 @@ def write_gguf(
     writer.add_block_count(TINY["num_hidden_layers"])
     writer.add_embedding_length(TINY["hidden_size"])
     writer.add_feed_forward_length(TINY["intermediate_size"])
-    writer.add_context_length(SHAPE["max_position_embeddings"])
+    writer.add_context_length(model.config.max_position_embeddings)
     writer.add_head_count(SHAPE["num_attention_heads"])
     writer.add_head_count_kv(SHAPE["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(1e-6)

@@ -1,6 +1,7 @@
 """`measure`: one model or many, without a claim, against planted gains."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from gainlens.metrics.registry import METRICS
 from gainlens.metrics.splits import head_split
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
-from gainlens.runs.measurement import step_of
 from gainlens.runs.measurement_folder import write_measurement
 from gainlens.runs.measuring import visible_share
+from gainlens.runs.series import step_of
 
 SPEC = MeasureSpec(name="test", models=(), rule=Rule(resamples=200))
 
@@ -141,6 +142,13 @@ def test_the_difference_is_the_second_minus_the_first(series, planted):
     assert last["difference"] == pytest.approx((smaller - larger).mean(), rel=1e-4)
     assert last["low"] < last["difference"] < last["high"]
     assert last["n"] == len(TEXTS)
+
+
+def test_models_of_the_same_weights_are_named(series, folders, tmp_path):
+    copy = shutil.copytree(folders[1], tmp_path / "copy")
+    twice = gainlens.measure([folders[1], copy], TEXTS, spec=SPEC)
+    assert twice.answer.endswith("; step3 and copy hold the same weights")
+    assert "same weights" not in series.answer
 
 
 def test_a_difference_needs_two_models(one):

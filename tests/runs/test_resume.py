@@ -260,6 +260,21 @@ def test_weights_of_the_same_size_and_time_are_other_weights(spec, tmp_path):
     assert resume.weights_stamp(str(folder), spec) != own
 
 
+def test_a_gguf_file_is_stamped_by_its_size_and_time_and_an_adapter_with_its_base(spec, tmp_path):
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    settings = {"base_model_name_or_path": str(file)}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    stamps = [resume.weights_stamp(str(path), spec) for path in (file, adapter)]
+    assert stamps == [resume.weights_stamp(str(path), spec) for path in (file, adapter)]
+    file.write_bytes(b"GGUF, another")
+    changed = [resume.weights_stamp(str(path), spec) for path in (file, adapter)]
+    assert all(new != old for new, old in zip(changed, stamps, strict=True))
+
+
 @pytest.mark.fault(
     "a checkpoint is written while it is measured",
     "refused: the numbers may be of neither state",

@@ -1,5 +1,8 @@
 """List the comparisons that are known by name, with their models."""
 
+from collections.abc import Sequence
+
+from gainlens.core.names import key_of
 from gainlens.core.spec import ModelSpec
 from gainlens.core.vocabulary import Role
 
@@ -89,3 +92,25 @@ PRESETS: dict[str, tuple[ModelSpec, ...]] = {
 }
 """`twins` ships with the package.  `llama` is the notebook's comparison with its own definitions.
 `llama-context` holds theta and varies context; `codellama` holds the family and varies theta."""
+
+
+def named_models(chosen: str | Sequence[str]) -> tuple[str, tuple[ModelSpec, ...]]:
+    """Return the name and the models of a preset, or of one or two checkpoints of one's own.
+
+    Args:
+        chosen: a preset's name; a checkpoint (hub name, directory or GGUF file), beside which the
+            first twin stands as the short model; or two checkpoints, the short one first.
+
+    Raises ValueError if there are more than two checkpoints.
+    """
+    if isinstance(chosen, str) and chosen in PRESETS:
+        return chosen, PRESETS[chosen]
+    own = [chosen] if isinstance(chosen, str) else [*chosen]
+    if len(own) > 2:
+        raise ValueError(f"give a preset, one checkpoint or two; got {len(own)}")
+    models = [PRESETS["twins"][0]] if len(own) == 1 else []
+    roles: tuple[Role, Role] = ("short", "long")
+    for source in own:
+        key = key_of(source, [model.key for model in models])
+        models.append(ModelSpec(key=key, hf_name=source, role=roles[len(models)]))
+    return "-vs-".join(model.key for model in models), tuple(models)

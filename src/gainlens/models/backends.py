@@ -17,8 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gainlens.core.messages import shown
 from gainlens.models.config import rope_from_config, rope_type, rotated_share, sizes_of
 from gainlens.models.memory import first_line, ran_out
+from gainlens.models.refusals import Refusal
 
 HOOKED_TOKENS = 2048
 """`auto` takes TransformerLens up to this prompt length: its front ends materialise attention."""
@@ -145,11 +147,8 @@ def _as_wanted(given: Tensor, wanted: Tensor) -> Tensor:
     return given.detach().to(wanted.dtype)
 
 
-def _cannot(config: Any, why: str) -> ValueError:
-    return ValueError(
-        f"HookedTransformer cannot hold this {config.architectures[0]} ({why}); "
-        "try --backend native or --backend bridge"
-    )
+def _cannot(config: Any, why: str) -> Refusal:
+    return Refusal(f"HookedTransformer cannot hold this {config.architectures[0]} ({why})")
 
 
 @contextmanager
@@ -176,9 +175,9 @@ def bridge(hf_model: Any, tokenizer: Any, config: Any, dtype: str, device: str) 
     except Exception as error:  # whatever a bridge stumbles over becomes one sentence
         if ran_out(error):
             raise
-        raise ValueError(
+        raise Refusal(
             f"TransformerBridge cannot hold this {config.architectures[0]} "
-            f"({type(error).__name__}: {first_line(error)}); try --backend native"
+            f"({type(error).__name__}: {shown(first_line(error), 160)})"
         ) from error
 
 

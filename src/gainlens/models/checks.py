@@ -6,7 +6,7 @@ Is every block additive?  Are states independent of later tokens?  Are the logit
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +15,15 @@ from gainlens.core.vocabulary import UNIT_ROUNDOFF
 from gainlens.models.hooks import reading
 from gainlens.models.loaded import BLOCK_SITES, ModelSites
 from gainlens.models.memory import first_line, ran_out
+from gainlens.models.refusals import Refusal
 
 CHECK_PROMPT: Final = "The quick brown fox jumps over the lazy dog."
 _CHECK_LENGTH: Final = 12
 _KL_LIMIT: Final = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 2e-3}
 """Largest KL over tokens from Hugging Face's logits, nats."""
-_CAUSAL_LIMIT: Final = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
-"""How far a state may move with the prompt's length, of its norm: other lengths mean other orders
-of the same sums, which move it by 1e-6 in float32 and by 1e-2 in bfloat16."""
+_STATE_LIMIT: Final = {"float32": 1e-3, "bfloat16": 3e-2, "float16": 1e-2}
+"""How far a state may move with the prompt's length or the back end, of its norm: other orders of
+the same sums move it by 1e-6 in float32 and by 1e-2 in bfloat16."""
 
 
 def check_tokens(source: str, tokenizer: Any, d_vocab: int) -> Tensor:
@@ -50,33 +51,36 @@ def check_additivity(model: nn.Module, sites: ModelSites, tokens: Tensor, dtype:
     token.  Raises ValueError if it is beyond twice the dtype's unit roundoff, if the model fails on
     the tokens, if a site stays silent, or if an activation has another shape than the stream.
     """
-    worst = _Worst(elsewhere(sites.kind))
-    readers = [
-        (sites.site(f"blocks.{block}.{name}"), partial(worst.read, block, name))
-        for block in range(sites.num_blocks)
-        for name in BLOCK_SITES
-    ]
-    with torch.no_grad(), reading(readers), no_traceback(model, sites.kind):
+    worst = _Worst()
+    wanted = [(block, name) for block in range(sites.num_blocks) for name in BLOCK_SITES]
+    absent = [key for key in map(_site_name, wanted) if key not in sites.sites]
+    if absent:
+        raise Refusal(
+            f"this {_name(model)} has no {absent[0]}, so its blocks cannot be taken apart"
+        )
+    readers = [(sites.site(_site_name(place)), partial(worst.read, *place)) for place in wanted]
+    with torch.no_grad(), reading(readers), no_traceback(model):
         sites.run(tokens)
     limit = 2 * UNIT_ROUNDOFF[dtype]
     silent = [site.name for site, _ in readers if site.name not in worst.fired]
     if silent:
-        raise ValueError(
+        raise Refusal(
             f"no activation passed at {silent[0]} of this {_name(model)}, so its blocks "
-            f"cannot be taken apart; {elsewhere(sites.kind)}"
+            "cannot be taken apart"
         )
     if worst.broken is not None:
+        what = "its weights are broken: fetch them again"
+        if dtype == "float16":
+            what = "float16 overflows beyond 65,504: measure in bfloat16 or float32 (--dtype)"
         raise ValueError(
-            f"{worst.broken} of this {_name(model)} is not finite on a short prompt: "
-            "float16 overflows beyond 65,504, so measure in bfloat16 or float32 (--dtype "
-            "bfloat16); in those the weights themselves are broken"
+            f"{worst.broken} of this {_name(model)} is not finite on a short prompt; {what}"
         )
     if not worst.value <= limit:
-        raise ValueError(
+        raise Refusal(
             f"block {worst.block} of this {_name(model)} is not additive: |x+a+m-y| is "
             f"{worst.value:.2g} of |x|+|a|+|m|+|y| where {dtype} allows {limit:.2g}, so what "
             "hook_attn_out and hook_mlp_out show is not what the block adds, and no gain can be "
-            f"split (some models scale what they add); {elsewhere(sites.kind)}"
+            "split (some models scale what they add)"
         )
     return worst.value
 
@@ -100,28 +104,26 @@ def check_causal(sites: ModelSites, tokens: Tensor, dtype: str) -> None:
     with torch.no_grad(), reading([(last, states.append)]):
         for prompt in (tokens, tokens[:, :-1]):
             sites.run(prompt)
-    full, short = (state[:, : tokens.shape[1] - 1].double() for state in states)
-    moved = float(((full - short).norm(dim=-1) / full.norm(dim=-1).clamp_min(1e-30)).median())
-    if not moved <= _CAUSAL_LIMIT[dtype]:
-        what = "gainlens measures decoders whose states do not depend on later tokens"
-        raise ValueError(
+    moved = _moved(*(state[:, : tokens.shape[1] - 1] for state in states))
+    if not moved <= _STATE_LIMIT[dtype]:
+        raise Refusal(
             f"this {sites.kind} model is not causal: without the prompt's last token its earlier "
-            f"states move by {moved:.2g} of their norm; "
-            + (what if sites.kind == "native" else elsewhere(sites.kind))
+            f"states move by {moved:.2g} of their norm, and gainlens measures decoders whose "
+            "states do not depend on later tokens"
         )
 
 
 @contextmanager
-def no_traceback(model: nn.Module, kind: str) -> Generator[None]:
+def no_traceback(model: nn.Module) -> Generator[None]:
     """Turn whatever the checks of a model stumble over into one sentence."""
     try:
         yield
     except Exception as error:
         if isinstance(error, ValueError) or ran_out(error):
             raise
-        raise ValueError(
+        raise Refusal(
             f"this {_name(model)} fails on a short prompt ({type(error).__name__}: "
-            f"{first_line(error)}); {elsewhere(kind)}"
+            f"{first_line(error)})"
         ) from error
 
 
@@ -131,16 +133,14 @@ def _name(model: Any) -> str:
     return type(model).__name__ + (f" of a {type(inner).__name__}" if inner is not None else "")
 
 
-def elsewhere(kind: str) -> str:
-    """Return what to do about a model that fails on a back end."""
-    return "gainlens cannot measure it" if kind == "native" else "try --backend native"
+def _site_name(place: tuple[int, str]) -> str:
+    return f"blocks.{place[0]}.{place[1]}"
 
 
 class _Worst:
     """Find the least additive block of one forward pass."""
 
-    def __init__(self, advice: str) -> None:
-        self._advice = advice
+    def __init__(self) -> None:
         self.value, self.block = 0.0, 0
         self.fired: set[str] = set()
         self.broken: str | None = None
@@ -152,9 +152,9 @@ class _Worst:
         if name == BLOCK_SITES[0]:
             self._stream = tensor.shape
         elif tensor.shape != self._stream:
-            raise ValueError(
+            raise Refusal(
                 f"blocks.{block}.{name} has the shape {list(tensor.shape)} and the stream "
-                f"{list(self._stream)}, so it is not what the block adds; {self._advice}"
+                f"{list(self._stream)}, so it is not what the block adds"
             )
         self._open[name] = tensor.float()
         self.fired.add(f"blocks.{block}.{name}")
@@ -174,19 +174,44 @@ class _Worst:
             self.value, self.block = error, block
 
 
-def check_logits(sites: ModelSites, wanted: Tensor, tokens: Tensor, dtype: str) -> float:
-    """Return the largest KL(wanted || model) over tokens, nats.
+class Plain(NamedTuple):
+    """Hold what the Hugging Face model gives on the short prompt."""
 
-    Raises ValueError if it is beyond the dtype's limit.
-    """
+    logits: Tensor
+    final: Tensor
+    """what leaves the final norm, [1, position, d_model]"""
+
+
+def plain_outputs(hf_model: Any, tokens: Tensor) -> Plain:
+    """Run the Hugging Face model on the short prompt."""
     with torch.no_grad():
-        want = wanted.double().log_softmax(-1)
+        found = hf_model(tokens, use_cache=False, return_dict=True, output_hidden_states=True)
+    return Plain(found.logits, found.hidden_states[-1])
+
+
+def check_outputs(sites: ModelSites, plain: Plain, tokens: Tensor, dtype: str) -> float:
+    """Return the largest KL(Hugging Face's logits || model's) over tokens, nats.
+
+    Raises ValueError if it is beyond the dtype's limit, or if what leaves the final norm is not
+    Hugging Face's: logits that are scaled down (Cohere) would hide that.
+    """
+    states: list[Tensor] = []
+    with torch.no_grad(), reading([(sites.site("ln_final"), states.append)]):
         got = sites.logits(tokens).double().log_softmax(-1)
+    want = plain.logits.double().log_softmax(-1)
     divergence = float((want.exp() * (want - got)).sum(-1).max())
-    if not divergence <= _KL_LIMIT[dtype]:
-        raise ValueError(
-            f"the {sites.kind} model's logits differ from Hugging Face's by {divergence:.2g} "
-            f"nats (KL; {dtype} allows {_KL_LIMIT[dtype]:.2g}): TransformerLens' conversion does "
-            "not fit this checkpoint; try --backend native"
+    moved = _moved(states[0], plain.final)
+    if not (divergence <= _KL_LIMIT[dtype] and moved <= _STATE_LIMIT[dtype]):
+        raise Refusal(
+            f"the {sites.kind} model is not Hugging Face's: logits differ by {divergence:.2g} nats "
+            f"(KL; {dtype} allows {_KL_LIMIT[dtype]:.2g}) and final states by {moved:.2g} of their "
+            f"norm ({_STATE_LIMIT[dtype]:.2g}), so TransformerLens' conversion does not fit this "
+            "checkpoint"
         )
     return max(divergence, 0.0)
+
+
+def _moved(states: Tensor, others: Tensor) -> float:
+    """Return how far states are from others, of their norm: the median over positions."""
+    distance = (states.double() - others.double()).norm(dim=-1)
+    return float((distance / states.double().norm(dim=-1).clamp_min(1e-30)).median())

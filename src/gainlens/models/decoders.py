@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gainlens.models.refusals import Refusal
+
 _LAYERS = ("layers", "h", "blocks")
 _NORMS = (
     "norm", "final_layer_norm", "ln_f", "final_layernorm", "norm_f", "final_norm", "layer_norm",
@@ -162,7 +164,7 @@ def _child(module: Any, names: Sequence[str], model_name: str) -> Any:
     part = _first(module, names)
     if part is not None:
         return part
-    raise ValueError(
+    raise Refusal(
         f"the native back end does not know where {model_name} keeps its {names[0]}: a "
-        f"{type(module).__name__} has none of {', '.join(names)}; gainlens cannot measure it"
+        f"{type(module).__name__} has none of {', '.join(names)}"
     )

@@ -1,25 +1,32 @@
 """Load a hub name, a directory or a GGUF file with unprocessed weights, and check it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from torch import Tensor, nn
 
 from gainlens.core.messages import check_one_of
 from gainlens.core.spec import Backend, Dtype
 from gainlens.models.backends import FRONT_ENDS, choose_backend
-from gainlens.models.checks import check_causal, check_logits, check_tokens, no_traceback
+from gainlens.models.checks import (
+    check_causal,
+    check_outputs,
+    check_tokens,
+    no_traceback,
+    plain_outputs,
+)
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.digest import weights_digest
 from gainlens.models.encoding import encode_for
 from gainlens.models.hub import not_built
-from gainlens.models.loaded import LoadedModel
+from gainlens.models.loaded import LoadedModel, ModelSites
 from gainlens.models.memory import enough_memory
 from gainlens.models.opening import OpenedModel, open_model
 from gainlens.models.placement import Placement, default_dtype, forget_folder, place, spread_options
 from gainlens.models.probing import additive_sites
-from gainlens.models.sites import logits_of
+from gainlens.models.refusals import Refusal, advised, unbridged
 from gainlens.models.tensors import json_object
 from gainlens.records.inputs import Checkpoint
 
@@ -97,21 +104,57 @@ def _load(
         hf_model = _on_device(opened, backend, dtype, placement)
         tokens = check_tokens(opened.source, opened.tokenizer, sizes_of(opened.config).d_vocab)
         tokens = tokens[:, : context_of(opened.config)].to(placement.device)
-        with no_traceback(hf_model, backend):
-            wanted = None if backend == "native" else logits_of(hf_model, tokens)
-            make = FRONT_ENDS[backend]
-            model = make(hf_model, opened.tokenizer, opened.config, dtype, placement.device)
-            sites, additivity = additive_sites(model, tokens, dtype)
-            check_causal(sites, tokens, dtype)
-            kl = None if wanted is None else check_logits(sites, wanted, tokens, dtype)
-            twin = _twin(model, hf_model, tokens, dtype)
+        check = partial(_checked, hf_model, opened, tokens, dtype)
+        try:
+            found = check(backend)
+        except Refusal as refusal:
+            raise advised(refusal, _instead(backend, check)) from refusal
     return LoadedModel(
-        model=model,
+        model=found.model,
         tokenizer=opened.tokenizer,
-        checkpoint=_checkpoint(opened, name, backend, dtype, additivity, kl),
-        sites=sites,
-        hf_model=twin,
+        checkpoint=_checkpoint(opened, name, backend, dtype, found.additivity, found.logits_kl),
+        sites=found.sites,
+        hf_model=_twin(found.model, hf_model, tokens, dtype),
     )
+
+
+class _Checked(NamedTuple):
+    """Hold a model on a back end, and what the checks found."""
+
+    model: Any
+    sites: ModelSites
+    additivity: float
+    logits_kl: float | None
+
+
+def _checked(
+    hf_model: Any, opened: OpenedModel, tokens: Tensor, dtype: str, backend: str
+) -> _Checked:
+    """Put a Hugging Face model on a back end and check it; raise Refusal if a check fails."""
+    with no_traceback(hf_model), unbridged(hf_model):
+        if backend == "native":
+            sites, additivity = additive_sites(hf_model, tokens, dtype)
+            check_causal(sites, tokens, dtype)
+            return _Checked(hf_model, sites, additivity, None)
+        plain = plain_outputs(hf_model, tokens)
+    with no_traceback(hf_model):
+        device = str(tokens.device)
+        model = FRONT_ENDS[backend](hf_model, opened.tokenizer, opened.config, dtype, device)
+        sites, additivity = additive_sites(model, tokens, dtype)
+        check_causal(sites, tokens, dtype)
+        return _Checked(model, sites, additivity, check_outputs(sites, plain, tokens, dtype))
+
+
+def _instead(refusing: str, check: Callable[[str], object]) -> str | None:
+    """Return a back end that measures what another one refuses; None if none does."""
+    for backend in ("native", "bridge"):
+        if backend != refusing:
+            try:
+                check(backend)
+            except ValueError:
+                continue
+            return backend
+    return None
 
 
 def _on_device(opened: OpenedModel, backend: str, dtype: str, placement: Placement) -> Any:

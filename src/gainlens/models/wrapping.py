@@ -5,11 +5,18 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from gainlens.models.checks import check_causal, check_logits, check_tokens, no_traceback
+from gainlens.models.checks import (
+    check_causal,
+    check_outputs,
+    check_tokens,
+    no_traceback,
+    plain_outputs,
+)
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.loaded import LoadedModel, ModelSites
 from gainlens.models.probing import additive_sites
-from gainlens.models.sites import config_of, kind_of, logits_of
+from gainlens.models.refusals import CANNOT, Refusal, unbridged
+from gainlens.models.sites import config_of, kind_of
 from gainlens.records.inputs import Checkpoint
 
 _PROCESSED: Final = "Pre"
@@ -50,10 +57,13 @@ def wrap(model: nn.Module, tokenizer: Any = None, *, name: str | None = None) ->
     hf_model = None if kind == "hooked" else getattr(bare, "original_model", bare)
     tokens = check_tokens("this model", tokenizer, int(_vocabulary(hf_model, bare)))
     tokens = tokens[:, : _context(bare)].to(next(model.parameters()).device)
-    with no_traceback(model, kind):
-        sites, additivity = additive_sites(model, tokens, dtype)
-        check_causal(sites, tokens, dtype)
-        kl = _logits_kl(sites, hf_model, tokens, dtype)
+    try:
+        with no_traceback(model):
+            sites, additivity = additive_sites(model, tokens, dtype)
+            check_causal(sites, tokens, dtype)
+            kl = _logits_kl(sites, hf_model, tokens, dtype)
+    except Refusal as refusal:
+        raise Refusal(refusal.why, _advice(kind, hf_model, tokens, dtype)) from refusal
     checkpoint = Checkpoint(
         name=name or _name(bare, hf_model),
         hf_name=_name(bare, hf_model),
@@ -82,7 +92,24 @@ _NO_TWIN: Final = "a HookedTransformer in memory has no Hugging Face model to co
 def _logits_kl(sites: ModelSites, hf_model: Any, tokens: torch.Tensor, dtype: str) -> float | None:
     if sites.kind != "bridge":
         return None
-    return check_logits(sites, logits_of(hf_model, tokens), tokens, dtype)
+    with unbridged(hf_model):
+        plain = plain_outputs(hf_model, tokens)
+    return check_outputs(sites, plain, tokens, dtype)
+
+
+def _advice(kind: str, hf_model: Any, tokens: torch.Tensor, dtype: str) -> str:
+    """Return what to do about a model that cannot be measured as it is wrapped."""
+    if kind == "hooked":
+        return "gainlens.load(..., backend='native') may hold the checkpoint that it was made from"
+    if kind == "bridge":
+        with unbridged(hf_model):
+            try:
+                sites, _ = additive_sites(hf_model, tokens, dtype)
+                check_causal(sites, tokens, dtype)
+            except ValueError:
+                return CANNOT
+        return "wrap the Hugging Face model itself, before a bridge is put around it"
+    return CANNOT
 
 
 def _vocabulary(hf_model: Any, hooked: Any) -> int:

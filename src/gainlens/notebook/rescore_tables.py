@@ -90,10 +90,6 @@ def follows(row: Measurement) -> str:
     return "not decided" if row.behaviour == "UNDETERMINED" else row.behaviour.lower()
 
 
-def _state_and_block(row: Measurement) -> str:
-    return row.state if row.block is None else f"{row.state} ({row.block})"
-
-
 def limits(score: Rescore) -> Iterator[str]:
     """Yield what cannot be concluded, a sentence each."""
     for limit in score.limits:

@@ -21,7 +21,23 @@ def answer(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any
 
     Of two models it is the paired difference of their last blocks, given as rows of
     `Measurement.difference`; of one model its last block; of more the range of their last blocks.
+    Models that hold the same weights are named.
     """
+    return _found(reports, difference) + "".join(
+        f"; {' and '.join(names)} hold the same weights" for names in _twins(reports)
+    )
+
+
+def _twins(reports: Sequence[ModelReport]) -> list[list[str]]:
+    """Return the names of models that hold the same weights, one list per set of weights."""
+    names: dict[str, dict[str, None]] = {}
+    for report in reports:
+        if report.checkpoint.weights is not None:
+            names.setdefault(report.checkpoint.weights, {})[report.checkpoint.name] = None
+    return [[*alike] for alike in names.values() if len(alike) > 1]
+
+
+def _found(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any]]) -> str:
     if difference:
         last = difference[-1]
         first, second = (report.checkpoint.name for report in reports)

@@ -9,7 +9,7 @@ interruption cannot change a number.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from gainlens.core.spec import ComparisonSpec, ModelSpec
+from gainlens.models.adapters import base_of, is_adapter
 from gainlens.models.config import parallel_blocks
 from gainlens.models.hub import read_config
 from gainlens.models.processes import world
@@ -29,11 +30,13 @@ from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
 from gainlens.results.values import from_json, to_json
 from gainlens.runs.environment import environment
-from gainlens.runs.measuring import Measured
+from gainlens.runs.measured import Measured
 
 PARTIAL: Final = ".partial"
 _REPORT, _SUMS, _NEW = "report.json", "sums.json", "new"
 _INPUTS: Final = {".json", ".safetensors", ".model", ".txt", ".py", ".jinja", ".tiktoken"}
+_UNKNOWN: Final = str(uuid4())
+"""Stands for a commit that is not known: the same within a process, never in the next."""
 """Files of a model directory that its numbers depend on."""
 
 
@@ -174,17 +177,23 @@ class Partials:
 def weights_stamp(hf_name: str, spec: ComparisonSpec) -> Any:
     """Return what changes if a checkpoint does: a commit, or all files' sizes and times.
 
-    ctime is the kernel's own time, so a copy with the old times or a touch does not hide a change.
+    The base of an adapter counts too.  ctime is the kernel's own time, so a copy with the old times
+    or a touch does not hide a change.
     """
-    source = resolve(hf_name)
-    if not Path(source).is_dir():
-        config = read_config(source, spec.revision, spec.trust_remote_code)
-        return getattr(config, "_commit_hash", None) or str(uuid4())  # unknown: never the same
-    stats = {
-        path.name: path.stat()
-        for path in sorted(Path(source).iterdir())
-        if path.suffix in _INPUTS and path.is_file()
-    }
+    source = Path(resolve(hf_name))
+    if source.is_file():  # GGUF
+        return _times([source])
+    if not source.is_dir():
+        config = read_config(str(source), spec.revision, spec.trust_remote_code)
+        return getattr(config, "_commit_hash", None) or _UNKNOWN
+    times = _times(path for path in source.iterdir() if path.suffix in _INPUTS and path.is_file())
+    if is_adapter(str(source)):
+        return [times, weights_stamp(base_of(str(source)), spec)]
+    return times
+
+
+def _times(files: Iterable[Path]) -> dict[str, tuple[int, int, int]]:
+    stats = {path.name: path.stat() for path in sorted(files)}
     return {
         name: (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats.items()
     }
