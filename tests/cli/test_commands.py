@@ -13,7 +13,9 @@ from planting.runs import planted_run
 from gainlens.cli.commands import gainlens_command
 from gainlens.cli.compare import compare_command, run
 from gainlens.core.presets import PRESETS
+from gainlens.results.reading import read_run
 from gainlens.runs import writing as rendering
+from gainlens.runs.rerun import Rerun
 
 
 def test_help_leads_with_examples(capsys):
@@ -87,13 +89,13 @@ def test_report_rebuilds_page_figures_and_tables_without_torch(one_figure, tmp_p
         "from gainlens.cli.commands import gainlens_command\n"
         "from gainlens.runs import writing\n"
         "drawings = writing.drawings\n"
-        "writing.drawings = lambda *of: {'notebook': drawings(*of)['notebook']}\n"
+        "writing.drawings = lambda *of: {'gain_curve': drawings(*of)['gain_curve']}\n"
         f"sys.exit(run(gainlens_command, ['report', {str(tmp_path / 'run')!r}, '--quiet']))\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     assert (tmp_path / "run" / "result.json").read_bytes() == result
     assert (tmp_path / "run" / "report.html").read_bytes() == page
-    assert (figures / "notebook.svg").exists()
+    assert (figures / "gain_curve.svg").exists()
 
 
 def test_report_of_no_run_is_one_sentence(tmp_path, capsys):
@@ -101,18 +103,6 @@ def test_report_of_no_run_is_one_sentence(tmp_path, capsys):
     captured = capsys.readouterr().err
     assert "is no run folder" in captured
     assert captured.count("\n") == 1
-
-
-def test_rescoring_is_a_command_of_its_own(compared, tmp_path, capsys):
-    flags = ["rescore", str(compared / "result.json"), "--out", str(tmp_path / "again")]
-    assert run(gainlens_command, flags) == 0
-    assert "rescore" in json.loads((tmp_path / "again" / "result.json").read_text("utf-8"))
-
-
-def test_a_rerun_agrees_to_the_bit(compared, one_figure, tmp_path, capsys):
-    flags = ["rerun", str(compared), "--out", str(tmp_path / "again"), "--quiet"]
-    assert run(gainlens_command, flags) == 0
-    assert "every number is the same to the bit" in capsys.readouterr().out
 
 
 def test_every_command_prints_json_and_nothing_else(compared, one_figure, tmp_path, capsys):
@@ -123,14 +113,13 @@ def test_every_command_prints_json_and_nothing_else(compared, one_figure, tmp_pa
         return json.loads(captured.out)
 
     shutil.copytree(compared, tmp_path / "run")
-    folder, again = str(tmp_path / "run"), str(tmp_path / "again")
+    folder = str(tmp_path / "run")
     twin = PRESETS["twins"][0].hf_name
     assert document("models")["twins"][0]["hf_name"] == twin
     assert document("weights", twin)[twin]["w_u"]["vocab_size"] == 4096
     written = json.loads((compared / "result.json").read_text("utf-8"))
     assert document("report", folder) == written
     assert "simultaneous" in written["models"]["short"]["layers_interval"]
-    assert document("rerun", folder, "--out", again)["same"] is True
     result = str(compared / "result.json")
     rescored = document("rescore", result, "--out", str(tmp_path / "one"))
     assert set(rescored) == {"rescore"}
@@ -149,6 +138,16 @@ def test_a_rerun_names_what_differs(compared, one_figure, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "1 values differ, numbers by at most 3.3e-01" in printed
     assert "models.short.w_u.spectral_norm" in printed
+
+
+def test_a_rerun_that_agrees_says_so(compared, capsys, monkeypatch):
+    """What it compares is tested in runs/test_reproducible.py."""
+    read = read_run(compared)
+    monkeypatch.setattr("gainlens.runs.rerun.rerun", lambda *_: Rerun(read, read, (), (), ()))
+    assert run(gainlens_command, ["rerun", str(compared), "--quiet"]) == 0
+    assert "every number is the same to the bit" in capsys.readouterr().out
+    assert run(gainlens_command, ["rerun", str(compared), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["same"] is True
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

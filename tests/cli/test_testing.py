@@ -40,24 +40,22 @@ def flags(base, out):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("model", "outcome"), [("grows", "SUPPORTED"), ("shrinks", "CONTRADICTED")]
-)
-def test_a_claim_of_ones_own_is_judged_by_the_planted_gain(base, tmp_path, capsys, model, outcome):
-    words = [str(base / "mine.toml"), f"model={base / model}"]
+def test_a_claim_of_ones_own_is_judged_by_the_planted_gain(base, tmp_path, capsys):
+    words = [str(base / "mine.toml"), f"model={base / 'grows'}"]
     assert run(testing.test_command, [*words, *flags(base, tmp_path / "run")]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["verdict"]["outcome"] == outcome
+    assert printed["verdict"]["outcome"] == "SUPPORTED"
     written = json.loads((tmp_path / "run" / "result.json").read_bytes())
     assert written["verdict"] == printed["verdict"]
-    assert outcome in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "SUPPORTED" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 def test_several_claims_share_one_measurement(base, tmp_path, capsys):
-    words = [str(base / "mine.toml"), "late-mlps-erase", f"model={base / 'grows'}"]
+    words = [str(base / "mine.toml"), "late-mlps-erase", f"model={base / 'shrinks'}"]
     assert run(testing.test_command, [*words, *flags(base, tmp_path / "run")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert [one["claim"] for one in found["claims"]] == ["mine", "late-mlps-erase"]
+    outcomes = {one["claim"]: one["outcome"] for one in found["claims"]}
+    assert outcomes == {"mine": "CONTRADICTED", "late-mlps-erase": "SUPPORTED"}
     assert len(found["models"]) == 1
 
 

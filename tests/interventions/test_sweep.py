@@ -121,10 +121,12 @@ def test_an_outer_ablation_knows_the_rows_of_the_pass_that_is_taken_up(random_mo
     assert not torch.equal(seen[0], seen[1])
 
 
-@pytest.mark.parametrize("backend", BACK_ENDS)
-def test_the_sweep_equals_ablating_and_capturing(random_models, backend):
-    """The long way round: whole forward passes under `ablate`, capture, loss.  rtol: float32."""
-    baseline = random_baseline(random_models, backend)
+def test_the_sweep_equals_ablating_and_capturing(random_models):
+    """The long way round: whole forward passes under `ablate`, capture, loss.  rtol: float32.
+
+    On one back end: the next test says that the others agree with it.
+    """
+    baseline = random_baseline(random_models, "native")
     model, prompts = baseline.model, baseline.prompts
     effects = sweep_last_blocks(baseline, 2, heads=True)
     assert len(effects) == 2 * (2 + 4) * 2
@@ -151,7 +153,7 @@ def test_the_sweep_equals_ablating_and_capturing(random_models, backend):
 
 
 def test_effects_agree_between_back_ends(random_models):
-    found = [sweep_last_blocks(random_baseline(random_models, b), 3, heads=True) for b in BACK_ENDS]
+    found = [sweep_last_blocks(random_baseline(random_models, b), 2, heads=True) for b in BACK_ENDS]
     for effects in zip(*found, strict=True):
         first = effects[0].change
         for other in (effect.change for effect in effects[1:]):

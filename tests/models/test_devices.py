@@ -57,7 +57,7 @@ def spec(tmp_path_factory):
         rule=Rule(resamples=200),
         backend="native",
         device="cpu",
-        sweep=2,
+        sweep=1,
         sweep_how=("zero", "mean"),
         sweep_heads=True,
         theta=(1e3,),

@@ -1,21 +1,15 @@
 """Prompts over processes: the same numbers as one process gives, over gloo."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from planting.forking import Server
 from planting.planted_blocks import TEXTS, planted_checkpoint
 
-from gainlens.cli.compare import compare_command, run
 from gainlens.models import processes as world
 from gainlens.models.processes import ALONE, World, decided, gathered, joined, share, started
 from gainlens.runs.rerun import differences
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "compare.py"
 
 
 def test_alone_everything_is_ones_own():
@@ -53,7 +47,7 @@ def flags(tmp_path_factory):
     prompts.write_text("\n".join(TEXTS), encoding="utf-8")
     return [
         "--short", str(short.folder), "--long", str(long.folder), "--prompts", str(prompts),
-        "--sweep", "2", "--sweep-how", "zero", "--sweep-how", "mean", "--theta", "1e6",
+        "--sweep", "1", "--sweep-how", "zero", "--sweep-how", "mean", "--theta", "1e6",
         "--ablate", "blocks.0.hook_mlp_out=resample", "--controls", "--backend", "native",
     ]  # fmt: skip
 
@@ -64,27 +58,25 @@ def _free_port() -> str:
         return str(one.getsockname()[1])
 
 
-def _launch(flags: list[str], size: int) -> list[subprocess.Popen[str]]:
-    """Start processes as a launcher does."""
+def ranks(size: int) -> list[dict[str, str]]:
+    """Return what a launcher puts into each process's environment."""
     together = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
-    return [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), *flags],
-            env=os.environ | together | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(size)
-    ]
+    return [together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(size)]
+
+
+@pytest.fixture(scope="module")
+def server():
+    serving = Server()
+    yield serving
+    serving.close()
 
 
 @pytest.mark.slow
-def test_two_processes_write_what_one_writes(flags, one_figure, tmp_path):
-    assert run(compare_command, [*flags, "--out", str(tmp_path / "one"), "--quiet"]) == 0
-    processes = _launch([*flags, "--out", str(tmp_path / "two"), "--json"], 2)
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+def test_two_processes_write_what_one_writes(flags, server, tmp_path):
+    assert server.run([*flags, "--out", str(tmp_path / "one"), "--quiet"])[0] == 0
+    command = [*flags, "--out", str(tmp_path / "two"), "--json"]
+    statuses, outputs = server.together(command, ranks(2), tmp_path)
+    assert statuses == [0, 0], outputs
     one, two = (
         json.loads((tmp_path / n / "result.json").read_text("utf-8")) for n in ("one", "two")
     )
@@ -96,9 +88,9 @@ def test_two_processes_write_what_one_writes(flags, one_figure, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_ends_every_process(flags, tmp_path):
-    processes = _launch([*flags, "--ablate", "blocks.7.hook_mlp_out=zero", "--quiet"], 2)
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [2, 2]
+def test_a_mistake_ends_every_process(flags, server, tmp_path):
+    mistake = [*flags, "--ablate", "blocks.7.hook_mlp_out=zero", "--quiet", "--out", str(tmp_path)]
+    statuses, outputs = server.together(mistake, ranks(2), tmp_path)
+    assert statuses == [2, 2]
     assert "names a block that this model does not have" in outputs[0][1]
     assert outputs[1][1].startswith("error in process 1: ")

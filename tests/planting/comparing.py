@@ -1,4 +1,4 @@
-"""TODO: planting/comparing.py."""
+"""Compare records to the bit."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -91,7 +91,8 @@ def _rescore(folder: Path) -> Target:
 
     def read() -> str:
         score = rescore(path)
-        tables(score)
+        for table in tables(score):
+            assert all(text.isprintable() for row in table.rows for text in row)
         side_by_side_table(side_by_side([score, score]))
         origin_table(origins([score]))
         return json.dumps(to_json(score), allow_nan=False)

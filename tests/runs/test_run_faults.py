@@ -22,7 +22,7 @@ fault = pytest.mark.fault
 @pytest.fixture(autouse=True, scope="module")
 def one_figure():
     """Draw one figure alone: all take three quarters of a small comparison's time."""
-    with drawing_only("notebook"):
+    with drawing_only("gain_curve"):
         yield
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
-from planting.runs import planted_run
+from planting.runs import drawing_only, planted_run
 
 from gainlens.core.presets import PRESETS
 from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule
@@ -71,26 +71,24 @@ def test_a_killed_worker_is_done_without(spec, two_cores):
 
 
 @pytest.mark.slow
-def test_a_model_that_a_worker_cannot_measure_is_left_to_the_main_process(spec, two_cores):
+def test_a_model_that_a_worker_cannot_measure_is_left_and_no_worker_outlives_the_context(
+    spec, two_cores
+):
     broken = ModelSpec(key="broken", hf_name="/no/such/folder", role="reference")
     models = (spec.models[0], broken, spec.models[1])
-    with started_for(spec.model_copy(update={"models": models})) as helpers:
-        assert list(helpers.measuring) == ["broken"]
-        assert result_of(helpers, "broken") is None
-        assert result_of(helpers, "short") is None
-    assert result_of(None, "short") is None
 
-
-@pytest.mark.slow
-def test_no_worker_outlives_the_context(spec, two_cores):
     def fail():
-        with started_for(spec):
+        with started_for(spec.model_copy(update={"models": models})) as helpers:
+            assert list(helpers.measuring) == ["broken"]
+            assert result_of(helpers, "broken") is None
+            assert result_of(helpers, "short") is None
             assert len(multiprocessing.active_children()) == 1
             raise ValueError("mistake")
 
     with pytest.raises(ValueError, match="mistake"):
         fail()
     assert multiprocessing.active_children() == []
+    assert result_of(None, "short") is None
 
 
 def test_only_small_models_are_measured_in_workers(monkeypatch, tmp_path):
@@ -134,8 +132,11 @@ def test_the_tests_themselves_start_no_workers():
 @pytest.mark.fault("a worker process is killed while it draws", "the main process draws the rest")
 def test_workers_draw_their_share_and_a_dead_one_is_done_without(tmp_path):
     run = planted_run()
-    write_run(tmp_path / "alone", tmp_path / "alone" / "figures", run)
-    with ProcessPoolExecutor(1, mp_context=workers._SPAWN) as pool:
+    with (
+        drawing_only("headline", "gain_curve", "unembed_spectrum", "rope_wavelengths"),
+        ProcessPoolExecutor(1, mp_context=workers._SPAWN) as pool,
+    ):
+        write_run(tmp_path / "alone", tmp_path / "alone" / "figures", run)
         helping = workers.Workers(pool=pool, count=1)
         write_run(tmp_path / "shared", tmp_path / "shared" / "figures", run, helping)
         (worker,) = multiprocessing.active_children()

@@ -245,15 +245,14 @@ def test_band_coverage_measured_again(table):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [*NULLS])
+@pytest.mark.parametrize("case", [*NULLS][::2])
 def test_false_claims_measured_again(table, case):
     assert agrees(false_claims(case, 32, 300, seed=1, share=20), table, "false claim")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("effect", EFFECTS)
-def test_power_measured_again(table, effect):
-    assert agrees(power(effect, 32, 200, paired=True, seed=1, share=20), table, "power")
+def test_power_measured_again(table):
+    assert agrees(power(EFFECTS[1], 32, 200, paired=True, seed=1, share=20), table, "power")
 
 
 def test_the_measurement_itself_can_fail(monkeypatch):
