@@ -68,7 +68,7 @@ def test_taking_a_pass_up_again_changes_nothing_to_the_bit(random_models, backen
     seen = []
     before = hooks_of(model)
     with reading([(sites.site("blocks.3.hook_resid_post"), seen.append)]):
-        passage = Passage(sites, tokens, 0)
+        passage = Passage(sites, tokens, 0).run()
         for block in range(4):
             passage.resume(block)
     assert len(seen) == 5
@@ -80,7 +80,7 @@ def test_taking_a_pass_up_again_changes_nothing_to_the_bit(random_models, backen
 def test_taking_up_runs_no_block_before(random_models, backend):
     model = random_models[backend].model
     sites = sites_of(model)
-    passage = Passage(sites, torch.tensor([[256, 5, 6]]), 2)
+    passage = Passage(sites, torch.tensor([[256, 5, 6]]), 2).run()
     fired = []
     readers = [
         (sites.site(f"blocks.{block}.hook_mlp_out"), lambda t, block=block: fired.append(block))
@@ -101,7 +101,7 @@ def test_an_outer_ablation_applies_once_when_taken_up(random_models, backend):
         ablate(model, {"blocks.2.hook_resid_pre": lambda tensor, hook: tensor + 1}),
         reading([(sites.site("blocks.3.hook_resid_post"), seen.append)]),
     ):
-        Passage(sites, torch.tensor([[256, 5, 6]]), 2).resume(2)
+        Passage(sites, torch.tensor([[256, 5, 6]]), 2).run().resume(2)
     assert torch.equal(seen[0], seen[1])
 
 
@@ -115,7 +115,9 @@ def test_an_outer_ablation_knows_the_rows_of_the_pass_that_is_taken_up(random_mo
         ablate(model, {"blocks.3.hook_mlp_out": "resample"}, reference=reference),
         reading([(sites.site("blocks.3.hook_resid_post"), seen.append)]),
     ):
-        passages = [Passage(sites, torch.from_numpy(ids)[None], 3) for ids in reference.tokens]
+        passages = [
+            Passage(sites, torch.from_numpy(ids)[None], 3).run() for ids in reference.tokens
+        ]
         passages[0].resume(3)
     assert torch.equal(seen[0], seen[3])
     assert not torch.equal(seen[0], seen[1])
@@ -237,7 +239,7 @@ def test_prompts_that_cannot_be_kept_pass_twice_to_the_same_numbers(random_model
     try:
         kept = sweep_last_blocks(baseline, 2)
         once = sum(passes)
-        monkeypatch.setattr("gainlens.interventions.sweep.KEEP_BYTES", 0)
+        monkeypatch.setattr("gainlens.interventions.replay.KEEP_BYTES", 0)
         assert to_json(sweep_last_blocks(baseline, 2)) == to_json(kept)
     finally:
         handle.remove()
@@ -382,7 +384,7 @@ def test_a_theta_that_nobody_asked_for_and_that_cannot_be_is_a_note(random_model
 @pytest.mark.parametrize("keep", [0, 1 << 29])
 def test_a_batch_that_does_not_fit_in_a_sweep_is_halved(random_models, monkeypatch, keep):
     baseline = random_baseline(random_models, "native")
-    monkeypatch.setattr("gainlens.interventions.sweep.KEEP_BYTES", keep)
+    monkeypatch.setattr("gainlens.interventions.replay.KEEP_BYTES", keep)
     whole = sweep_last_blocks(baseline, blocks=2)
     prompt_values, resume = Meter.prompt_values, Passage.resume
     failed = []

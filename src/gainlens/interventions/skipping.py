@@ -69,7 +69,7 @@ def with_losses(
         left: list[Tensor] = []
         with torch.no_grad(), enough_memory(doing, sites.kind):
             with reading([(last, left.append)]):
-                passage = Passage(sites, batch.tokens, 0 if skip else sites.num_blocks)
+                passage = Passage(sites, batch.tokens, 0 if skip else sites.num_blocks).run()
 
             def losses(stream: Tensor) -> np.ndarray:
                 found = readout.losses(readout.normed(stream), batch.tokens, batch.lengths)
