@@ -20,10 +20,11 @@ from gainlens.core.spec import Ablation, ComparisonSpec, Rule
 from gainlens.interventions.ablation import ablate
 from gainlens.interventions.baseline import baseline_of
 from gainlens.interventions.last_block import Meter, measure_last
+from gainlens.interventions.plain import plain_pass
 from gainlens.interventions.plan import ablated_model, intervene
 from gainlens.interventions.replay import Passage
 from gainlens.interventions.rope_override import rope_theta
-from gainlens.interventions.sweep import sweep_last_blocks
+from gainlens.interventions.sweep import Sweep, sweep_last_blocks
 from gainlens.interventions.theta import theta_dose
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
@@ -344,6 +345,29 @@ def test_an_ablated_model_has_the_curve_that_capture_sees(random_models, backend
 
 def spec_of(**fields):
     return ComparisonSpec(name="twins", models=PRESETS["twins"], rule=RULE, **fields)
+
+
+@pytest.mark.parametrize("backend", ["native", "bridge"])
+def test_the_captures_own_pass_serves_the_sweep_to_the_bit(random_models, monkeypatch, backend):
+    loaded, spec = random_models[backend], spec_of(sweep=2)
+    baseline = random_baseline(random_models, backend)
+    plain = plain_pass(replace(loaded, hf_model=None), baseline.prompts, spec)
+    gainlens.capture(loaded.model, baseline.prompts, beside=plain)
+    wanted = intervene(baseline, spec, (1e3,))
+
+    ran = []
+    monkeypatch.setattr(Sweep, "_passage", lambda sweep, batch: ran.append(batch.index))
+    sentence = Passage(loaded.sites, torch.from_numpy(baseline.sentence.tokens[0])[None], 0)
+    monkeypatch.setattr(Sweep, "_sentence", lambda sweep: sentence.run())
+    assert to_json(intervene(replace(baseline, plain=plain), spec, (1e3,))) == to_json(wanted)
+    assert ran == []  # nothing but the sentence, and the blocks from the ablated one on
+
+
+def test_models_whose_interventions_run_elsewhere_are_not_read_along(random_models):
+    loaded = random_models["native"]
+    prompts = prompts_of((9, 12))
+    assert plain_pass(loaded, prompts, spec_of(sweep=0)) is None
+    assert plain_pass(replace(loaded, hf_model=loaded.model), prompts, spec_of(sweep=1)) is None
 
 
 def test_sweep_and_thetas_share_the_model_as_it_is(random_models):
