@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -174,10 +174,10 @@ def test_no_process_draws_if_there_is_one_core(monkeypatch):
 
 
 def test_a_task_that_no_process_has_begun_is_done_here():
-    class Busy:
+    class Busy(Executor):
         """A pool whose processes never begin."""
 
-        def submit(self, task):
+        def submit(self, task, /, *args, **kwargs):
             return Future()
 
     assert Workers(pool=Busy(), count=1).begin(lambda: "here")() == "here"
