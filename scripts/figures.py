@@ -93,8 +93,6 @@ def kept() -> tuple[Comparison, Mapping[str, Drawn]]:
             quartiles=np.array(
                 from_json(tuple[Float64[np.ndarray, " bin"], ...], one["quartiles"], "quartiles")
             ),
-            explored={},
-            sink=None,
         )
         for key, one in document["drawn"].items()
     }

@@ -20,10 +20,11 @@ from gainlens.core.spec import Ablation, ComparisonSpec, Rule
 from gainlens.interventions.ablation import ablate
 from gainlens.interventions.baseline import baseline_of
 from gainlens.interventions.last_block import Meter, measure_last
+from gainlens.interventions.plain import plain_pass
 from gainlens.interventions.plan import ablated_model, intervene
 from gainlens.interventions.replay import Passage
 from gainlens.interventions.rope_override import rope_theta
-from gainlens.interventions.sweep import sweep_last_blocks
+from gainlens.interventions.sweep import Sweep, sweep_last_blocks
 from gainlens.interventions.theta import theta_dose
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.reductions import reduce_gains
@@ -68,7 +69,7 @@ def test_taking_a_pass_up_again_changes_nothing_to_the_bit(random_models, backen
     seen = []
     before = hooks_of(model)
     with reading([(sites.site("blocks.3.hook_resid_post"), seen.append)]):
-        passage = Passage(sites, tokens, 0)
+        passage = Passage(sites, tokens, 0).run()
         for block in range(4):
             passage.resume(block)
     assert len(seen) == 5
@@ -80,7 +81,7 @@ def test_taking_a_pass_up_again_changes_nothing_to_the_bit(random_models, backen
 def test_taking_up_runs_no_block_before(random_models, backend):
     model = random_models[backend].model
     sites = sites_of(model)
-    passage = Passage(sites, torch.tensor([[256, 5, 6]]), 2)
+    passage = Passage(sites, torch.tensor([[256, 5, 6]]), 2).run()
     fired = []
     readers = [
         (sites.site(f"blocks.{block}.hook_mlp_out"), lambda t, block=block: fired.append(block))
@@ -101,7 +102,7 @@ def test_an_outer_ablation_applies_once_when_taken_up(random_models, backend):
         ablate(model, {"blocks.2.hook_resid_pre": lambda tensor, hook: tensor + 1}),
         reading([(sites.site("blocks.3.hook_resid_post"), seen.append)]),
     ):
-        Passage(sites, torch.tensor([[256, 5, 6]]), 2).resume(2)
+        Passage(sites, torch.tensor([[256, 5, 6]]), 2).run().resume(2)
     assert torch.equal(seen[0], seen[1])
 
 
@@ -115,7 +116,9 @@ def test_an_outer_ablation_knows_the_rows_of_the_pass_that_is_taken_up(random_mo
         ablate(model, {"blocks.3.hook_mlp_out": "resample"}, reference=reference),
         reading([(sites.site("blocks.3.hook_resid_post"), seen.append)]),
     ):
-        passages = [Passage(sites, torch.from_numpy(ids)[None], 3) for ids in reference.tokens]
+        passages = [
+            Passage(sites, torch.from_numpy(ids)[None], 3).run() for ids in reference.tokens
+        ]
         passages[0].resume(3)
     assert torch.equal(seen[0], seen[3])
     assert not torch.equal(seen[0], seen[1])
@@ -239,7 +242,7 @@ def test_prompts_that_cannot_be_kept_pass_twice_to_the_same_numbers(random_model
     try:
         kept = sweep_last_blocks(baseline, 2)
         once = sum(passes)
-        monkeypatch.setattr("gainlens.interventions.sweep.KEEP_BYTES", 0)
+        monkeypatch.setattr("gainlens.interventions.replay.KEEP_BYTES", 0)
         assert to_json(sweep_last_blocks(baseline, 2)) == to_json(kept)
     finally:
         handle.remove()
@@ -346,6 +349,29 @@ def spec_of(**fields):
     return ComparisonSpec(name="twins", models=PRESETS["twins"], rule=RULE, **fields)
 
 
+@pytest.mark.parametrize("backend", ["native", "bridge"])
+def test_the_captures_own_pass_serves_the_sweep_to_the_bit(random_models, monkeypatch, backend):
+    loaded, spec = random_models[backend], spec_of(sweep=2)
+    baseline = random_baseline(random_models, backend)
+    plain = plain_pass(replace(loaded, hf_model=None), baseline.prompts, spec)
+    gainlens.capture(loaded.model, baseline.prompts, beside=plain)
+    wanted = intervene(baseline, spec, (1e3,))
+
+    ran = []
+    monkeypatch.setattr(Sweep, "_passage", lambda sweep, batch: ran.append(batch.index))
+    sentence = Passage(loaded.sites, torch.from_numpy(baseline.sentence.tokens[0])[None], 0)
+    monkeypatch.setattr(Sweep, "_sentence", lambda sweep: sentence.run())
+    assert to_json(intervene(replace(baseline, plain=plain), spec, (1e3,))) == to_json(wanted)
+    assert ran == []  # nothing but the sentence, and the blocks from the ablated one on
+
+
+def test_models_whose_interventions_run_elsewhere_are_not_read_along(random_models):
+    loaded = random_models["native"]
+    prompts = prompts_of((9, 12))
+    assert plain_pass(loaded, prompts, spec_of(sweep=0)) is None
+    assert plain_pass(replace(loaded, hf_model=loaded.model), prompts, spec_of(sweep=1)) is None
+
+
 def test_sweep_and_thetas_share_the_model_as_it_is(random_models):
     baseline = random_baseline(random_models, "native")
     done = []
@@ -384,7 +410,7 @@ def test_a_theta_that_nobody_asked_for_and_that_cannot_be_is_a_note(random_model
 @pytest.mark.parametrize("keep", [0, 1 << 29])
 def test_a_batch_that_does_not_fit_in_a_sweep_is_halved(random_models, monkeypatch, keep):
     baseline = random_baseline(random_models, "native")
-    monkeypatch.setattr("gainlens.interventions.sweep.KEEP_BYTES", keep)
+    monkeypatch.setattr("gainlens.interventions.replay.KEEP_BYTES", keep)
     whole = sweep_last_blocks(baseline, blocks=2)
     prompt_values, resume = Meter.prompt_values, Passage.resume
     failed = []

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,16 @@ def test_long_is_long_and_says_where_it_is_from():
     assert "class ArgumentParser" in by_id["long-argparse"]
     assert "class OrderedDict" in by_id["long-collections"]  # a package: its __init__
     assert f"Python {sys.version.split()[0]}" in long.note
+
+
+def test_some_of_long_are_spread_over_all_of_it():
+    everything = load_prompts("long").prompts
+    some = load_prompts("long", 8).prompts
+    places = [everything.index(prompt) for prompt in some]
+    assert places[0] == 0
+    distances = {after - before for before, after in pairwise(places)}
+    assert distances <= {len(everything) // 8, len(everything) // 8 + 1}
+    assert load_prompts("long", 10_000).prompts == everything
 
 
 def test_long_without_library_sources_is_an_error(monkeypatch, tmp_path):

@@ -1,10 +1,11 @@
 """Capture a model on prompts: forward passes in, a few numbers per block and token out."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from gainlens.activations.batches import batches, run_halving
+from gainlens.activations.batches import Batch, batches, run_halving
 from gainlens.activations.recorder import CaptureRecorder, Extra, Subspaces
 from gainlens.models.config import parallel_blocks
 from gainlens.models.encoding import Prompts, encode_for
@@ -23,6 +24,7 @@ def capture(
     extra: Extra | None = None,
     batch_tokens: int | None = None,
     progress: Callable[[int], None] | None = None,
+    beside: Callable[[Batch], AbstractContextManager[None]] | None = None,
 ) -> Capture:
     """Capture inner products and top components of every token at every block.
 
@@ -41,6 +43,7 @@ def capture(
         batch_tokens: prompts of like length run together, right-padded, up to this many tokens;
             None: BATCH_TOKENS of the device.  A batch that does not fit is halved.
         progress: called with the number of prompts done since the last call.
+        beside: returns the context in which a batch runs, for what else is read of the same pass.
 
     Raises ValueError if an activation is not finite, if the model cannot hold a prompt, if memory
     runs out, and if an extra column has another length or is not finite; RuntimeError if a site
@@ -60,9 +63,14 @@ def capture(
     recorder = CaptureRecorder(
         sites, prompts, subspaces=subspaces, patterns=patterns, heads=heads, extra=extra
     )
+
+    def run(batch: Batch) -> None:
+        with nullcontext() if beside is None else beside(batch):
+            recorder.record(batch)
+
     with recorder.hooks():
         for batch in batches(model, prompts, sites.device, batch_tokens):
-            run_halving(batch, recorder.record)
+            run_halving(batch, run)
             if progress is not None:
                 progress(len(batch.index))
     return replace(recorder.capture(), parallel=_is_parallel(module_of(model)))

@@ -18,6 +18,7 @@ RULE_FIELDS: Final = ("confidence", "min_prompts", "resamples", "seed")
 MEASURE_FIELDS: Final = (
     "prompts",
     "tokens",
+    "long_prompts",
     "backend",
     "dtype",
     "device",

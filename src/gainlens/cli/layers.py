@@ -19,8 +19,8 @@ EXAMPLES: Final = (
     ("DIR --prompts mine.txt --tokens 256", "on your own texts"),
 )
 _FIELDS: Final = (
-    "prompts", "backend", "dtype", "device", "batch_tokens", "revision", "allow_extrapolation",
-    "trust_remote_code",
+    "prompts", "long_prompts", "backend", "dtype", "device", "batch_tokens", "revision",
+    "allow_extrapolation", "trust_remote_code",
 )  # fmt: skip
 _RULE: Final = ("confidence", "resamples", "seed")
 

@@ -25,7 +25,7 @@ EXAMPLES: Final = (
     ("--series NAME@step1000,step2000", "the same, as revisions of a hub model"),
 )
 _FIELDS: Final = (
-    "prompts", "metric", "heads", "series", "backend", "dtype", "device", "batch_tokens",
+    "prompts", "long_prompts", "metric", "heads", "series", "backend", "dtype", "device", "batch_tokens",
     "revision", "sweep", "sweep_how", "sweep_heads", "theta", "ablate", "allow_extrapolation", "trust_remote_code",
 )  # fmt: skip
 _FOLDER = click.Path(path_type=Path)

@@ -23,8 +23,8 @@ EXAMPLES: Final = (
     ("long-context-contracts", "the same run as gainlens compare"),
 )
 _FIELDS: Final = (
-    "prompts", "backend", "dtype", "device", "batch_tokens", "revision", "allow_extrapolation",
-    "trust_remote_code",
+    "prompts", "long_prompts", "backend", "dtype", "device", "batch_tokens", "revision",
+    "allow_extrapolation", "trust_remote_code",
 )  # fmt: skip
 _COMPARE_ROLES: Final = ("short", "long", "reference", "control")
 

@@ -94,6 +94,10 @@ class RunSpec(Spec):
         description="notebook, mixed, english, code, long, "
         "or a text or JSONL file with one prompt per line.",
     )
+    long_prompts: int = Field(
+        default=36, ge=2, description="How many texts `--prompts long` takes."
+    )
+    """33 give 80 % power: see `prompts_needed` and docs/method/verdict.md"""
     rule: Rule = Rule()
     backend: Backend = Field(
         default="auto", description="The kind of model that carries the hooks."

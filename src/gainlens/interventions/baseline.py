@@ -1,7 +1,7 @@
 """Hold a model as it is on its prompts: what every intervention is compared with."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gainlens.activations.capturing import capture
 from gainlens.activations.losses import Readout
@@ -13,6 +13,9 @@ from gainlens.models.sites import sites_of
 from gainlens.prompts.texts import load_prompts
 from gainlens.records.gains import Decomposition
 from gainlens.records.inputs import EncodedPrompts
+
+if TYPE_CHECKING:
+    from gainlens.interventions.plain import PlainPass
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Baseline:
     rule: Rule
     batch_tokens: int | None = None
     """tokens per batch; None: what suits the device"""
+    plain: "PlainPass | None" = None
+    """what was read of the passes that `decomposition` is of; None: nothing"""
 
 
 def baseline_of(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from gainlens.interventions.baseline import Baseline
 from gainlens.metrics.massive import prompt_slices
 from gainlens.metrics.reductions import reduce_norms
 from gainlens.models.hooks import reading
+from gainlens.models.loaded import AnyModel
 from gainlens.models.processes import gathered
 from gainlens.models.sites import ModelSites, Reader, Site, sites_of
 from gainlens.records.interval import Interval
@@ -42,6 +44,15 @@ class PromptValues:
     num_tokens: int
 
 
+class TokenValues(NamedTuple):
+    """The last block at one prompt's tokens."""
+
+    norm_in: np.ndarray
+    norm_out: np.ndarray
+    losses: np.ndarray
+    """of the next token, nats"""
+
+
 @dataclass(frozen=True)
 class LastValues:
     """Hold the last block's numbers, one per prompt."""
@@ -54,18 +65,11 @@ class LastValues:
     """the notebook's ratio, on the notebook's sentence"""
 
 
-class Meter:
-    """Read the last block of one forward pass at a time.
+class LastReader:
+    """Read the last block of one forward pass at a time, token by token."""
 
-    skip: number of predictions left out at the beginning of every prompt.
-    """
-
-    def __init__(self, baseline: Baseline, sites: ModelSites, skip: int = 0) -> None:
-        self._readout = Readout(baseline.model, sites)
-        self._skip = skip
-        self._rule = baseline.rule
-        mask = baseline.decomposition.tokens_of(baseline.rule.token_class)
-        self._masks = [mask[tokens] for tokens in prompt_slices(baseline.decomposition.prompt)]
+    def __init__(self, model: AnyModel, sites: ModelSites) -> None:
+        self._readout = Readout(model, sites)
         block = f"blocks.{sites.num_blocks - 1}"
         self._sites = [sites.site(f"{block}.hook_resid_{end}") for end in ("pre", "post")]
         self._streams: dict[str, Tensor] = {}
@@ -78,17 +82,17 @@ class Meter:
 
         return [(site, reader(name)) for site, name in zip(self._sites, "xy", strict=True)]
 
-    def prompt_values(self, batch: Batch) -> dict[int, PromptValues]:
-        """Return the values of every prompt of the pass that has just run, by prompt."""
+    def token_values(self, batch: Batch) -> dict[int, TokenValues]:
+        """Return |x|, |y| and the loss of every token of the pass that has just run, by prompt."""
         with torch.no_grad():
             x, y, normed = self._take()
             losses = self._readout.losses(normed, batch.tokens, batch.lengths)
-        norm_in, norm_out, losses = (
+        values = [
             tensor.double().cpu().numpy()
             for tensor in (x.float().norm(dim=-1), y.float().norm(dim=-1), losses)
-        )
+        ]
         return {
-            prompt: self._reduced(prompt, *(v[row, :length] for v in (norm_in, norm_out, losses)))
+            prompt: TokenValues(*(of_batch[row, :length] for of_batch in values))
             for row, (prompt, length) in enumerate(
                 zip(batch.index, batch.lengths.tolist(), strict=True)
             )
@@ -108,6 +112,28 @@ class Meter:
         """Return x, y and ln_final(y) of the pass, and forget them."""
         x, y = self._streams.pop("x"), self._streams.pop("y")
         return x, y, self._readout.normed(y)
+
+
+class Meter(LastReader):
+    """Read the last block of one forward pass at a time, prompt by prompt.
+
+    skip: number of predictions left out at the beginning of every prompt.
+    """
+
+    def __init__(self, baseline: Baseline, sites: ModelSites, skip: int = 0) -> None:
+        super().__init__(baseline.model, sites)
+        self._skip = skip
+        self._rule = baseline.rule
+        mask = baseline.decomposition.tokens_of(baseline.rule.token_class)
+        self._masks = [mask[tokens] for tokens in prompt_slices(baseline.decomposition.prompt)]
+
+    def prompt_values(self, batch: Batch) -> dict[int, PromptValues]:
+        """Return the values of every prompt of the pass that has just run, by prompt."""
+        return self.reduced(self.token_values(batch))
+
+    def reduced(self, values: Mapping[int, TokenValues]) -> dict[int, PromptValues]:
+        """Return one number per prompt of what was read of its tokens."""
+        return {prompt: self._reduced(prompt, *of_tokens) for prompt, of_tokens in values.items()}
 
     def _reduced(
         self, prompt: int, norm_in: np.ndarray, norm_out: np.ndarray, losses: np.ndarray

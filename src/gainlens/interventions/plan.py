@@ -9,6 +9,7 @@ from gainlens.core.spec import Ablation, RunSpec
 from gainlens.interventions.ablation import ablate
 from gainlens.interventions.baseline import Baseline, baseline_of
 from gainlens.interventions.last_block import changes, measure_last
+from gainlens.interventions.plain import PlainPass
 from gainlens.interventions.sweep import Sweep
 from gainlens.interventions.theta import theta_dose
 from gainlens.interventions.tokens import bos_effects, massive_effects
@@ -90,6 +91,7 @@ def interventions_of(
     sentence: EncodedPrompts,
     decomposition: Decomposition,
     progress: Callable[[int], None],
+    plain: PlainPass | None = None,
 ) -> Interventions:
     """Run the default interventions of a comparison on one model, and those that were asked for.
 
@@ -101,6 +103,7 @@ def interventions_of(
         sentence: the notebook's sentence.
         decomposition: of that capture.
         progress: called with the number of prompts done since the last call.
+        plain: from `plain_pass`, filled by that capture; None: the model is run once more.
 
     The default ones, the last block's components and the pair's thetas, run on the Hugging Face
     model if it holds the same tensors: this is twice as fast on the twins, and equal to 1e-5.
@@ -120,6 +123,7 @@ def interventions_of(
         if spec.sweep > 1 or spec.theta or spec.ablate or spec.controls:
             raise
         return Interventions(notes=(f"no intervention was made: {problem}",))
+    baseline = replace(baseline, plain=plain)
     quick = baseline if loaded.hf_model is None else replace(baseline, model=loaded.hf_model)
     done = intervene(quick, spec, thetas, progress=progress)
     if spec.ablate:  # a site may be one that only this back end has

@@ -1,7 +1,8 @@
 """Record a forward pass so that it can be resumed at any later block."""
 
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,16 @@ from torch import Tensor, nn
 from gainlens.models.decoders import first_tensor, tensor_of, with_first
 from gainlens.models.hooks import scoped
 from gainlens.models.sites import ModelSites
+from gainlens.records.inputs import EncodedPrompts
+
+KEEP_BYTES: Final = 1 << 29
+"""Streams that enter the last blocks are kept up to so many bytes; beyond, prompts run twice."""
+
+
+def can_keep(prompts: EncodedPrompts, sites: ModelSites, first: int) -> bool:
+    """Return whether the streams that enter the blocks from `first` on fit for all prompts."""
+    tokens = sum(map(len, prompts.tokens))
+    return 4 * tokens * sites.d_model * (sites.num_blocks - first) <= KEEP_BYTES
 
 
 class Passage:
@@ -19,20 +30,30 @@ class Passage:
     """
 
     def __init__(self, sites: ModelSites, tokens: Tensor, first: int) -> None:
-        self._embedding, self._tokens = sites.embedding, tokens
-        self._blocks = sites.blocks
+        """Record nothing yet: `run` runs the pass, `recording` records one that is run within."""
+        self._sites, self._tokens, self._first = sites, tokens, first
+        self._embedding, self._blocks = sites.embedding, sites.blocks
         self._calls: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        recorders = [
-            partial(
-                self._blocks[block].register_forward_pre_hook,
-                partial(self._record, block),
-                with_kwargs=True,
-                prepend=True,  # before hooks of the user's, which apply again on resuming
-            )
-            for block in range(first, sites.num_blocks)
-        ]
-        with torch.no_grad(), scoped(recorders):
-            sites.run(tokens)
+
+    def run(self) -> "Passage":
+        """Run the pass and record it."""
+        with torch.no_grad(), self.recording():
+            self._sites.run(self._tokens)
+        return self
+
+    def recording(self) -> AbstractContextManager[None]:
+        """Record the pass of these tokens that is run within the context."""
+        return scoped(
+            [
+                partial(
+                    self._blocks[block].register_forward_pre_hook,
+                    partial(self._record, block),
+                    with_kwargs=True,
+                    prepend=True,  # before hooks of the user's, which apply again on resuming
+                )
+                for block in range(self._first, self._sites.num_blocks)
+            ]
+        )
 
     def _record(
         self, block: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

@@ -69,7 +69,7 @@ def with_losses(
         left: list[Tensor] = []
         with torch.no_grad(), enough_memory(doing, sites.kind):
             with reading([(last, left.append)]):
-                passage = Passage(sites, batch.tokens, 0 if skip else sites.num_blocks)
+                passage = Passage(sites, batch.tokens, 0 if skip else sites.num_blocks).run()
             skips = (_losses(readout, passage.skip(block), batch) for block in skipped)
             losses = np.stack([_losses(readout, left[0], batch), *skips])
         by_prompt.update(_by_prompt(batch, losses))

@@ -22,7 +22,7 @@ from gainlens.interventions.last_block import (
     sentence_batches,
 )
 from gainlens.interventions.replacements import Rows, observe_reference, observers
-from gainlens.interventions.replay import Passage
+from gainlens.interventions.replay import Passage, can_keep
 from gainlens.models.hooks import reading, writing
 from gainlens.models.memory import enough_memory
 from gainlens.models.processes import world
@@ -30,9 +30,6 @@ from gainlens.models.sites import ModelSites, Reader, sites_of
 from gainlens.records.interventions import AblationEffect
 
 COMPONENT_SITES: Final = ("hook_attn_out", "hook_mlp_out")
-KEEP_BYTES: Final = 1 << 29
-"""Streams that enter the last blocks are kept if they need at most this many bytes; if they need
-more, the prompts run twice."""
 
 
 def sweep_last_blocks(
@@ -95,13 +92,20 @@ class Sweep:
     def measure_plain(self) -> LastValues:
         """Measure the model as it is.
 
-        The same pass gives the means, and its streams are kept for `effects` if they fit.
+        The same pass gives the means, and its streams are kept for `effects` if they fit.  No pass
+        is run if the capture's own was read, unless a mean is wanted.
         """
         replaced = self._replaced
+        plain = self._baseline.plain
+        if plain is not None and not any(one.needs_reference for _, one in replaced):
+            self._kept = plain.kept
+            with reading(self._meter.readers()):
+                self._sentence()
+            return last_values(self._meter.reduced(plain.values), self._meter.notebook_last_gain())
         if world().size > 1:  # a mean is over all prompts, and each process passes only its share
             observe_reference(self._baseline.model, self._sites, replaced, self._baseline.prompts)
             replaced = []
-        can_keep = self._can_keep()
+        keeps = can_keep(self._baseline.prompts, self._sites, self._first)
         values: dict[int, PromptValues] = {}
 
         def run(batch: Batch) -> None:
@@ -115,7 +119,7 @@ class Sweep:
             for observe in waiting:
                 observe()
             values.update(found)
-            if can_keep:
+            if keeps:
                 self._kept[batch.index] = passage
 
         for batch in self._batches():
@@ -161,7 +165,7 @@ class Sweep:
         return batches(baseline.model, baseline.prompts, self._sites.device, baseline.batch_tokens)
 
     def _passage(self, batch: Batch) -> Passage:
-        return Passage(self._sites, batch.tokens, self._first)
+        return Passage(self._sites, batch.tokens, self._first).run()
 
     def _memory(self, batch: Batch) -> AbstractContextManager[None]:
         doing = f"measuring ablations on {len(batch.index)} prompts"
@@ -171,11 +175,6 @@ class Sweep:
         """Run the notebook's sentence."""
         (batch,) = sentence_batches(self._baseline, self._sites)
         return self._passage(batch)
-
-    def _can_keep(self) -> bool:
-        tokens = sum(len(ids) for ids in self._baseline.prompts.tokens)
-        num_blocks = self._sites.num_blocks - self._first
-        return 4 * tokens * self._sites.d_model * num_blocks <= KEEP_BYTES
 
 
 def _put_off(reader: Reader, waiting: list[Callable[[], None]]) -> Reader:

@@ -24,6 +24,7 @@ from gainlens.models.failures import (
     wants_code,
 )
 from gainlens.models.gguf_files import architecture_of, check_gguf, is_gguf, split_path
+from gainlens.models.importing import import_models
 from gainlens.models.memory import ran_out
 from gainlens.models.tensors import INDEX, SINGLE, check_no_pointer, tensor_files
 
@@ -115,6 +116,7 @@ def _where(source: str) -> tuple[str, dict[str, Any]]:
 
 def read_config(source: str, revision: str | None, trust_remote_code: bool) -> Any:
     """Return the Hugging Face config of a causal language model, its class named in it."""
+    import_models()
     from transformers import AutoConfig
 
     check_source(source)

@@ -56,7 +56,7 @@ class PromptSet:
         return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
 
 
-def load_prompts(source: str) -> PromptSet:
+def load_prompts(source: str, long_prompts: int | None = None) -> PromptSet:
     """Return a built-in set by name, or the prompts of a text or JSONL file.
 
     Args:
@@ -65,6 +65,8 @@ def load_prompts(source: str) -> PromptSet:
             file holds one prompt per line, blank lines skipped; a file named `.jsonl` or `.ndjson`
             holds {"text": ..., "id": ...} (id optional) or a JSON string per line.  A file that
             has the name of a built-in set is given as `./mixed`.
+        long_prompts: take so many texts of `long`, at even distances in its list, so that code and
+            prose keep their shares; None: all.
 
     Raises ValueError if there is no such file, or if it holds anything else.
 
@@ -84,7 +86,7 @@ def load_prompts(source: str) -> PromptSet:
             f"texts of the standard library of Python {platform.python_version()}; "
             "other versions have other texts, and sha256 tells them apart"
         )
-        return PromptSet(source, True, _long_prompts(), note)
+        return PromptSet(source, True, _spread(_long_prompts(), long_prompts), note)
     return PromptSet(source, False, _read_file(source))
 
 
@@ -190,6 +192,13 @@ def _json_prompt(line: str, number: int, where: str) -> Prompt:
     if not isinstance(group, str):
         raise ValueError(f'{where} has a "kind" or "group" that is not a string')
     return Prompt(str(name), text, group)
+
+
+def _spread(prompts: tuple[Prompt, ...], number: int | None) -> tuple[Prompt, ...]:
+    """Return so many of the prompts at even distances, or all of them if there are fewer."""
+    if number is None or number >= len(prompts):
+        return prompts
+    return tuple(prompts[place * len(prompts) // number] for place in range(number))
 
 
 def _long_prompts() -> tuple[Prompt, ...]:

@@ -44,7 +44,7 @@ def open_inputs(spec: ComparisonSpec) -> dict[str, ModelInputs]:
         )
         for model in spec.models
     }
-    texts, sentence = load_prompts(spec.prompts), load_prompts("notebook")
+    texts, sentence = load_prompts(spec.prompts, spec.long_prompts), load_prompts("notebook")
     contexts = {key: context_of(model.config) for key, model in opened.items()}
     smallest = min(context for context in contexts.values() if context is not None)
     inputs: dict[str, ModelInputs] = {}

@@ -76,7 +76,7 @@ def measure(
     """
     started = time.perf_counter()
     spec = spec or MeasureSpec(name="measurement", models=())
-    texts = load_prompts(spec.prompts) if prompts is None else prompts
+    texts = load_prompts(spec.prompts, spec.long_prompts) if prompts is None else prompts
     sources: list[Any] = list(models) if isinstance(models, list | tuple) else [models]
     if not sources:
         raise ValueError("there is no model to measure: give at least one")

@@ -142,7 +142,7 @@ def _write(
     figure_folder: Path,
 ) -> None:
     names, several = list(measurement.drawings()), max(workers.count, 1)
-    shares = (names[first::several] for first in range(several))
+    shares = (names[first::several] for first in range(several))  # few, since each carries all
     drawn = [
         workers.begin(partial(_save_figures, measurement, share, figure_folder)) for share in shares
     ]

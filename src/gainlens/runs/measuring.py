@@ -16,6 +16,7 @@ from gainlens.claims.intervals import halves_interval
 from gainlens.claims.resolving import last_block_parts
 from gainlens.core.spec import ComparisonSpec
 from gainlens.interventions.addresses import check_sites
+from gainlens.interventions.plain import plain_pass
 from gainlens.interventions.plan import interventions_of
 from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import massive_lifecycle
@@ -64,6 +65,7 @@ def measure_model(
     head = unembedding(loaded)
     spectrum = unembed_gram(head.weight)
     rule, prompts = spec.rule, inputs.prompts
+    plain = plain_pass(loaded, prompts, spec)
     captured = capture(
         loaded.model,
         prompts,
@@ -71,6 +73,7 @@ def measure_model(
         patterns=True,
         batch_tokens=spec.batch_tokens,
         progress=progress,
+        beside=plain,
     )
     texts = token_texts(loaded.tokenizer, captured)
     captured = replace(captured, token_text=texts)
@@ -104,7 +107,7 @@ def measure_model(
             seed=rule.seed,
         ),
         interventions=interventions_of(
-            spec, thetas, loaded, prompts, inputs.sentence, decomposition, progress
+            spec, thetas, loaded, prompts, inputs.sentence, decomposition, progress, plain
         ),
     )
     return Measured(report, decomposition)

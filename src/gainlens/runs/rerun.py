@@ -118,7 +118,7 @@ def _relative(before: Any, after: Any) -> float | None:
 def _check_prompts(run: Comparison) -> None:
     """Raise ValueError if the prompts changed since the run."""
     spec: ComparisonSpec = run.spec
-    now = load_prompts(spec.prompts).sha256
+    now = load_prompts(spec.prompts, spec.long_prompts).sha256
     then = run.reports[0].prompts.sha256
     if now != then:
         raise ValueError(

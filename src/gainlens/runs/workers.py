@@ -45,9 +45,10 @@ class Workers:
     """number of processes"""
 
     def begin(self, task: Callable[[], T]) -> Callable[[], T]:
-        """Begin a task in a process, and return a function that waits for what it returns.
+        """Give a task to a process, and return a function that waits for what it returns.
 
-        If there is no process, or it dies, that function does the task here.
+        If no process has begun the task by then, there is none, or it dies, that function does the
+        task here.
         """
         if self.pool is None:
             return task
@@ -57,6 +58,8 @@ class Workers:
             return task
 
         def wait() -> T:
+            if future.cancel():
+                return task()
             try:
                 return future.result()
             except BrokenExecutor:

@@ -1,6 +1,6 @@
 """Write a run folder: figures, tables, page and result.json, all in one step.  No torch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,8 @@ from gainlens.results.run_folder import RESULT, publish
 from gainlens.runs.workers import Workers, in_order
 
 _FORMATS = ("png", "svg")
+_OF_TOKENS = ("massive_lifecycle", "gain_by_position")
+"""Figures that are drawn of tokens; the others are begun before the tokens are read."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,6 @@ class Drawn:
     norms: figures.ClassNorms
     quartiles: np.ndarray
     """from figures.position_quartiles"""
-    explored: Explored
-    sink: np.ndarray | None
-    """Capture.sink"""
 
 
 def drawings(
@@ -91,50 +90,40 @@ def write_run(
 
 
 def _write(comparison: Comparison, workers: Workers, folder: Path, figure_folder: Path) -> None:
+    small = replace(comparison, captures={}, decompositions={})
+    names = list(drawings(small, {}))
+    begun = [
+        workers.begin(partial(_save_figure, small, {}, figure_folder, name))
+        for name in names
+        if name not in _OF_TOKENS
+    ]
     drawn: dict[str, Drawn] = {}
+    shown: dict[str, Explored] = {}
+    sinks: list[tuple[ModelReport, np.ndarray | None]] = []
     with TokenTable(folder / TOKENS) as tokens:
-        for report in comparison.reports:
-            drawn[report.checkpoint.name] = _write_tokens(comparison, report, tokens)
-    vector = _write_figures(comparison, drawn, figure_folder, workers)
-    html = page_html(comparison, vector, {key: one.explored for key, one in drawn.items()})
-    write_heads(folder / HEADS, [(r, drawn[r.checkpoint.name].sink) for r in comparison.reports])
+        for report in comparison.reports:  # one after the other: two models may not fit
+            key = report.checkpoint.name
+            capture, decomposition = comparison.captures[key], comparison.decompositions[key]
+            tokens.add(report, decomposition)
+            drawn[key] = Drawn(
+                figures.class_norms(decomposition), figures.position_quartiles(decomposition)
+            )
+            shown[key] = explored(comparison, report, decomposition)
+            sinks.append((report, capture.sink))
+            del capture, decomposition
+    vector: dict[str, str] = {}
+    for name in _OF_TOKENS:
+        vector |= _save_figure(small, drawn, figure_folder, name)
+    for wait in reversed(begun):  # the workers begin with the first, this process with the last
+        vector |= wait()
+    html = page_html(comparison, in_order(vector, names), shown)
+    write_heads(folder / HEADS, sinks)
     write_tables(folder, comparison)
     (folder / PAGE).write_text(html, encoding="utf-8")
     write_json(folder / RESULT, result_json(comparison))
 
 
-def _write_figures(
-    comparison: Comparison, drawn: Mapping[str, Drawn], folder: Path, workers: Workers
+def _save_figure(
+    comparison: Comparison, drawn: Mapping[str, Drawn], folder: Path, name: str
 ) -> dict[str, str]:
-    """Write the figures, each process its share, and return the SVG texts by file name."""
-    small = replace(comparison, captures={}, decompositions={})
-    names = list(drawings(small, drawn))
-    own, *others = (
-        partial(_save_figures, small, drawn, folder, names[first :: workers.count + 1])
-        for first in range(workers.count + 1)
-    )
-    running = [workers.begin(share) for share in others]
-    vector = own()
-    for wait in running:
-        vector |= wait()
-    return in_order(vector, names)
-
-
-def _save_figures(
-    comparison: Comparison, drawn: Mapping[str, Drawn], folder: Path, names: Sequence[str]
-) -> dict[str, str]:
-    draw = drawings(comparison, drawn)
-    return save_with_page({name: draw[name] for name in names}, folder)
-
-
-def _write_tokens(comparison: Comparison, report: ModelReport, tokens: TokenTable) -> Drawn:
-    """Write one model's rows and return what is drawn of them; two models may not fit."""
-    key = report.checkpoint.name
-    capture, decomposition = comparison.captures[key], comparison.decompositions[key]
-    tokens.add(report, decomposition)
-    return Drawn(
-        norms=figures.class_norms(decomposition),
-        quartiles=figures.position_quartiles(decomposition),
-        explored=explored(comparison, report, decomposition),
-        sink=capture.sink,
-    )
+    return save_with_page({name: drawings(comparison, drawn)[name]}, folder)
