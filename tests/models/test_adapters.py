@@ -11,10 +11,9 @@ from safetensors.torch import load_file, save_file
 from gainlens.models.loading import load
 
 peft = pytest.importorskip("peft", reason="the extra gainlens[peft]")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings:UserWarning"),
-]
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.is_gradient_checkpointing:FutureWarning", "ignore::UserWarning"
+)
 TOKENS = torch.arange(20)[None]
 
 

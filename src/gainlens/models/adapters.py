@@ -98,8 +98,8 @@ def merged(hf_model: Any, path: str) -> Any:
 def _fitting(path: str) -> Generator[None]:
     """Turn whatever peft stumbles over into one sentence."""
     try:
-        with warnings.catch_warnings():  # peft reads an attribute that transformers 5 renamed
-            warnings.simplefilter("ignore", FutureWarning)
+        with warnings.catch_warnings():  # peft warns of what `_check_names` and `_untie` see to
+            warnings.simplefilter("ignore")
             yield
     except Exception as error:
         if ran_out(error):
