@@ -12,6 +12,7 @@ from planting.checkpoints import BACK_ENDS, HOOKED, LLAMA3_SCALING, TRANSFORMER_
 
 from gainlens.models.loading import load, shares_weights
 from gainlens.weights.of_model import unembedding
+from gainlens.weights.rope import rope_report
 
 FAMILY = {
     "llama": ("Llama", {}),
