@@ -25,7 +25,7 @@ import torch
 
 PAGE = Path(__file__).parents[1] / "docs/models.md"
 BACK_ENDS = ("native", "bridge", "hooked")
-SECONDS, PARAMETERS, WIDTH = 90, 20_000_000, 150
+SECONDS, PARAMETERS, WIDTH = 240, 20_000_000, 150
 HEAD = """# Models that can be measured
 
 Each causal class of transformers {transformers} that builds small was built with random weights and

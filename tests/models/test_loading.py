@@ -12,6 +12,7 @@ from planting.checkpoints import BACK_ENDS, HOOKED, LLAMA3_SCALING, TRANSFORMER_
 
 from gainlens.models.loading import load, shares_weights
 from gainlens.weights.of_model import unembedding
+from gainlens.weights.rope import rope_report
 
 FAMILY = {
     "llama": ("Llama", {}),
@@ -80,7 +81,7 @@ def test_theta_and_scaling_reach_the_hooked_model(make_checkpoint):
         (lambda folder: (folder / "config.json").unlink(), "no config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "no safetensors"),
         (lambda folder: (folder / "adapter_config.json").write_text("{}"), "adapter"),
-        (lambda folder: (folder / "config.json").write_text("{nope"), "cannot be read"),
+        (lambda folder: (folder / "config.json").write_text("{nope"), "not JSON"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\0" * 64), "cannot be read"),
         (
             lambda folder: (
@@ -272,3 +273,40 @@ def test_a_second_copy_of_the_weights_is_let_go(make_checkpoint):
     hf_model = load(make_checkpoint(), backend="native").model
     assert shares_weights(hf_model, hf_model)
     assert not shares_weights(copy.deepcopy(hf_model), hf_model)
+
+
+@pytest.mark.parametrize(
+    ("changes", "keyword"),
+    [
+        ({"num_attention_heads": 0}, "num_attention_heads = 0"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads = 0"),
+        ({"num_hidden_layers": -2}, "num_hidden_layers = -2"),
+        ({"vocab_size": 0}, "vocab_size = 0"),
+        ({"hidden_size": "32"}, "hidden_size = '32'"),
+        ({"use_return_dict": False}, "use_return_dict, which transformers computes itself"),
+    ],
+)
+@pytest.mark.fault("a config with a size of 0, or with a computed field", "refused: the field")
+def test_a_config_that_no_model_can_have_is_refused_by_its_field(make_checkpoint, changes, keyword):
+    folder = make_checkpoint()
+    edit_config(folder, **changes)
+    with pytest.raises(ValueError, match=keyword) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["auto", "native"])
+def test_a_config_does_not_say_what_a_forward_pass_returns(make_checkpoint, backend):
+    folder = make_checkpoint()
+    want = load(folder, backend=backend).checkpoint.additivity
+    edit_config(folder, return_dict=False, output_hidden_states=True, output_attentions=True)
+    assert load(folder, backend=backend).checkpoint.additivity == pytest.approx(want, abs=1e-7)
+
+
+def test_yarns_original_context_beside_rope_scaling_comes_first_as_in_transformers(make_checkpoint):
+    folder = make_checkpoint()
+    scaling = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10_000.0}
+    edit_config(folder, rope_parameters=scaling, original_max_position_embeddings=64)
+    loaded = load(folder)
+    assert loaded.checkpoint.context == 256
+    assert rope_report(loaded).measured_theta == pytest.approx(10_000, rel=1e-4)

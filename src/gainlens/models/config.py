@@ -47,6 +47,19 @@ def parallel_blocks(config: Mapping[str, Any]) -> bool:
     return kind in _PARALLEL
 
 
+_SIZES: Final = (
+    "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size",
+)  # fmt: skip
+
+
+def check_sizes(fields: Mapping[str, Any]) -> None:
+    """Raise ValueError, naming it, if a raw config gives a size that is no whole number above 0."""
+    text = text_fields(fields)
+    for name in _SIZES:
+        if text.get(name) is not None and positive(name, text[name]) % 1:
+            raise ValueError(f"the config gives {name} = {text[name]}: a whole number is needed")
+
+
 class Sizes(NamedTuple):
     """Sizes of a decoder."""
 
@@ -90,7 +103,8 @@ def context_of(config: Any) -> int | None:
     fields = text_fields(config)
     context = next((_context(name, fields[name]) for name in _CONTEXT if fields.get(name)), None)
     scaling = _parameters(fields)
-    original, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
+    above, factor = fields.get("original_max_position_embeddings"), scaling.get("factor")
+    original = above or scaling.get("original_max_position_embeddings")
     if rope_type(scaling) == "yarn" and original and factor:
         extended = round(positive("factor", factor) * _context("original", original))
         return max(context or 0, extended)
@@ -119,9 +133,10 @@ def rope_from_config(config: Any) -> RopeConfig:
     if kind != "proportional":
         parameters.pop("partial_rotary_factor", None)
     if kind in _KEEPS_ORIGINAL:  # as transformers does; Phi-3 keeps it above
-        original = fields.get("original_max_position_embeddings") or context
+        above = fields.get("original_max_position_embeddings")
+        original = above or parameters.get("original_max_position_embeddings") or context
         if original:
-            parameters.setdefault("original_max_position_embeddings", original)
+            parameters["original_max_position_embeddings"] = original
     plain = kind == "default" and not parameters.keys() - {"rope_type", "type"}
     return RopeConfig(positive("rope_theta", theta), None if plain else parameters, context)
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 
 from gainlens.core.messages import shown
-from gainlens.models.config import context_of
+from gainlens.models.config import check_sizes, context_of
 from gainlens.models.failures import (
     check_keys,
     check_shapes,
@@ -26,7 +26,7 @@ from gainlens.models.failures import (
 from gainlens.models.gguf_files import architecture_of, check_gguf, is_gguf, split_path
 from gainlens.models.importing import import_models
 from gainlens.models.memory import ran_out
-from gainlens.models.tensors import INDEX, SINGLE, check_no_pointer, tensor_files
+from gainlens.models.tensors import INDEX, SINGLE, check_no_pointer, json_object, tensor_files
 
 _TOKENIZERS: Final = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json",
@@ -121,6 +121,8 @@ def read_config(source: str, revision: str | None, trust_remote_code: bool) -> A
 
     check_source(source)
     directory, file = _where(source)
+    raw = _raw_config(source)
+    check_sizes(raw)
     try:
         config = AutoConfig.from_pretrained(
             directory, revision=revision, trust_remote_code=trust_remote_code, **file
@@ -130,6 +132,12 @@ def read_config(source: str, revision: str | None, trust_remote_code: bool) -> A
             raise ValueError(
                 f"{source} is a {architecture_of(source)} model, and transformers reads no GGUF "
                 "file of that architecture: give its Hugging Face directory"
+            ) from error
+        computed = [name for name in raw if f"property {name!r}" in str(error)]
+        if computed:
+            raise ValueError(
+                f"the config of {source} gives {computed[0]}, which transformers computes itself: "
+                "take it out of config.json"
             ) from error
         raise _failed(source, error) from error
     named: Any = getattr(config, "architectures", None) or _class_of(config)
@@ -148,6 +156,12 @@ def read_config(source: str, revision: str | None, trust_remote_code: bool) -> A
         )
     _check_quantisation(source, config)
     return config
+
+
+def _raw_config(source: str) -> dict[str, Any]:
+    """Return the fields of a directory's config.json; nothing of a hub name or GGUF file."""
+    path = Path(source) / "config.json"
+    return json_object(path) if path.is_file() else {}
 
 
 def _failed(source: str, error: Exception) -> ValueError:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gainlens.models.adapters import base_of, is_adapter, merged
+from gainlens.models.adapters import base_missing, base_of, is_adapter, merged
 from gainlens.models.gguf_files import check_gguf, is_gguf, parsed_once, quantisation_of
 from gainlens.models.hub import read_config, read_tokenizer, read_weights
 from gainlens.models.sources import resolve
@@ -117,5 +117,5 @@ def open_model(
     except ValueError as error:
         if adapter is None:
             raise
-        raise ValueError(f"the base of the adapter {adapter} cannot be had: {error}") from error
+        raise base_missing(adapter, error) from error
     return opened

@@ -58,11 +58,16 @@ def tensor_files(directory: Path) -> dict[str, Path]:
             f"{directory} holds neither {INDEX} nor {SINGLE}; only safetensors are read: save the "
             "model with save_pretrained"
         )
+    return dict.fromkeys(tensor_names(single), single)
+
+
+def tensor_names(path: Path) -> set[str]:
+    """Return the names of a safetensors file's tensors; raise ValueError if it cannot be read."""
     try:
-        with safe_open(single, framework="pt") as file:
-            return dict.fromkeys(file.keys(), single)
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
     except (SafetensorError, OSError) as problem:
-        raise _corrupt(single, problem) from None
+        raise _corrupt(path, problem) from None
 
 
 def _is_file_name(shard: object) -> bool:

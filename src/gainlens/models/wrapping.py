@@ -102,12 +102,12 @@ def _advice(kind: str, hf_model: Any, tokens: torch.Tensor, dtype: str) -> str:
     if kind == "hooked":
         return "gainlens.load(..., backend='native') may hold the checkpoint that it was made from"
     if kind == "bridge":
-        with unbridged(hf_model):
-            try:
+        try:
+            with unbridged(hf_model), no_traceback(hf_model):
                 sites, _ = additive_sites(hf_model, tokens, dtype)
                 check_causal(sites, tokens, dtype)
-            except ValueError:
-                return CANNOT
+        except ValueError:
+            return CANNOT
         return "wrap the Hugging Face model itself, before a bridge is put around it"
     return CANNOT
 
