@@ -34,12 +34,12 @@ from .prompts.encoding import encode as encode
 from .prompts.texts import load_prompts as load_prompts
 from .results.frames import to_frame as to_frame
 from .results.reading import read_run as read_run
-from .runs.layers import Layers as Layers
+from .runs.block_importance import Layers as Layers
+from .runs.claim_test import ClaimTest as ClaimTest
 from .runs.layers import layers as layers
 from .runs.measure import measure as measure
 from .runs.measurement import Measurement as Measurement
 from .runs.pipeline import compare as compare
-from .runs.testing import ClaimTest as ClaimTest
 from .runs.testing import test as test
 from .weights.of_model import unembed_report as unembed_report
 from .weights.report import weights_report as weights_report

@@ -17,9 +17,9 @@ from gainlens.metrics.registry import METRICS
 from gainlens.metrics.splits import head_split
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
-from gainlens.runs.measurement import step_of
 from gainlens.runs.measurement_folder import write_measurement
 from gainlens.runs.measuring import visible_share
+from gainlens.runs.series import step_of
 
 SPEC = MeasureSpec(name="test", models=(), rule=Rule(resamples=200))
 
@@ -85,6 +85,12 @@ def test_heads_are_ranked_by_the_size_of_their_part(one):
         for index in range(len(TEXTS))
     ])  # fmt: skip
     assert one.heads["log_gain"].iloc[-1] == pytest.approx(expected, abs=1e-12)
+    row = one.heads.iloc[-1]
+    own = np.where(decomposition.is_ordinary, parts[block, head], 0.0)
+    token = np.argmax(np.abs(own))
+    assert row["part_there"] == own[token]
+    assert row["text"] == decomposition.capture.token_text[token]
+    assert row["prompt"] == one.reports[0].prompts.ids[decomposition.prompt[token]]
     top = one.top_heads(3)
     assert len(top) == 3
     assert top["log_gain"].abs().is_monotonic_decreasing

@@ -71,9 +71,9 @@ def _compare(flags: dict[str, Any], command: str) -> dict[str, Any]:
     from gainlens.report.progress import progress
     from gainlens.report.terminal import print_answer, print_comparison
     from gainlens.results.result_json import result_json
-    from gainlens.results.run_folder import run_folder
+    from gainlens.results.run_folder import check_writable, run_folder
     from gainlens.runs.workers import started_for
-    from gainlens.runs.writing import check_writable, write_run
+    from gainlens.runs.writing import write_run
 
     spec = spec_of(flags)
     out: Path = flags["out"] or Path("runs") / spec.name

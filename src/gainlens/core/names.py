@@ -1,8 +1,12 @@
-"""Shorten names so that they fit a width and stay apart."""
+"""Name files, and shorten names so that they fit a width and stay apart."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
+
+CLAIM_FIGURE: Final = "claim_"
+"""Begins the file name of a claim's own figure; the claim's name follows."""
 
 
 def shortened(name: str, width: int = 30) -> str:

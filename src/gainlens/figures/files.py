@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import LayoutEngine
 
+from gainlens.core.names import CLAIM_FIGURE
 from gainlens.figures.style import RC, one_column, root_figure
 
 Format = Literal["png", "svg", "pdf"]
@@ -21,9 +22,6 @@ _METADATA: Final[dict[Format, dict[str, str | None]]] = {
     "pdf": {"CreationDate": None, "Creator": "gainlens", "Producer": None},
 }
 
-
-CLAIM_FIGURE: Final = "claim_"
-"""Begins the file name of a claim's own figure; the claim's name follows."""
 _FIRST: Final = ("headline", "importance")
 """Wide figures that a page shows first, beside those of claims.  To draw all wide figures twice
 would cost the default run another 3 s; a phone scrolls the others."""
@@ -97,3 +95,10 @@ def save_with_page(
                 _render(root_figure(draw()), name, {"svg": buffer})
             texts[f"{name}_narrow"] = buffer.getvalue().decode("utf-8")
     return texts
+
+
+def warm_up() -> None:
+    """Draw an empty figure in the formats of a page: the first figure of a process costs 0.2 s."""
+    figure = Figure()
+    figure.add_subplot()
+    _render(figure, "empty", {"png": BytesIO(), "svg": BytesIO()})

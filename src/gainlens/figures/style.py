@@ -7,7 +7,6 @@ a marker, a line style or a hatch of its own, so that nothing rests on colour al
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, Final
 
 from matplotlib import rc_context
@@ -16,6 +15,9 @@ from matplotlib.figure import Figure, SubFigure
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened
+from gainlens.figures.looks import Look as Look
+from gainlens.figures.looks import look as look
+from gainlens.figures.looks import looks as looks
 from gainlens.records.comparison import ModelReport
 
 ONE_COLUMN: Final = 3.3
@@ -82,29 +84,6 @@ styled = rc_context(RC)
 """Decorator of every function that draws; the user's own rcParams are as before afterwards."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """Hold how a model appears in every figure."""
-
-    colour: str
-    marker: str
-    line: Any
-    """matplotlib line style"""
-
-
-_FIRST: Final = {"model": 0, "short": 0, "long": 1, "control": 2, "reference": 6}
-"""Where a role starts in the list of colours, so that it looks the same in most comparisons."""
-
-COLOURS: Final = (
-    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8A7B1E", "#000000", "#882255",
-    "#117733", "#767676",
-)  # fmt: skip
-MARKERS: Final = ("o", "s", "^", "v", "X", "h", "D", "P", "*", "<", ">", "p", "d")
-_LINES: Final[tuple[Any, ...]] = (
-    "-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (3, 2)),
-    (0, (8, 2, 2, 2)), (0, (1, 1.2)), (0, (10, 2)), (0, (2, 1, 5, 1)), (0, (1, 2.4)),
-)  # fmt: skip
-
 COMPONENTS: Final = {
     "attention": ("#E69F00", "////"),
     "mlp": ("#5B3F8C", ""),
@@ -112,27 +91,6 @@ COMPONENTS: Final = {
     "final_norm": ("#6B6B6B", "xxxx"),
 }
 """Colour and hatch of a component; none is the colour of a model, and their greys differ."""
-
-
-def looks(reports: Sequence[ModelReport]) -> tuple[Look, ...]:
-    """Return one look per model; no two models share one.
-
-    Up to ten models differ in colour and in marker.  More repeat colours under other markers: 130
-    pairs are distinct, since the numbers of colours and of markers share no factor.
-    """
-    order: list[int] = []
-    for report in reports:
-        start = _FIRST[report.role]
-        rest = range(len(COLOURS) * len(MARKERS))
-        preferred = (start, *range(max(start, 2), len(COLOURS)), *rest[2:], *rest)
-        order.append(next(number for number in preferred if number not in order))
-    return tuple(look(number) for number in order)
-
-
-def look(number: int) -> Look:
-    """Return the look at a place in the list."""
-    choices = (COLOURS, MARKERS, _LINES)
-    return Look(*(choice[number % len(choice)] for choice in choices))
 
 
 def name_of(report: ModelReport, width: int = 30) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.markup import escape
 
 from gainlens.core.table import Column, Table, fill
+from gainlens.figures.ordering import Along, names_of
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import BlockGain
 from gainlens.report.terminal import console_of, rich_table
@@ -16,11 +17,16 @@ _SHOWN: Final = 12
 """Blocks of one model that the terminal shows."""
 
 
-def answer(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any]]) -> str:
+def answer(
+    reports: Sequence[ModelReport],
+    difference: Sequence[Mapping[str, Any]],
+    along: Along | None = None,
+) -> str:
     """Return what was measured in one line.
 
     Of two models it is the paired difference of their last blocks, given as rows of
-    `Measurement.difference`; of one model its last block; of more the range of their last blocks.
+    `Measurement.difference`; of one model its last block; of a series its first and last gain; of
+    more models the range of their last blocks.
     """
     if difference:
         last = difference[-1]
@@ -39,6 +45,13 @@ def answer(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any
             f"{report.checkpoint.name}: the last block {act} the stream, gain {_gain(last)}, most "
             f"of it by {part}"
         )
+    if along is not None and len(lines := along.lines(names_of(reports))) == 1:
+        named = ", ".join(f"{name}'s" for name in lines if name) or "the"
+        at = "step" if along.axis == "step" else "length"
+        first, last = (
+            f"{reports[end].blocks[-1].gain:.3f} at {at} {along.ticks[end]}" for end in (0, -1)
+        )
+        return f"{named} last block: gain from {first} to {last}, {len(reports)} measurements"
     lasts = sorted(reports, key=lambda report: report.blocks[-1].gain)
     low, high = lasts[0], lasts[-1]
     return (
@@ -47,8 +60,11 @@ def answer(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any
     )
 
 
-def models_table(reports: Sequence[ModelReport]) -> Table:
-    """Return every model's last block."""
+def models_table(reports: Sequence[ModelReport], along: Along | None = None) -> Table:
+    """Return every model's last block, with its step or prompt length if something orders them."""
+    ticks = [] if along is None else along.ticks
+    at = {report.checkpoint.name: tick for report, tick in zip(reports, ticks, strict=False)}
+    order = () if along is None else (_position_column(along, at),)
 
     def last(name: str, head: str) -> Column:
         return Column(
@@ -61,6 +77,7 @@ def models_table(reports: Sequence[ModelReport]) -> Table:
         "gain with its band over blocks; log gain's parts in nats",
         (
             Column("model", "model", lambda report: report.checkpoint.name, numeric=False),
+            *order,
             Column("prompts", "prompts", lambda report: f"{len(report.prompts.ids)}", numeric=True),
             Column("gain", "gain", lambda report: _gain(report.blocks[-1]), numeric=True),
             last("attention", "attention"),
@@ -68,6 +85,11 @@ def models_table(reports: Sequence[ModelReport]) -> Table:
         ),
         reports,
     )
+
+
+def _position_column(along: Along, at: Mapping[str, str]) -> Column:
+    head = "step" if along.axis == "step" else "tokens"
+    return Column(along.axis, head, lambda report: at[report.checkpoint.name], numeric=True)
 
 
 def blocks_table(report: ModelReport, shown: int | None = None) -> Table:
@@ -142,7 +164,9 @@ def print_line(said: str) -> None:
 
 
 def shown_tables(
-    reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any]]
+    reports: Sequence[ModelReport],
+    difference: Sequence[Mapping[str, Any]],
+    along: Along | None = None,
 ) -> list[Table]:
     """Return the tables that the terminal shows.
 
@@ -151,7 +175,7 @@ def shown_tables(
     if len(reports) == 1:
         return [blocks_table(reports[0], _SHOWN)]
     shown = [difference_table(difference)] if difference and len(difference) <= _SHOWN else []
-    return [*shown, models_table(reports)]
+    return [*shown, models_table(reports, along)]
 
 
 def difference_table(rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -19,10 +19,10 @@ from markupsafe import Markup
 
 from gainlens.claims.wording import yes_no
 from gainlens.core.glossary import GLOSSARY
+from gainlens.core.names import CLAIM_FIGURE
 from gainlens.core.table import Table
 from gainlens.figures.dark import PARTNERS, dark_svg
-from gainlens.figures.files import CLAIM_FIGURE
-from gainlens.figures.style import looks
+from gainlens.figures.looks import looks
 from gainlens.notebook.published import HYPOTHESIS
 from gainlens.records.comparison import Comparison
 from gainlens.report.answer import answer, difference, doubts, vetoes

@@ -36,6 +36,17 @@ def run_folder(folder: Path) -> Generator[None]:
         yield
 
 
+def check_writable(folder: Path) -> None:
+    """Raise ValueError if a run folder cannot be made; leave nothing behind."""
+    nearest = folder.absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise ValueError(f"{nearest} is a file: give --out another folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{nearest} cannot be written to: give --out another folder")
+
+
 def publish(folder: Path, figure_folder: Path, write: Callable[[Path, Path], object]) -> list[Path]:
     """Replace a folder's run by what `write(run, figures)` writes into two empty folders.
 

@@ -14,7 +14,7 @@ from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.registry import METRICS
 from gainlens.models.loaded import LoadedModel
 from gainlens.records.gains import Decomposition
-from gainlens.runs.measuring import Measured
+from gainlens.runs.measured import Measured
 
 ArmsByIntervention = Mapping[Intervention, Arms | str]
 """What a model gives under each intervention, or why it could not be run."""

@@ -5,26 +5,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gainlens.activations.capturing import capture
 from gainlens.activations.recorder import Extra
-from gainlens.activations.scale_control import scale_control
-from gainlens.claims.blocks import block_gains
-from gainlens.claims.intervals import halves_interval
 from gainlens.core.names import key_of
 from gainlens.core.presets import TWIN_PREFIX
 from gainlens.core.spec import MeasureSpec, RunSpec
-from gainlens.interventions.plan import interventions_of
-from gainlens.metrics.decomposition import decompose
-from gainlens.metrics.massive import massive_lifecycle
-from gainlens.metrics.reductions import reduce_gains
 from gainlens.metrics.registry import metric_named
 from gainlens.models.config import context_of, sizes_of
 from gainlens.models.encoding import Prompts, encode_for
@@ -32,19 +21,15 @@ from gainlens.models.loaded import LoadedModel
 from gainlens.models.loading import load
 from gainlens.models.opening import OpenedModel, open_model
 from gainlens.models.wrapping import wrap
-from gainlens.notebook.statistics import notebook_residual
 from gainlens.prompts.encoding import encode
 from gainlens.prompts.texts import PromptSet, load_prompts
-from gainlens.records.capture import Capture
-from gainlens.records.comparison import ModelReport, NotebookResidual
 from gainlens.records.inputs import EncodedPrompts
-from gainlens.records.weights import UnembedReport
 from gainlens.runs.environment import environment, set_threads
-from gainlens.runs.measurement import Measurement, step_of, with_passes
-from gainlens.runs.measuring import Measured, token_texts
-from gainlens.weights.of_model import unembed_report, unembedding
-from gainlens.weights.rope import check_theta, rope_report
-from gainlens.weights.unembed import subspaces, unembed_gram
+from gainlens.runs.measured import Measured
+from gainlens.runs.measurement import Measurement
+from gainlens.runs.measuring_alone import measure_alone, weights_of
+from gainlens.runs.passes import with_passes
+from gainlens.runs.series import in_order
 
 Source = str | Path | nn.Module | LoadedModel
 """A hub name (also NAME@REVISION), a directory, or a model in memory."""
@@ -107,10 +92,10 @@ def measure(
         reopen = partial(_loaded, one, spec, longest)
         given.append(_name(source, loaded))
         names.append(key_of(given[-1], names))
-        weights = _weights_of(loaded)
+        weights = weights_of(loaded)
         for encoded in _encoded(loaded, texts, lengths, smallest, spec):
             label = names[-1] if len(lengths) < 2 else f"{names[-1]}@{len(encoded.tokens[0])}"
-            done = _measure(loaded, weights, label, encoded, spec, heads, extra, progress)
+            done = measure_alone(loaded, weights, label, encoded, spec, heads, extra, progress)
             done = replace(done, reopen=reopen)
             for name in spec.metric if isinstance(spec, MeasureSpec) else ():
                 done = with_passes(done, metric_named(name), spec, loaded, progress)
@@ -120,7 +105,7 @@ def measure(
         del loaded
     axis, positions = None, ()
     if series:
-        axis, measured, positions = "step", *_in_order(measured, given)
+        axis, measured, positions = "step", *in_order(measured, given)
     elif len(lengths) > 1:
         axis, positions = "tokens", tuple(float(length) for _ in names for length in lengths)
     return Measurement(
@@ -196,151 +181,3 @@ def _encoded(
         )
 
     return [at(length) for length in lengths or (None,)]
-
-
-class _Weights(NamedTuple):
-    """Hold what is read of a model's W_U, once for all prompt lengths."""
-
-    matrix: Tensor | None
-    """[d_vocab, d_model]; None if TransformerLens processed the weights"""
-    bases: tuple[Tensor, Tensor] | None
-    """of what W_U sees and of what it hardly sees"""
-    report: UnembedReport
-
-
-def _weights_of(loaded: LoadedModel) -> _Weights:
-    if loaded.checkpoint.processed:
-        return _Weights(None, None, _UNKNOWN_UNEMBED)
-    head = unembedding(loaded)
-    gram = unembed_gram(head.weight)
-    report = unembed_report(gram, head.norm_scale, tied=head.tied, mean_off=head.mean_off)
-    return _Weights(head.weight, subspaces(gram), report)
-
-
-def _measure(
-    loaded: LoadedModel,
-    weights: _Weights,
-    name: str,
-    prompts: EncodedPrompts,
-    spec: RunSpec,
-    heads: bool | None,
-    extra: Extra | None,
-    progress: Callable[[int], None] | None,
-) -> Measured:
-    """Measure one model on one set of prompts."""
-    rule = spec.rule
-
-    def run(with_heads: bool) -> Capture:
-        return capture(
-            loaded,
-            prompts,
-            subspaces=weights.bases,
-            patterns=True,
-            heads=with_heads,
-            extra=extra,
-            batch_tokens=spec.batch_tokens,
-            progress=progress,
-        )
-
-    captured = _with_heads(run, heads)
-    texts = _texts(loaded, captured)
-    captured = replace(captured, token_text=texts)
-    decomposition = decompose(captured, split=rule.split, massive_ratio=rule.massive_ratio)
-    rope = rope_report(loaded.model, loaded.checkpoint.config)
-    check_theta(rope)
-    gains = reduce_gains(decomposition, rule.token_class, rule.reduction)
-    sentence = None if loaded.tokenizer is None else encode_for(loaded, load_prompts("notebook"))
-    first = torch.from_numpy(prompts.tokens[0])[None]
-    report = ModelReport(
-        role="model",
-        checkpoint=replace(loaded.checkpoint, name=name),
-        residual=_UNKNOWN_RESIDUAL
-        if sentence is None
-        else notebook_residual(capture(loaded, sentence)),
-        unembed=weights.report,
-        rope=rope,
-        blocks=block_gains(gains, rule),
-        cells=(),
-        last_block=gains.log_gain[-1],
-        behaviour=None,
-        equivalent=None,
-        massive=massive_lifecycle(decomposition, texts, rule.massive_ratio),
-        prompts=prompts,
-        scale_control=np.nan
-        if weights.matrix is None
-        else scale_control(loaded.model, first, weights.matrix),
-        halves_control=halves_interval(
-            gains.log_gain[-1],
-            confidence=rule.confidence,
-            resamples=rule.resamples,
-            seed=rule.seed,
-        ),
-        interventions=interventions_of(
-            spec,
-            spec.theta or (),
-            loaded,
-            prompts,
-            sentence or prompts,
-            decomposition,
-            progress or _ignore,
-        ),
-    )
-    return Measured(report, decomposition)
-
-
-def _ignore(prompts: int) -> None:
-    """Take a number of finished prompts and do nothing."""
-
-
-def _with_heads(run: Callable[[bool], Capture], heads: bool | None) -> Capture:
-    """Capture with heads if they were asked for, or if the model shows them and nobody asked."""
-    if heads is not None:
-        return run(heads)
-    try:
-        return run(True)
-    except (ValueError, RuntimeError):  # this model does not show its heads
-        return run(False)
-
-
-def _texts(loaded: LoadedModel, captured: Capture) -> tuple[str, ...]:
-    if loaded.tokenizer is None:
-        return tuple(f"<{token}>" for token in captured.token_id.tolist())
-    return token_texts(loaded.tokenizer, captured)
-
-
-def _in_order(
-    measured: Sequence[Measured], names: Sequence[str]
-) -> tuple[list[Measured], tuple[float, ...]]:
-    """Return the checkpoints of a series in the order of their steps, with the steps."""
-    steps = [
-        step_of(name, one.report.checkpoint.training)
-        for name, one in zip(names, measured, strict=True)
-    ]
-    missing = [name for name, step in zip(names, steps, strict=True) if step is None]
-    if missing:
-        raise ValueError(
-            f"the step of {missing[0]} is not known, so the series has no order: give names that "
-            "end in a step, such as step1000, or a training.json that says it"
-        )
-    known = cast("list[float]", steps)
-    order = np.argsort(known, kind="stable")
-    ordered = [known[place] for place in order]
-    if any(before == after for before, after in pairwise(ordered)):
-        raise ValueError(f"two checkpoints of the series have one step: {', '.join(names)}")
-    return [measured[place] for place in order], tuple(ordered)
-
-
-_NAN = float("nan")
-_UNKNOWN_RESIDUAL = NotebookResidual(
-    norms=(), gains=(), embedding_norm=_NAN, final_norm=_NAN, initial_gain=_NAN, last_gain=_NAN,
-    last_expands=False, cumulative_energy=_NAN, num_layers=0, contracting_layers=0,
-    expanding_layers=0, true_last_gain=_NAN, final_norm_gain=_NAN,
-)  # fmt: skip
-"""Of a model without a tokenizer: the notebook's sentence cannot be encoded."""
-_UNKNOWN_UNEMBED = UnembedReport(
-    shape=(0, 0), vocab_size=0, hidden_dim=0, frobenius_norm=_NAN, spectral_norm=_NAN,
-    mean_row_norm=_NAN, sigma_per_sqrt_vocab=_NAN, edge_ratio=_NAN, stable_rank=_NAN,
-    effective_rank=_NAN, mean_row_cosine=_NAN, spectrum=np.empty(0),
-    centred_spectrum=np.empty(0), folded_spectrum=np.empty(0), subspace_rank=0, tied=False,
-)  # fmt: skip
-"""Of a model whose weights TransformerLens processed: its W_U is not the checkpoint's."""

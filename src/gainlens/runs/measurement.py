@@ -1,32 +1,28 @@
 """Hold what `measure` returns, and answer questions about it with frames, arrays and figures."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Float64
 
-from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.messages import nearest
 from gainlens.core.spec import RunSpec
 from gainlens.core.table import Table
-from gainlens.core.vocabulary import CAPTURE_COLUMNS, TokenClass
-from gainlens.interventions.skipping import with_losses
-from gainlens.metrics.massive import prompt_slices
+from gainlens.core.vocabulary import TokenClass
+from gainlens.figures.ordering import Along
 from gainlens.metrics.metric import Metric, OverTokens, column_metric, metric_values
 from gainlens.metrics.prompts import reduce_metric
 from gainlens.metrics.registry import METRICS, metric_named
-from gainlens.metrics.splits import head_split
-from gainlens.models.loaded import LoadedModel
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
 from gainlens.report.measurement import answer, shown_tables
-from gainlens.results.frames import to_frame
-from gainlens.runs.measuring import Measured
+from gainlens.runs.measured import Measured
+from gainlens.runs.measurement_figures import draw_token_map, drawings_of
+from gainlens.runs.measurement_frames import heads_frame, tokens_frame
+from gainlens.runs.passes import with_passes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gainlens.figures import Along, ClassNorms
 
 Axis = Literal["tokens", "step"]
 
@@ -67,9 +62,9 @@ class Measurement:
         return tuple(one.report for one in self.measured)
 
     @property
-    def along(self) -> "Along | None":
+    def along(self) -> Along | None:
         """Return what orders the measured models, as the figures take it."""
-        return None if self.axis is None else figures.Along(self.axis, self.positions)
+        return None if self.axis is None else Along(self.axis, self.positions)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -87,7 +82,7 @@ class Measurement:
         import pandas as pd
 
         return pd.DataFrame(
-            {"model": report.checkpoint.name, **self._position(place), **asdict(block)}
+            {"model": report.checkpoint.name, **self.position_of(place), **asdict(block)}
             for place, report in enumerate(self.reports)
             for block in report.blocks
         )
@@ -98,59 +93,17 @@ class Measurement:
 
         Columns of `extra`, and token_loss and skip_loss if they were measured, come last.
         """
-        import pandas as pd
-
-        frames: list[pd.DataFrame] = []
-        for place, one in enumerate(self.measured):
-            frame = to_frame(one.decomposition).rename(columns={"layer": "block"})
-            ids, texts = one.report.prompts.ids, one.decomposition.capture.token_text or ()
-            frame["prompt"] = [ids[index] for index in frame["prompt"]]
-            frame.insert(2, "text", list(texts) * len(one.report.blocks))
-            captured = one.decomposition.capture
-            for name, values in captured.columns.items():
-                if name not in CAPTURE_COLUMNS:
-                    frame[name] = np.broadcast_to(values, one.decomposition.log_gain.shape).ravel()
-            for name, value in reversed(self._position(place).items()):
-                frame.insert(0, name, value)
-            frame.insert(0, "model", one.report.checkpoint.name)
-            frames.append(frame)
-        return pd.concat(frames, ignore_index=True)
+        return tokens_frame(self)
 
     @cached_property
     def heads(self) -> "pd.DataFrame":
         """Return a row per model, block and head: its part of the log gain, nats, with an interval.
 
-        The part is the mean over the prompts of the mean over their ordinary tokens.  Raises
-        ValueError if the heads were not measured.
+        The part is the mean over the prompts of the mean over their ordinary tokens.  `prompt`,
+        `position`, `text` and `part_there` say on which ordinary token the head's part is largest
+        in size.  Raises ValueError if the heads were not measured.
         """
-        import pandas as pd
-
-        rows: list[dict[str, Any]] = []
-        for place, one in enumerate(self.measured):
-            parts = self._head_parts(one)
-            blocks, count, prompts = parts.shape
-            rule = self.spec.rule
-            intervals = mean_intervals(
-                parts.reshape(blocks * count, prompts),
-                confidence=rule.confidence,
-                resamples=rule.resamples,
-                seed=rule.seed,
-            )
-            for index, interval in enumerate(intervals):
-                block, head = divmod(index, count)
-                rows.append(
-                    {
-                        "model": one.report.checkpoint.name,
-                        **self._position(place),
-                        "name": f"L{block}H{head}",
-                        "block": block,
-                        "head": head,
-                        "log_gain": interval.estimate,
-                        "low": interval.low,
-                        "high": interval.high,
-                    }
-                )
-        return pd.DataFrame(rows)
+        return heads_frame(self)
 
     def top_heads(self, n: int = 10) -> "pd.DataFrame":
         """Return the n rows of `heads` whose part of the log gain is largest in size."""
@@ -239,12 +192,12 @@ class Measurement:
     @property
     def answer(self) -> str:
         """Return what was measured in one line."""
-        return answer(self.reports, self.differences())
+        return answer(self.reports, self.differences(), self.along)
 
     @property
     def shown_tables(self) -> list[Table]:
         """Return the tables that the terminal shows."""
-        return shown_tables(self.reports, self.differences())
+        return shown_tables(self.reports, self.differences(), self.along)
 
     @property
     def further_tables(self) -> list[Table]:
@@ -309,54 +262,12 @@ class Measurement:
         if found.over != "block token":
             raise ValueError(f"{found.name} has no value per block and token; take another metric")
         index = _place("prompt", prompt, one.report.prompts.ids)
-        tokens = prompt_slices(one.decomposition.prompt)[index]
-        texts = one.decomposition.capture.token_text
-        draw = figures.interactive_token_map if interactive else figures.token_map
-        return draw(
-            metric_values(found, self._for_metric(place, found))[:, tokens],
-            None if texts is None else list(texts[tokens]),
-            metric=found.name,
-            neutral=found.neutral,
-        )
+        values = metric_values(found, self._for_metric(place, found))
+        return draw_token_map(one, found, values, index, interactive)
 
     def drawings(self) -> "dict[str, Callable[[], Axes | Figure]]":
         """Return every figure of this measurement by name, drawn when called."""
-        reports, along = self.reports, self.along
-        by_name = {one.report.checkpoint.name: one.decomposition for one in self.measured}
-        drawn: dict[str, Callable[[], Any]] = {
-            "gain_curve": partial(figures.gain_curve, reports, along=along),
-            "splits": partial(figures.splits, reports),
-            "massive_lifecycle": lambda: figures.massive_lifecycle(reports, self._norms()),
-            "gain_by_position": lambda: figures.gain_by_position(
-                reports,
-                {name: figures.position_quartiles(own) for name, own in by_name.items()},
-                along=along,
-            ),
-        }
-        if along is not None:
-            drawn |= {
-                "series": partial(figures.series, reports, along, rule=self.spec.rule),
-                "splits": partial(figures.splits_along, reports, along),
-                "massive_lifecycle": lambda: figures.lifecycle_along(reports, self._norms(), along),
-            }
-        weights = reports if along is None else along.once(reports)
-        steps = along if self.axis == "step" else None
-        if all(len(report.unembed.spectrum) for report in reports):
-            drawn["unembed_spectrum"] = partial(figures.unembed_spectrum, weights, along=steps)
-        if all(report.rope.rope_theta is not None for report in reports):
-            drawn["rope_wavelengths"] = partial(figures.rope_wavelengths, weights, along=steps)
-        drawn["token_map"] = self.token_map if along is None else self._draw_last_block
-        if all(one.decomposition.capture.heads is not None for one in self.measured):
-            drawn["heads"] = self._draw_heads
-        sweeps = {r.checkpoint.name: r.interventions.sweep for r in reports}
-        for how in sorted({effect.how for sweep in sweeps.values() for effect in sweep}):
-            drawn[f"ablation_{how}"] = partial(
-                figures.ablation_heatmap, reports, sweeps, how, along=along
-            )
-        doses = {r.checkpoint.name: r.interventions.theta_dose for r in reports}
-        if any(doses.values()):
-            drawn["theta_dose"] = partial(figures.theta_dose, reports, doses, along=along)
-        return drawn
+        return drawings_of(self)
 
     def _named(self, name: str) -> Metric:
         """Return a metric by name, or the column that `extra` added under it."""
@@ -371,87 +282,9 @@ class Measurement:
         self._with_passes[place] = with_passes(one, metric, self.spec)
         return self._with_passes[place].decomposition
 
-    def _draw_heads(self) -> "Figure":
-        parts = {
-            one.report.checkpoint.name: np.nanmean(self._head_parts(one), axis=2)
-            for one in self.measured
-        }
-        if self.along is None:
-            return figures.head_map(parts)
-        return figures.heads_along(parts, self.along)
-
-    def _draw_last_block(self) -> "Axes":
-        """Draw the last block's log gain on the first prompt, a row per step or length."""
-        assert self.along is not None
-        places = next(iter(self.along.lines(self.models).values()))
-        rows = [self._first_prompt(self.measured[place].decomposition) for place in places]
-        longest = max(len(values) for values, _ in rows)
-        texts = rows[0][1]
-        axes = figures.token_map(
-            np.stack([np.pad(v, (0, longest - len(v)), constant_values=np.nan) for v, _ in rows]),
-            texts if all(own == texts for _, own in rows) else None,
-            along=self.along.of(places),
-        )
-        axes.set_title("last block")
-        return axes
-
-    @staticmethod
-    def _first_prompt(of: Decomposition) -> tuple[np.ndarray, list[str] | None]:
-        """Return the last block's log gain on the first prompt, and the tokens' texts."""
-        tokens = prompt_slices(of.prompt)[0]
-        texts = of.capture.token_text
-        return of.log_gain[-1, tokens], None if texts is None else list(texts[tokens])
-
-    def _norms(self) -> "dict[str, ClassNorms]":
-        return {
-            one.report.checkpoint.name: figures.class_norms(one.decomposition)
-            for one in self.measured
-        }
-
-    def _position(self, place: int) -> dict[str, float]:
+    def position_of(self, place: int) -> dict[str, float]:
         """Return the column that says the prompt length or the step, if something orders them."""
         return {} if self.axis is None else {self.axis: self.positions[place]}
-
-    def _head_parts(self, one: Measured) -> Float64[np.ndarray, "block head prompt"]:
-        """Return every head's part of the log gain, mean over a prompt's ordinary tokens."""
-        decomposition = one.decomposition
-        if decomposition.capture.heads is None:
-            raise ValueError(
-                "the heads were not measured: call measure(..., heads=True), or give --heads"
-            )
-        parts, ordinary = head_split(decomposition.capture), decomposition.is_ordinary
-        means = np.full((*parts.shape[:2], decomposition.capture.num_prompts), np.nan)
-        for index, tokens in enumerate(prompt_slices(decomposition.prompt)):
-            if ordinary[tokens].any():
-                means[..., index] = parts[..., tokens][..., ordinary[tokens]].mean(axis=-1)
-        return means
-
-
-def with_passes(
-    one: Measured,
-    metric: Metric,
-    spec: RunSpec,
-    loaded: LoadedModel | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> Measured:
-    """Measure what a metric reads and a capture alone does not give: token_loss and skip_loss.
-
-    They run on the Hugging Face model if it holds the same tensors, which is faster.
-    """
-    captured = one.decomposition.capture
-    wanted = {"token_loss", "skip_loss"} & set(metric.columns)
-    if all(getattr(captured, name) is not None for name in wanted) or one.reopen is None:
-        return one
-    loaded = loaded or one.reopen()
-    captured = with_losses(
-        captured,
-        loaded if loaded.hf_model is None else loaded.hf_model,
-        one.report.prompts,
-        skip="skip_loss" in wanted,
-        batch_tokens=spec.batch_tokens,
-        progress=progress,
-    )
-    return replace(one, decomposition=replace(one.decomposition, capture=captured))
 
 
 def _place(what: str, wanted: str | int, names: Sequence[str]) -> int:
@@ -463,21 +296,3 @@ def _place(what: str, wanted: str | int, names: Sequence[str]) -> int:
     if isinstance(wanted, int):
         raise ValueError(f"there is no {what} {wanted}: there are {len(names)}")
     raise ValueError(f"no {what} is called {wanted!r}; {nearest(wanted, names)}")
-
-
-_STEP = re.compile(r"(?:step|checkpoint|ckpt|iter|tokens)[-_]?(\d+)|(\d+)$", re.IGNORECASE)
-
-
-def step_of(source: str, training: Mapping[str, Any] | None) -> float | None:
-    """Return a checkpoint's training step; None if neither its record nor its name says one.
-
-    The record's `step`, `steps` or `tokens` comes first.  Else the revision after an @, or the last
-    part of the path, says it: step1000, checkpoint-500, or a number at its end.
-    """
-    for key in ("step", "steps", "tokens"):
-        value = (training or {}).get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    name = source.rpartition("@")[2].rstrip("/").rpartition("/")[2]
-    found = _STEP.search(name)
-    return float(found[1] or found[2]) if found else None

@@ -1,7 +1,7 @@
 """Measure one model: load it, capture it on its prompts, decompose, grade, and intervene."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from gainlens.metrics.decomposition import decompose
 from gainlens.metrics.massive import massive_lifecycle
 from gainlens.metrics.reductions import reduce_gains
 from gainlens.models.config import sizes_of
-from gainlens.models.loaded import LoadedModel
 from gainlens.models.loading import load
 from gainlens.notebook.statistics import notebook_residual
 from gainlens.records.capture import Capture
@@ -29,19 +28,10 @@ from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import Decomposition
 from gainlens.runs.environment import set_threads
 from gainlens.runs.inputs import ModelInputs
+from gainlens.runs.measured import Measured
 from gainlens.weights.of_model import unembed_report, unembedding
 from gainlens.weights.rope import check_theta, rope_report
 from gainlens.weights.unembed import subspaces, unembed_gram
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One model's report with the numbers behind it."""
-
-    report: ModelReport
-    decomposition: Decomposition
-    reopen: Callable[[], LoadedModel] | None = None
-    """gives the model again, for a metric that needs passes of its own; None: there is none"""
 
 
 def measure_model(

@@ -29,7 +29,7 @@ from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.parquet_reading import Shape, TableFile, read_capture
 from gainlens.results.values import from_json, to_json
 from gainlens.runs.environment import environment
-from gainlens.runs.measuring import Measured
+from gainlens.runs.measured import Measured
 
 PARTIAL: Final = ".partial"
 _REPORT, _SUMS, _NEW = "report.json", "sums.json", "new"

@@ -1,73 +1,24 @@
 """Test claims: measure each model once, then judge every claim by it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from functools import partial
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gainlens import figures
 from gainlens.claims.claim import Claim, read_claim
 from gainlens.claims.engine import judge_claim
 from gainlens.claims.evidence import evidence_of
 from gainlens.core.spec import MeasureSpec
-from gainlens.core.table import Table
-from gainlens.figures.files import CLAIM_FIGURE
 from gainlens.metrics.registry import METRICS, metric_named
 from gainlens.models.encoding import Prompts
 from gainlens.models.loaded import LoadedModel
 from gainlens.records.claims import ClaimVerdict, Evidence
-from gainlens.report.claims import claim_table, claims_answer, reasons_table, resolved_table
+from gainlens.runs.claim_test import ClaimTest
 from gainlens.runs.intervening import ArmsByIntervention, arms_by_intervention
 from gainlens.runs.measure import Source, measure
-from gainlens.runs.measurement import Measurement, step_of
-from gainlens.runs.measuring import Measured
-
-
-@dataclass(frozen=True)
-class ClaimTest(Measurement):
-    """Hold a measurement and what it says of some claims."""
-
-    verdicts: tuple[ClaimVerdict, ...] = ()
-
-    @property
-    def answer(self) -> str:
-        """Return the outcome of every claim, in one line."""
-        return claims_answer(self.verdicts)
-
-    @property
-    def shown_tables(self) -> list[Table]:
-        """Return the tables that the terminal shows."""
-        tables = [claim_table(self.verdicts)]
-        return tables if len(self.verdicts) > 3 else [*tables, reasons_table(self.verdicts)]
-
-    @property
-    def further_tables(self) -> list[Table]:
-        """Return the tables that the page shows before those of every measurement."""
-        tables = [claim_table(self.verdicts), reasons_table(self.verdicts)]
-        resolved = any(verdict.resolved for verdict in self.verdicts)
-        return [*tables, resolved_table(self.verdicts)] if resolved else tables
-
-    @property
-    def badges(self) -> list[tuple[str, str]]:
-        """Return every claim with its outcome, as the page's badges say them."""
-        return [(verdict.claim, verdict.outcome) for verdict in self.verdicts]
-
-    def drawings(self) -> dict[str, Callable[[], Any]]:
-        """Return every figure by name, a claim's own first."""
-        own = {
-            f"{CLAIM_FIGURE}{one.claim}".replace(".", "-"): partial(figures.claim_interval, one)
-            for one in self.verdicts
-        }
-        return own | super().drawings()
-
-    @property
-    def document(self) -> dict[str, Any]:
-        """Return `verdict` of one claim, or `claims` of several, for result.json."""
-        found = [asdict(verdict) for verdict in self.verdicts]
-        return {"experiment": "gainlens test"} | (
-            {"verdict": found[0]} if len(found) == 1 else {"claims": found}
-        )
+from gainlens.runs.measured import Measured
+from gainlens.runs.measurement import Measurement
+from gainlens.runs.series import step_of
 
 
 def test(

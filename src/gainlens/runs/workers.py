@@ -8,10 +8,11 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,9 +22,14 @@ from gainlens.models.sizes import all_small
 from gainlens.prompts.texts import BUILT_IN
 
 if TYPE_CHECKING:
-    from gainlens.runs.measuring import Measured
+    from gainlens.runs.measured import Measured
 
 _SPAWN: Final = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
+
+_DRAWING: Final = tuple(
+    f"gainlens.figures.{name}" for name in ("blocks", "maps", "massive", "position", "weights")
+)
+"""What a measurement's figures are drawn by."""
 
 T = TypeVar("T")
 
@@ -70,20 +76,50 @@ def started_for(spec: ComparisonSpec) -> Generator[Workers]:
     if count == 1:
         yield Workers()
         return
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(count - 1, mp_context=_SPAWN, initializer=_begin)
-    try:
-        with _interruptions_ignored():  # Ctrl-C reaches the workers too; they end with this context
+    with _pool(count - 1) as pool:
+        with _interruptions_ignored():
             running = {
                 key: pool.submit(_measure, spec, key)
                 for place, key in enumerate(keys)
                 if place % count
             }
         yield Workers(running, pool, count - 1)
+
+
+@contextmanager
+def drawing_workers() -> Generator[Workers]:
+    """Start processes that draw, one per core and two at most; none if there is one core.
+
+    They import matplotlib and draw an empty figure while this process imports torch and measures.
+    """
+    count = min(_cores(), 2)
+    if count == 1 or started().size > 1:
+        yield Workers()
+        return
+    with _pool(count) as pool:
+        with _interruptions_ignored():
+            for _ in range(count):
+                pool.submit(_prepare_to_draw)
+        yield Workers(pool=pool, count=count)
+
+
+@contextmanager
+def _pool(count: int) -> Generator[ProcessPoolExecutor]:
+    """Hold so many silent processes, and kill them at the end, whatever they do."""
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(count, mp_context=_SPAWN, initializer=_begin)
+    try:
+        yield pool
     finally:
         for worker in set(multiprocessing.active_children()) - before:
             worker.kill()
         pool.shutdown(cancel_futures=True)
+
+
+def in_order(vector: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return the SVG texts that several processes drew in the order of the figures' names."""
+    order = {name: place for place, name in enumerate(names)}
+    return dict(sorted(vector.items(), key=lambda one: order[one[0].removesuffix("_narrow")]))
 
 
 def result_of(workers: Workers | None, key: str) -> "Measured | None":
@@ -112,7 +148,10 @@ def _cores() -> int:
 
 @contextmanager
 def _interruptions_ignored() -> Generator[None]:
-    """Let processes that are started meanwhile ignore Ctrl-C from their first instruction on."""
+    """Let processes that are started meanwhile ignore Ctrl-C from their first instruction on.
+
+    Ctrl-C reaches them too; they end with their pool.
+    """
     try:
         before: Any = signal.signal(signal.SIGINT, signal.SIG_IGN)
     except ValueError:  # only the main thread may set handlers
@@ -142,3 +181,10 @@ def _measure(spec: ComparisonSpec, key: str) -> "Measured":
 
         inputs = open_inputs(spec)
         return measure_model(spec, inputs[key], thetas_to_swap(spec, inputs))
+
+
+def _prepare_to_draw() -> None:
+    """Import what figures need, and draw an empty one, which reads matplotlib's fonts."""
+    for name in ("gainlens.runs.measurement", *_DRAWING):
+        import_module(name)
+    import_module("gainlens.figures.files").warm_up()

@@ -1,6 +1,5 @@
 """Write a run folder: figures, tables, page and result.json, all in one step.  No torch."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,20 +22,9 @@ from gainlens.results.frames import TABLES, write_tables
 from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.result_json import result_json
 from gainlens.results.run_folder import RESULT, publish
-from gainlens.runs.workers import Workers
+from gainlens.runs.workers import Workers, in_order
 
 _FORMATS = ("png", "svg")
-
-
-def check_writable(folder: Path) -> None:
-    """Raise ValueError if a run folder cannot be made; leave nothing behind."""
-    nearest = folder.absolute()
-    while not nearest.exists():
-        nearest = nearest.parent
-    if not nearest.is_dir():
-        raise ValueError(f"{nearest} is a file: give --out another folder")
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"{nearest} cannot be written to: give --out another folder")
 
 
 @dataclass(frozen=True)
@@ -129,8 +117,7 @@ def _write_figures(
     vector = own()
     for wait in running:
         vector |= wait()
-    order = {name: place for place, name in enumerate(names)}
-    return dict(sorted(vector.items(), key=lambda one: order[one[0].removesuffix("_narrow")]))
+    return in_order(vector, names)
 
 
 def _save_figures(
