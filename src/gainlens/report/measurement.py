@@ -46,12 +46,15 @@ def answer(
             f"of it by {part}"
         )
     if along is not None and len(lines := along.lines(names_of(reports))) == 1:
-        named = ", ".join(f"{name}'s" for name in lines if name) or "the"
+        of = "".join(f" of {name}" for name in lines if name)
         at = "step" if along.axis == "step" else "length"
         first, last = (
             f"{reports[end].blocks[-1].gain:.3f} at {at} {along.ticks[end]}" for end in (0, -1)
         )
-        return f"{named} last block: gain from {first} to {last}, {len(reports)} measurements"
+        return (
+            f"the gain of the last block{of} goes from {first} to {last} "
+            f"({len(reports)} measurements)"
+        )
     lasts = sorted(reports, key=lambda report: report.blocks[-1].gain)
     low, high = lasts[0], lasts[-1]
     return (
