@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 from planting.drawings import boxes_of, texts_of
 from planting.figure_reports import decomposition_of, report_of
-from planting.interventions import doses_of, sweeps_of
+from planting.sweeps import doses_of, sweeps_of
 
 from gainlens import figures
 from gainlens.figures.along import looks_along

@@ -8,7 +8,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from planting.drawings import texts_of
 from planting.figure_reports import TWINS
-from planting.interventions import change_of, doses_of, sweeps_of
+from planting.sweeps import change_of, doses_of, sweeps_of
 
 from gainlens import figures
 from gainlens.core.glossary import GLOSSARY

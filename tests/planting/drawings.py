@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from planting.evidence import RULE, intervened
 from planting.figure_reports import SETS, decomposition_of, effects, training_table, verdict_of
-from planting.interventions import doses_of, sweeps_of
+from planting.sweeps import doses_of, sweeps_of
 
 from gainlens import figures
 from gainlens.claims.claim import catalogue
