@@ -1,56 +1,69 @@
-"""Planted sweeps and doses of theta, by model key."""
+"""Interventions whose effect on every prompt is chosen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from planting.figure_reports import NAN, interval_of
 
-from gainlens.records.comparison import ModelReport
-from gainlens.records.interventions import AblationEffect, Change, LastBlock, ThetaDose
+from gainlens.claims.behaviour import behaviour_of
+from gainlens.claims.intervals import mean_interval
+from gainlens.core.spec import Rule
+from gainlens.records.gains import BlockGain
+from gainlens.records.interventions import (
+    AblatedModel,
+    AblationEffect,
+    Change,
+    ControlEffect,
+    Interventions,
+    LastBlock,
+    ThetaDose,
+)
+
+MLP, ATTENTION = "blocks.-1.hook_mlp_out", "blocks.-1.hook_attn_out"
+RULE = Rule(resamples=400)
 
 
-def last_block(log_gain: float, behaviour: str | None = "EXPANDS") -> LastBlock:
-    return LastBlock(interval_of(log_gain, 0.02), 3.8, interval_of(2.4, 0.1), behaviour)
+def last_block(log_gain: np.ndarray, loss: float = 2.4) -> LastBlock:
+    interval = mean_interval(log_gain, resamples=RULE.resamples)
+    losses = mean_interval(loss + 0.01 * log_gain, resamples=RULE.resamples)
+    return LastBlock(interval, 0.7, losses, behaviour_of(interval, 2.0**-24))
 
 
-def change_of(delta: float, half: float = 0.01, behaviour: str | None = "EXPANDS") -> Change:
+def change(before: np.ndarray, after: np.ndarray, loss: float = 0.5) -> Change:
     return Change(
-        last_block(0.09), last_block(0.09 + delta, behaviour),
-        interval_of(delta, half), interval_of(delta / 2, half),
-    )  # fmt: skip
+        last_block(before),
+        last_block(after, 2.4 + loss),
+        mean_interval(after - before, resamples=RULE.resamples),
+        mean_interval(loss + 0.001 * before, resamples=RULE.resamples),
+    )
 
 
-def sweep(blocks: int, seed: int, heads: int = 0) -> tuple[AblationEffect, ...]:
-    rng = np.random.default_rng(seed)
-    found = []
-    for back in range(1, blocks + 1):
-        for site in ("hook_attn_out", "hook_mlp_out", *(f"attn.hook_z[{h}]" for h in range(heads))):
-            delta = float(rng.normal(0, 0.1))
-            behaviour = "CONTRACTS" if delta < -0.09 else "EXPANDS"
-            found.append(
-                AblationEffect(
-                    f"blocks.-{back}.{site}", "zero", change_of(delta, 0.05, behaviour), np.zeros(3)
-                )
-            )
-    return tuple(found)
-
-
-def sweeps_of(
-    reports: Sequence[ModelReport], blocks: int = 8, heads: int = 0
-) -> dict[str, tuple[AblationEffect, ...]]:
-    return {
-        report.checkpoint.name: sweep(blocks, seed, heads) for seed, report in enumerate(reports)
-    }
-
-
-def doses_of(reports: Sequence[ModelReport]) -> dict[str, tuple[ThetaDose, ...]]:
-    return {
-        report.checkpoint.name: tuple(
-            ThetaDose(theta, theta == report.rope.rope_theta,
-                      change_of(*(0.0, NAN) if theta == report.rope.rope_theta
-                                else (place * 0.01, 0.02)),
-                      np.zeros(3))
-            for place, theta in enumerate((1e3, 1e4, 1e5, 5e5, 5e6))
+def interventions(
+    before: np.ndarray,
+    sites: Mapping[str, float | np.ndarray],
+    thetas: Mapping[float, float | np.ndarray],
+    *,
+    own: float = 1e4,
+    ablated: float | None = None,
+    notes: tuple[str, ...] = (),
+    controls: bool = False,
+) -> Interventions:
+    """sites and thetas: what each adds to every prompt's log gain, nats."""
+    blocks = (BlockGain(0, 0.1, 0.04, 0.06, 0.0, 1.105, 1.0, 1.2),)
+    return Interventions(
+        sweep=tuple(
+            AblationEffect(site, "zero", change(before, before + shift), before + shift)
+            for site, shift in sites.items()
+        ),
+        theta_dose=tuple(
+            ThetaDose(theta, theta == own, change(before, before + shift, 0.1), before + shift)
+            for theta, shift in thetas.items()
+        ),
+        notes=notes,
+        ablated=None if ablated is None else AblatedModel(blocks, change(before, before + ablated)),
+        controls=(
+            ControlEffect("BOS dropped", "on 24 prompts", change(before, before)),
+            ControlEffect("massive to mean", "no token is massive", None),
         )
-        for report in reports
-    }  # fmt: skip
+        if controls
+        else (),
+    )
