@@ -86,6 +86,14 @@ def test_heads_are_ranked_by_the_size_of_their_part(one):
         for index in range(len(TEXTS))
     ])  # fmt: skip
     assert one.heads["log_gain"].iloc[-1] == pytest.approx(expected, abs=1e-12)
+    ids = np.array(one.reports[0].prompts.ids)[decomposition.prompt]
+    for row in one.heads.itertuples():
+        own = np.where(decomposition.is_ordinary, parts[row.block, row.head], 0.0)
+        (token,) = np.flatnonzero((ids == row.prompt) & (decomposition.position == row.position))
+        assert decomposition.is_ordinary[token]
+        assert row.part_there == parts[row.block, row.head, token]
+        assert abs(row.part_there) == np.abs(own).max()
+        assert row.text == decomposition.capture.token_text[token]
     top = one.top_heads(3)
     assert len(top) == 3
     assert top["log_gain"].abs().is_monotonic_decreasing

@@ -1,4 +1,3 @@
-from .along import Along as Along
 from .attribution import attribution as attribution
 from .blocks import gain_curve as gain_curve
 from .blocks import split as split
@@ -18,6 +17,7 @@ from .massive import ClassNorms as ClassNorms
 from .massive import class_norms as class_norms
 from .massive import massive_lifecycle as massive_lifecycle
 from .notebook import notebook_figure as notebook_figure
+from .ordering import Along as Along
 from .position import gain_by_position as gain_by_position
 from .position import position_quartiles as position_quartiles
 from .series import series as series

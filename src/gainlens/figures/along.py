@@ -5,26 +5,25 @@ the step's or the length's own axis.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis, XAxis
-from matplotlib.colors import to_hex, to_rgb
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from gainlens.core.names import shortened
-from gainlens.figures.looks import MARKERS, Look, look, looks
-from gainlens.figures.style import FAINT, SMALL, Style, legend_above, root_figure
+from gainlens.figures.looks import MARKERS, STOPS, Look, look, looks, ramp
+from gainlens.figures.ordering import Along, names_of, position_text
+from gainlens.figures.style import (
+    FAINT,
+    SMALL,
+    Style,
+    legend_above,
+    root_figure,
+)
 from gainlens.records.comparison import ModelReport
 
-_LABELS: Final = {"tokens": "prompt length (tokens)", "step": "training step"}
-_STOPS: Final = 24
-"""Colours from pale to strong."""
-_PALE: Final = 0.4
-_STRONG: Final = 0.5
-"""Shares of white in the palest colour and of black in the strongest."""
 _WIDE: Final = 20
 """Steps are drawn on a logarithmic axis if the last is more than so many times the first."""
 _ROOM: Final = 0.06
@@ -35,68 +34,6 @@ _APART: Final = 0.13
 """Share of an axis between two ticks at least."""
 
 
-@dataclass(frozen=True)
-class Along:
-    """Hold the training step or the prompt length of every report of a figure."""
-
-    axis: Literal["tokens", "step"]
-    positions: tuple[float, ...]
-    """one per report"""
-
-    @property
-    def label(self) -> str:
-        """Return the axis label."""
-        return _LABELS[self.axis]
-
-    @property
-    def ticks(self) -> list[str]:
-        """Return every position as text."""
-        return [_text(position) for position in self.positions]
-
-    def lines(self, names: Sequence[str]) -> dict[str, list[int]]:
-        """Return the places of each model's reports, by the model's name.
-
-        Names that agree up to an `@` are one model at several lengths.  All steps are one model.
-
-        Raises ValueError if there is not one position per name.
-        """
-        if len(names) != len(self.positions):
-            raise ValueError(
-                f"got {len(names)} reports and {len(self.positions)} positions: give each one"
-            )
-        places: dict[str, list[int]] = {}
-        for place, name in enumerate(names):
-            model = "" if self.axis == "step" else name.rpartition("@")[0]
-            places.setdefault(model, []).append(place)
-        return places
-
-    def once(self, reports: Sequence[ModelReport]) -> list[ModelReport]:
-        """Return the reports, but one per model if only lengths differ: weights do not change."""
-        if self.axis == "step":
-            return list(reports)
-        firsts = {name: reports[at[0]] for name, at in self.lines(names_of(reports)).items()}
-        return [
-            replace(report, checkpoint=replace(report.checkpoint, name=name))
-            for name, report in firsts.items()
-        ]
-
-    def of(self, places: Sequence[int]) -> "Along":
-        """Return the positions of some reports."""
-        return replace(self, positions=tuple(self.positions[place] for place in places))
-
-
-def _text(position: float) -> str:
-    """Write 4,000 as it is and 143,000 as 143k."""
-    if position >= 10_000 and position % 100 == 0:
-        return f"{position / 1000:g}k"
-    return f"{position:,.0f}"
-
-
-def names_of(reports: Sequence[ModelReport]) -> list[str]:
-    """Return the models' names."""
-    return [report.checkpoint.name for report in reports]
-
-
 def looks_along(reports: Sequence[ModelReport], along: Along | None) -> tuple[Look, ...]:
     """Return one look per report: along a series one colour from pale to strong per model."""
     if along is None:
@@ -105,19 +42,9 @@ def looks_along(reports: Sequence[ModelReport], along: Along | None) -> tuple[Lo
     for number, places in enumerate(along.lines(names_of(reports)).values()):
         for place, share in zip(places, np.linspace(0, 1, len(places)), strict=True):
             marker = MARKERS[place % len(MARKERS)]
-            colour = ramp(look(number).colour)[round(share * (_STOPS - 1))]
+            colour = ramp(look(number).colour)[round(share * (STOPS - 1))]
             found[place] = Look(colour, marker, "-")
     return tuple(found[place] for place in range(len(reports)))
-
-
-def ramp(colour: str, pale: str = "#FFFFFF", strong: str = "#000000") -> list[str]:
-    """Return a colour's stops from pale to strong, as lower-case hex."""
-    ends = [
-        (1 - share) * np.array(to_rgb(colour)) + share * np.array(to_rgb(other))
-        for other, share in ((pale, _PALE), (strong, _STRONG))
-    ]
-    shares = np.linspace(0, 1, _STOPS)[:, None]
-    return [to_hex(stop) for stop in (1 - shares) * ends[0] + shares * ends[1]]
 
 
 def along_axis(axis: XAxis, along: Along) -> None:
@@ -138,7 +65,7 @@ def along_axis(axis: XAxis, along: Along) -> None:
         if last - at > _APART * (high - low):
             ticks.append(position)
     axis.set_major_locator(FixedLocator(ticks))
-    axis.set_major_formatter(FixedFormatter([_text(tick) for tick in ticks]))
+    axis.set_major_formatter(FixedFormatter([position_text(tick) for tick in ticks]))
     axis.set_minor_locator(NullLocator())
     axis.set_label_text(along.label)
 

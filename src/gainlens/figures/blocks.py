@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gainlens.core.glossary import GLOSSARY
-from gainlens.figures.along import Along, legend_along, looks_along
+from gainlens.figures.along import legend_along, looks_along
+from gainlens.figures.ordering import Along
 from gainlens.figures.scales import block_axis, break_above, log_axis, number, padded, positive
 from gainlens.figures.style import (
     COMPONENTS,

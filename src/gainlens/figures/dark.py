@@ -7,8 +7,7 @@ least 3 : 1 and text 4.5 : 1 against the dark paper.
 import re
 from typing import Final
 
-from gainlens.figures.along import ramp
-from gainlens.figures.looks import COLOURS
+from gainlens.figures.looks import COLOURS, ramp
 
 PAPER: Final = "#14171a"
 """Background of the page in dark mode; report.css has the same."""

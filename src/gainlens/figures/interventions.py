@@ -14,8 +14,9 @@ from matplotlib.patheffects import withStroke
 
 from gainlens.claims.wording import component_label
 from gainlens.core.glossary import GLOSSARY
-from gainlens.figures.along import Along, legend_along, looks_along, names_of, place_axis
+from gainlens.figures.along import legend_along, looks_along, place_axis
 from gainlens.figures.blocks import Reports, listed
+from gainlens.figures.ordering import Along, names_of
 from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     FAINT,

@@ -24,6 +24,11 @@ COLOURS: Final = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8A7B1E", "#000000", "#882255",
     "#117733", "#767676",
 )  # fmt: skip
+STOPS: Final = 24
+"""Colours of a model along a series, from pale to strong."""
+_PALE: Final = 0.4
+_STRONG: Final = 0.5
+"""Shares of white in the palest colour and of black in the strongest."""
 MARKERS: Final = ("o", "s", "^", "v", "X", "h", "D", "P", "*", "<", ">", "p", "d")
 _LINES: Final[tuple[Any, ...]] = (
     "-", (0, (5, 1.5)), (0, (6, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)), (0, (3, 2)),
@@ -50,3 +55,26 @@ def look(number: int) -> Look:
     """Return the look at a place in the list."""
     choices = (COLOURS, MARKERS, _LINES)
     return Look(*(choice[number % len(choice)] for choice in choices))
+
+
+def ramp(colour: str, pale: str = "#FFFFFF", strong: str = "#000000") -> list[str]:
+    """Return a colour's stops from pale to strong, as lower-case hex.
+
+    The first is mixed with `pale` and the last with `strong`.
+    """
+    ends = [
+        [
+            (1 - share) * own + share * other
+            for own, other in zip(_rgb(colour), _rgb(end), strict=True)
+        ]
+        for end, share in ((pale, _PALE), (strong, _STRONG))
+    ]
+    shares = [stop / (STOPS - 1) for stop in range(STOPS)]
+    return [
+        "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in zip(*ends, strict=True))
+        for share in shares
+    ]
+
+
+def _rgb(colour: str) -> list[int]:
+    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]

@@ -13,7 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened
-from gainlens.figures.along import Along, place_axis
+from gainlens.figures.along import place_axis
+from gainlens.figures.ordering import Along
 from gainlens.figures.scales import tick
 from gainlens.figures.style import (
     INK,

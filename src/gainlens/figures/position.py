@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 
-from gainlens.figures.along import Along, legend_along, looks_along
+from gainlens.figures.along import legend_along, looks_along
 from gainlens.figures.blocks import Reports, listed
+from gainlens.figures.ordering import Along
 from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     ONE_COLUMN,

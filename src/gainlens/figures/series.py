@@ -7,8 +7,9 @@ from matplotlib.axes import Axes
 
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.spec import Rule
-from gainlens.figures.along import Along, along_axis, names_of
+from gainlens.figures.along import along_axis
 from gainlens.figures.blocks import Reports, listed
+from gainlens.figures.ordering import Along, names_of
 from gainlens.figures.scales import log_axis
 from gainlens.figures.style import (
     ONE_COLUMN,

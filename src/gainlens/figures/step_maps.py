@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.names import shortened
-from gainlens.figures.along import Along, along_axis, names_of, place_axis
+from gainlens.figures.along import along_axis, place_axis
 from gainlens.figures.blocks import block_values
 from gainlens.figures.maps import colour_bar, colour_norm, draw_cells, top_heads
 from gainlens.figures.massive import (
@@ -21,6 +21,7 @@ from gainlens.figures.massive import (
     component_colour,
     legend_entries,
 )
+from gainlens.figures.ordering import Along, names_of
 from gainlens.figures.scales import log_axis, positive
 from gainlens.figures.style import (
     ON_DARK,

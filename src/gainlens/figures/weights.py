@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from gainlens.figures.along import Along, legend_along, looks_along
+from gainlens.figures.along import legend_along, looks_along
 from gainlens.figures.blocks import Reports, listed
+from gainlens.figures.ordering import Along
 from gainlens.figures.scales import log_axis, positive
 from gainlens.figures.style import (
     INK,

@@ -152,7 +152,9 @@ def measurement_table(
     columns = (
         column("model", lambda row: row.model),
         column("called", lambda row: row.called),
-        column("is of", _state_and_block),
+        column(
+            "is of", lambda row: row.state if row.block is None else f"{row.state} ({row.block})"
+        ),
         column("tokens", lambda row: REDUCTIONS[row.reduction]),
         column("value", lambda row: three(row.value)),
         column("95 %", lambda row: interval(row.low, row.high)),

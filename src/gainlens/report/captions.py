@@ -38,12 +38,13 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
     ),
     "massive_lifecycle": (
         "Massive tokens from writing to erasing",
-        "Norm of position 0, massive and ordinary tokens between blocks, and how many tokens each "
-        "block makes massive or erases.",
+        "Norm of position 0, massive and ordinary tokens, and how many tokens each block makes "
+        "massive or erases.",
     ),
     "heads": (
         "Heads",
-        "Part of the log gain that each head writes, mean over prompts; bars rank the largest.",
+        "Part of the log gain that each head writes, mean over prompts. The largest are ranked, or "
+        "shown by step or length.",
     ),
     "gain_by_position": (
         "Gain against position",

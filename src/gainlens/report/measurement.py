@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.markup import escape
 
 from gainlens.core.table import Column, Table, fill
+from gainlens.figures.ordering import Along, names_of
 from gainlens.records.comparison import ModelReport
 from gainlens.records.gains import BlockGain
 from gainlens.report.terminal import console_of, rich_table
@@ -16,14 +17,18 @@ _SHOWN: Final = 12
 """Blocks of one model that the terminal shows."""
 
 
-def answer(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any]]) -> str:
+def answer(
+    reports: Sequence[ModelReport],
+    difference: Sequence[Mapping[str, Any]],
+    along: Along | None = None,
+) -> str:
     """Return what was measured in one line.
 
     Of two models it is the paired difference of their last blocks, given as rows of
-    `Measurement.difference`; of one model its last block; of more the range of their last blocks.
-    Models that hold the same weights are named.
+    `Measurement.difference`; of one model its last block; of a series its first and last gain; of
+    more models the range of their last blocks.  Models that hold the same weights are named.
     """
-    return _found(reports, difference) + "".join(
+    return _found(reports, difference, along) + "".join(
         f"; {' and '.join(names)} hold the same weights" for names in _twins(reports)
     )
 
@@ -37,7 +42,11 @@ def _twins(reports: Sequence[ModelReport]) -> list[list[str]]:
     return [[*alike] for alike in names.values() if len(alike) > 1]
 
 
-def _found(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any]]) -> str:
+def _found(
+    reports: Sequence[ModelReport],
+    difference: Sequence[Mapping[str, Any]],
+    along: Along | None,
+) -> str:
     if difference:
         last = difference[-1]
         first, second = (report.checkpoint.name for report in reports)
@@ -55,6 +64,16 @@ def _found(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any
             f"{report.checkpoint.name}: the last block {act} the stream, gain {_gain(last)}, most "
             f"of it by {part}"
         )
+    if along is not None and len(lines := along.lines(names_of(reports))) == 1:
+        of = "".join(f" of {name}" for name in lines if name)
+        at = "step" if along.axis == "step" else "length"
+        first, last = (
+            f"{reports[end].blocks[-1].gain:.3f} at {at} {along.ticks[end]}" for end in (0, -1)
+        )
+        return (
+            f"the gain of the last block{of} goes from {first} to {last} "
+            f"({len(reports)} measurements)"
+        )
     lasts = sorted(reports, key=lambda report: report.blocks[-1].gain)
     low, high = lasts[0], lasts[-1]
     return (
@@ -63,8 +82,11 @@ def _found(reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any
     )
 
 
-def models_table(reports: Sequence[ModelReport]) -> Table:
-    """Return every model's last block."""
+def models_table(reports: Sequence[ModelReport], along: Along | None = None) -> Table:
+    """Return every model's last block, with its step or prompt length if something orders them."""
+    ticks = [] if along is None else along.ticks
+    at = {report.checkpoint.name: tick for report, tick in zip(reports, ticks, strict=False)}
+    order = () if along is None else (_position_column(along, at),)
 
     def last(name: str, head: str) -> Column:
         return Column(
@@ -77,6 +99,7 @@ def models_table(reports: Sequence[ModelReport]) -> Table:
         "gain with its band over blocks; log gain's parts in nats",
         (
             Column("model", "model", lambda report: report.checkpoint.name, numeric=False),
+            *order,
             Column("prompts", "prompts", lambda report: f"{len(report.prompts.ids)}", numeric=True),
             Column("gain", "gain", lambda report: _gain(report.blocks[-1]), numeric=True),
             last("attention", "attention"),
@@ -84,6 +107,11 @@ def models_table(reports: Sequence[ModelReport]) -> Table:
         ),
         reports,
     )
+
+
+def _position_column(along: Along, at: Mapping[str, str]) -> Column:
+    head = "step" if along.axis == "step" else "tokens"
+    return Column(along.axis, head, lambda report: at[report.checkpoint.name], numeric=True)
 
 
 def blocks_table(report: ModelReport, shown: int | None = None) -> Table:
@@ -158,7 +186,9 @@ def print_line(said: str) -> None:
 
 
 def shown_tables(
-    reports: Sequence[ModelReport], difference: Sequence[Mapping[str, Any]]
+    reports: Sequence[ModelReport],
+    difference: Sequence[Mapping[str, Any]],
+    along: Along | None = None,
 ) -> list[Table]:
     """Return the tables that the terminal shows.
 
@@ -167,7 +197,7 @@ def shown_tables(
     if len(reports) == 1:
         return [blocks_table(reports[0], _SHOWN)]
     shown = [difference_table(difference)] if difference and len(difference) <= _SHOWN else []
-    return [*shown, models_table(reports)]
+    return [*shown, models_table(reports, along)]
 
 
 def difference_table(rows: Sequence[Mapping[str, Any]]) -> Table:

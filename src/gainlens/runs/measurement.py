@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gainlens import figures
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.messages import nearest
 from gainlens.core.spec import RunSpec
 from gainlens.core.table import Table
 from gainlens.core.vocabulary import TokenClass
+from gainlens.figures.ordering import Along
 from gainlens.metrics.metric import Metric, OverTokens, column_metric, metric_values
 from gainlens.metrics.prompts import reduce_metric
 from gainlens.metrics.registry import METRICS, metric_named
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gainlens.figures import Along
 
 Axis = Literal["tokens", "step"]
 
@@ -63,9 +62,9 @@ class Measurement:
         return tuple(one.report for one in self.measured)
 
     @property
-    def along(self) -> "Along | None":
+    def along(self) -> Along | None:
         """Return what orders the measured models, as the figures take it."""
-        return None if self.axis is None else figures.Along(self.axis, self.positions)
+        return None if self.axis is None else Along(self.axis, self.positions)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -100,8 +99,9 @@ class Measurement:
     def heads(self) -> "pd.DataFrame":
         """Return a row per model, block and head: its part of the log gain, nats, with an interval.
 
-        The part is the mean over the prompts of the mean over their ordinary tokens.  Raises
-        ValueError if the heads were not measured.
+        The part is the mean over the prompts of the mean over their ordinary tokens.  `prompt`,
+        `position`, `text` and `part_there` say on which ordinary token the head's part is largest
+        in size.  Raises ValueError if the heads were not measured.
         """
         return heads_frame(self)
 
@@ -192,12 +192,12 @@ class Measurement:
     @property
     def answer(self) -> str:
         """Return what was measured in one line."""
-        return answer(self.reports, self.differences())
+        return answer(self.reports, self.differences(), self.along)
 
     @property
     def shown_tables(self) -> list[Table]:
         """Return the tables that the terminal shows."""
-        return shown_tables(self.reports, self.differences())
+        return shown_tables(self.reports, self.differences(), self.along)
 
     @property
     def further_tables(self) -> list[Table]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gainlens.figures import Along, ClassNorms
     from gainlens.runs.measurement import Measurement
 
 
@@ -26,10 +25,14 @@ def drawings_of(measurement: "Measurement") -> "dict[str, Callable[[], Axes | Fi
     """Return every figure of a measurement by name, drawn when called."""
     reports, along = measurement.reports, measurement.along
     by_name = {one.report.checkpoint.name: one.decomposition for one in measurement.measured}
+
+    def norms() -> "dict[str, figures.ClassNorms]":
+        return {name: figures.class_norms(own) for name, own in by_name.items()}
+
     drawn: dict[str, Callable[[], Any]] = {
         "gain_curve": partial(figures.gain_curve, reports, along=along),
         "splits": partial(figures.splits, reports),
-        "massive_lifecycle": lambda: figures.massive_lifecycle(reports, _norms(measurement)),
+        "massive_lifecycle": lambda: figures.massive_lifecycle(reports, norms()),
         "gain_by_position": lambda: figures.gain_by_position(
             reports,
             {name: figures.position_quartiles(own) for name, own in by_name.items()},
@@ -40,9 +43,7 @@ def drawings_of(measurement: "Measurement") -> "dict[str, Callable[[], Axes | Fi
         drawn |= {
             "series": partial(figures.series, reports, along, rule=measurement.spec.rule),
             "splits": partial(figures.splits_along, reports, along),
-            "massive_lifecycle": lambda: figures.lifecycle_along(
-                reports, _norms(measurement), along
-            ),
+            "massive_lifecycle": lambda: figures.lifecycle_along(reports, norms(), along),
         }
     weights = reports if along is None else along.once(reports)
     steps = along if measurement.axis == "step" else None
@@ -90,12 +91,11 @@ def _draw_heads(measurement: "Measurement") -> "Figure":
         one.report.checkpoint.name: np.nanmean(head_parts(one.decomposition), axis=2)
         for one in measurement.measured
     }
-    if measurement.along is None:
-        return figures.head_map(parts)
-    return figures.heads_along(parts, measurement.along)
+    along = measurement.along
+    return figures.head_map(parts) if along is None else figures.heads_along(parts, along)
 
 
-def _draw_last_block(measurement: "Measurement", along: "Along") -> "Axes":
+def _draw_last_block(measurement: "Measurement", along: "figures.Along") -> "Axes":
     """Draw the last block's log gain on the first prompt, a row per step or length."""
     places = next(iter(along.lines(measurement.models).values()))
     rows = [_first_prompt(measurement.measured[place].decomposition) for place in places]
@@ -115,10 +115,3 @@ def _first_prompt(of: Decomposition) -> tuple[np.ndarray, list[str] | None]:
     tokens = prompt_slices(of.prompt)[0]
     texts = of.capture.token_text
     return of.log_gain[-1, tokens], None if texts is None else list(texts[tokens])
-
-
-def _norms(measurement: "Measurement") -> "dict[str, ClassNorms]":
-    return {
-        one.report.checkpoint.name: figures.class_norms(one.decomposition)
-        for one in measurement.measured
-    }

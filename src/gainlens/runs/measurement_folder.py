@@ -196,7 +196,10 @@ def _tables(measurement: Measurement, metrics: Sequence[str]) -> list[Table]:
     difference = measurement.differences(("log_gain", *metrics))
     tables = [*measurement.further_tables]
     tables += [difference_table(difference)] if difference else []
-    tables += [models_table(reports), *(blocks_table(report) for report in reports)]
+    tables += [
+        models_table(reports, measurement.along),
+        *(blocks_table(report) for report in reports),
+    ]
     if metrics:
         rows = metric_rows(measurement, metrics).to_dict("records")
         tables.append(frame_table("metrics", "Metrics", "mean over prompts, with interval", rows))

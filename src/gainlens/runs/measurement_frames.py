@@ -11,6 +11,7 @@ from gainlens.metrics.massive import prompt_slices
 from gainlens.metrics.splits import head_split
 from gainlens.records.gains import Decomposition
 from gainlens.results.frames import to_frame
+from gainlens.runs.measured import Measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,7 @@ def heads_frame(measurement: "Measurement") -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
     for place, one in enumerate(measurement.measured):
         parts = head_parts(one.decomposition)
+        largest = _largest_tokens(one)
         blocks, count, prompts = parts.shape
         rule = measurement.spec.rule
         intervals = mean_intervals(
@@ -66,9 +68,32 @@ def heads_frame(measurement: "Measurement") -> "pd.DataFrame":
                     "log_gain": interval.estimate,
                     "low": interval.low,
                     "high": interval.high,
+                    **largest[index],
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _largest_tokens(one: Measured) -> list[dict[str, Any]]:
+    """Return per head, in the order of [block, head], the token of its largest part in size."""
+    of, captured = one.decomposition, one.decomposition.capture
+    ordinary = np.flatnonzero(of.is_ordinary)
+    parts = head_split(captured)[..., ordinary]
+    parts = parts.reshape(-1, len(ordinary))
+    texts = captured.token_text
+    rows: list[dict[str, Any]] = []
+    for own in parts if len(ordinary) else ():
+        best = int(np.nanargmax(np.abs(own)))
+        token = ordinary[best]
+        rows.append(
+            {
+                "prompt": one.report.prompts.ids[of.prompt[token]],
+                "position": int(of.position[token]),
+                "text": None if texts is None else texts[token],
+                "part_there": float(own[best]),
+            }
+        )
+    return rows or [{} for _ in parts]
 
 
 def head_parts(decomposition: Decomposition) -> Float64[np.ndarray, "block head prompt"]:
