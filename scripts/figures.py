@@ -7,8 +7,8 @@ figures/run.json holds what a comparison's figures are drawn from.  It has no to
 the medians and quartiles that a figure shows are kept.
 """
 
+import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -132,8 +132,14 @@ def file_names() -> set[str]:
 
 def main() -> None:
     """Keep the run of a folder if one is given, draw every figure, and remove all other files."""
-    if len(sys.argv) > 1:
-        keep(Path(sys.argv[1]))
+    flags = argparse.ArgumentParser(description="Draw the repository's figures again.")
+    flags.add_argument("folder", type=Path, nargs="?", help="a run folder to draw from henceforth")
+    folder = flags.parse_args().folder
+    if folder is not None:
+        try:
+            keep(folder)
+        except ValueError as refused:
+            flags.error(str(refused))
     for name, draw in all_drawings().items():
         figures.save(draw(), FOLDER, name, FORMATS)
     for path in FOLDER.iterdir():

@@ -6,7 +6,7 @@
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
 them is generated.  KIND is terms (names of the glossary, or none for all), metrics, commands,
 presets, calibration (intervals or contrasts, and one kind of check), claims (the catalogue),
-verdicts (claims.csv) or trends (the training experiment).
+verdicts (claims.csv), or cells, trends and controls (the training experiment).
 """
 
 import csv
@@ -16,15 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import pandas as pd
 
 from gainlens.claims.claim import Claim, catalogue
-from gainlens.claims.dose_response import read_design, trends
+from gainlens.claims.dose_response import SHIPPED, control_effects, read_design, trends
+from gainlens.claims.intervals import seed_interval
 from gainlens.claims.sentences import subject_of
 from gainlens.claims.wording import signed
 from gainlens.cli.commands import gainlens_command
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.presets import PRESETS
 from gainlens.metrics.builtin import BUILT_IN
+from gainlens.records.interval import Interval
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -172,16 +175,76 @@ def trend_table(at: str) -> str:
     rows = ["| tokens | context | theta | interaction |", "| --- | --- | --- | --- |"]
     for title, positions in POSITIONS.items():
         found = trends(read_design(positions=positions, equal_loss=at == "equal loss")).values()
-        cells = (
-            f"{signed(one.estimate, 3)} [{signed(one.low, 3)}, {signed(one.high, 3)}]"
-            for one in found
-        )
-        rows.append(f"| {title} | {' | '.join(cells)} |")
+        rows.append(f"| {title} | {' | '.join(map(with_ends, found))} |")
+    return "\n".join(rows)
+
+
+def control_table(at: str) -> str:
+    """Return what the controls with many first positions say, a row per context and bin."""
+    rows = [
+        "| context | tokens | control minus its context | control minus context 256 |",
+        "| --- | --- | --- | --- |",
+    ]
+    found = {
+        title: control_effects(positions=positions, equal_loss=at == "equal loss")
+        for title, positions in POSITIONS.items()
+    }
+    for context in found["all ordinary"]:
+        for title, effects in found.items():
+            one = effects[context]
+            cells = f"{with_ends(one.same_context)} | {with_ends(one.shortest_context)}"
+            rows.append(f"| {context:,} | {title} | {cells} |")
+    return "\n".join(rows)
+
+
+def with_ends(interval: Interval) -> str:
+    """Return an estimate and its interval, with three decimals."""
+    low, high = signed(interval.low, 3), signed(interval.high, 3)
+    return f"{signed(interval.estimate, 3)} [{low}, {high}]"
+
+
+CELL_MEASURES = (
+    ("log_gain", "log gain"), ("attention", "attention"), ("mlp", "MLP"),
+    ("bos_log_gain", "position 0"), ("notebook_last_gain", "notebook's number"),
+    ("sink", "sink"), ("loss", "loss at own context"),
+)  # fmt: skip
+
+
+def cells(group: str) -> str:
+    """Return the cells of groups of the training experiment at the end of training.
+
+    Every entry is the mean over seeds with half of its 95 % interval (Student's t).
+    """
+    table = pd.read_parquet(SHIPPED)
+    table = table.loc[table["group"].str.startswith(group) & (table["positions"] == "")]
+    cell = ["group", "context", "base_theta", "theta"]
+    titles = [title for _, title in CELL_MEASURES]
+    rows = [
+        f"| group | context | theta | seeds | {' | '.join(titles)} |",
+        "| --- " * (len(titles) + 4) + "|",
+    ]
+    for (name, context, base, theta), own in table.groupby(cell, observed=True):
+        last = own.loc[own["step"] == own["step"].max()]
+        came = f"{base:,.0f} to " if base not in (0, theta) else ""
+        entries = [str(last["seed"].nunique())]
+        for measure, _ in CELL_MEASURES:
+            found = last.loc[last["measure"] == measure]
+            if measure == "sink":
+                found = found.loc[found["block"] == -1]  # of all blocks
+            elif measure == "loss":
+                found = found.loc[found["length"] == context]
+            else:
+                found = found.loc[found["block"] == found["block"].max()]
+            one = seed_interval(found["value"].to_numpy("float64"))
+            entries.append(f"{one.estimate:.3f} ± {one.high - one.estimate:.3f}")
+        rows.append(f"| {name} | {context:,} | {came}{theta:,.0f} | {' | '.join(entries)} |")
     return "\n".join(rows)
 
 
 GENERATORS = {
+    "cells": cells,
     "trends": trend_table,
+    "controls": control_table,
     "claims": claims,
     "verdicts": verdicts,
     "terms": terms,

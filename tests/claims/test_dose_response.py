@@ -10,12 +10,13 @@ from gainlens.claims.dose_response import (
     CONTRASTS,
     Design,
     cell_intervals,
+    control_effects,
     read_design,
     seed_contrasts,
     trends,
 )
 
-CONTEXTS = (256, 512, 2048, 4096, 8192)
+CONTEXTS = (256, 512, 1024, 2048, 4096, 8192)
 THETAS = (1e4, 5e5)
 
 
@@ -74,18 +75,29 @@ def test_the_shipped_table_is_a_complete_design():
         read_design(measure="nothing")
 
 
-def planted_table(path, *, left_out=()):
+CONTROL = 3.0
+"""What many first positions add to the gain of a planted control."""
+
+
+def planted_table(path, *, left_out=(), controls=()):
     """Write runs whose loss falls by 1 per million tokens, from a start that grows with the
-    context; the gain is the loss plus 10 x seed, so that at equal loss only the seed remains."""
+    context; the gain is the loss plus 10 x seed, so that at equal loss only the seed remains.
+
+    controls: contexts that have runs with many first positions as well, at the first theta.
+    """
+    dose = itertools.product(("dose",), (256, 512, 1024), THETAS, (0, 1))
+    many = itertools.product(("first_positions",), controls, THETAS[:1], (0, 1))
     rows = []
-    for context, theta, seed in itertools.product((256, 512, 1024), THETAS, (0, 1)):
+    for group, context, theta, seed in (*dose, *many):
         if (context, seed) in left_out:
             continue
         for tokens in (0, 2, 4, 6, 8, 10):
             loss = 20.0 + context / 512 - tokens
-            row = {"group": "dose", "context": context, "theta": theta, "seed": seed}
+            row = {"group": group, "context": context, "theta": theta, "seed": seed}
             row |= {"tokens": tokens, "block": 0, "positions": "", "length": 0}
-            rows.append(row | {"measure": "log_gain", "value": loss + 10 * seed})
+            # the pairs of one seed differ by no constant, or Student's t would have no spread
+            gain = loss + 10 * seed + (CONTROL + seed / 100) * (group != "dose")
+            rows.append(row | {"measure": "log_gain", "value": gain})
             rows.append(row | {"measure": "loss", "length": 256, "value": loss})
             rows.append(row | {"measure": "loss", "length": 512, "value": -loss})
     pd.DataFrame(rows).to_parquet(path)
@@ -108,3 +120,29 @@ def test_a_context_that_lacks_a_seed_is_left_out(tmp_path):
     table = planted_table(tmp_path / "table.parquet", left_out=[(512, 1), (1024, 0)])
     with pytest.raises(ValueError, match="fewer than two contexts"):
         read_design(table)
+
+
+def test_a_control_is_paired_by_seed_with_its_context_and_with_the_shortest(tmp_path):
+    table = planted_table(tmp_path / "table.parquet", controls=(512, 1024))
+    found = control_effects(table)
+    assert list(found) == [512, 1024]
+    for context, effects in found.items():
+        longer = (context - 256) / 512  # its loss, and so its gain, starts higher by so much
+        assert effects.same_context.estimate == pytest.approx(CONTROL + 0.005)
+        assert effects.shortest_context.estimate == pytest.approx(CONTROL + 0.005 + longer)
+        assert effects.same_context.confidence == pytest.approx(0.975)
+    equal = control_effects(table, equal_loss=True)
+    assert equal[1024].shortest_context.estimate == pytest.approx(CONTROL + 0.005)
+
+
+def test_controls_without_every_seed_are_left_out(tmp_path):
+    table = planted_table(tmp_path / "table.parquet", controls=(512, 1024), left_out=[(512, 1)])
+    assert list(control_effects(table)) == [1024]
+    with pytest.raises(ValueError, match="control"):
+        control_effects(
+            planted_table(tmp_path / "table.parquet", controls=(512,), left_out=[(512, 1)])
+        )
+
+
+def test_the_shipped_controls_are_those_of_two_contexts():
+    assert list(control_effects()) == [2048, 4096]

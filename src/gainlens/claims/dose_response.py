@@ -17,7 +17,7 @@ from gainlens.records.interval import Interval
 
 SHIPPED: Final = Path(__file__).parents[1] / "data" / "dose_response.parquet"
 CONTRASTS: Final = ("context", "theta", "theta:context")
-_RUN: Final = ["context", "theta", "seed"]
+_RUN: Final = ["group", "context", "theta", "seed"]
 _DECAYS_FROM: Final = 0.8
 """Share of the steps after which the learning rate decays, by the design file."""
 
@@ -30,6 +30,17 @@ class Design:
     thetas: tuple[float, ...]
     seeds: tuple[int, ...]
     values: Float64[np.ndarray, "context theta seed"]
+
+
+@dataclass(frozen=True)
+class ControlEffects:
+    """Hold two differences of a control's runs, paired by seed, in the measure's unit."""
+
+    same_context: Interval
+    """control minus the runs of its context: what more first positions do"""
+    shortest_context: Interval
+    """control minus the runs of the shortest context, which sees as many first positions: what the
+    context does"""
 
 
 def read_design(
@@ -53,31 +64,91 @@ def read_design(
 
     Raises ValueError if the table lacks the measure, or if fewer than two contexts are complete.
     """
+    table = _table(path)
+    rows = _last_block(table.loc[table["group"] == "dose"], measure, positions)
+    rows = rows.loc[rows["context"].isin(_complete(rows))]
+    contexts, thetas, seeds = (tuple(sorted(rows[name].unique().tolist())) for name in _RUN[1:])
+    if len(contexts) < 2:
+        raise ValueError("the training table has fewer than two contexts with every theta and seed")
+    ends = _ends(table, rows, equal_loss)  # sorted by context, theta and seed
+    values = ends.to_numpy().reshape(len(contexts), len(thetas), len(seeds))
+    return Design(contexts, thetas, seeds, values)
+
+
+def control_effects(
+    path: Path = SHIPPED,
+    measure: str = "log_gain",
+    positions: str = "",
+    *,
+    equal_loss: bool = False,
+) -> dict[int, ControlEffects]:
+    """Return, per context, what its control with many first positions says; see `read_design`.
+
+    A control trains at a long context and sees as many first positions as the shortest context
+    does.  All runs have the controls' theta.  The intervals are Student's t over the seeds'
+    differences, simultaneous over the two of a context (Bonferroni), 95 %.
+
+    Raises ValueError if the table has no context whose control has every seed.
+    """
+    table = _table(path)
+    among = table.loc[table["group"].isin(["dose", "first_positions"])]
+    rows = _last_block(among, measure, positions)
+    controls = rows.loc[rows["group"] == "first_positions"]
+    plain = rows.loc[rows["group"] == "dose"]
+    plain = plain.loc[plain["theta"].isin(controls["theta"])]
+    shortest = plain["context"].min()
+    both = controls.loc[controls["context"].isin(_complete(plain)), "context"]
+    found = [context for context in _complete(controls) if context in set(both)]
+    if not found:
+        raise ValueError("the training table has no context whose control has every seed")
+    plain = plain.loc[plain["context"].isin([shortest, *found])]
+    rows = rows.loc[[*plain.index, *controls.index[controls["context"].isin(found)]]]
+    ends = _ends(table, rows, equal_loss)
+
+    def runs(group: str, context: int) -> Float64[np.ndarray, " seed"]:
+        return ends.loc[group, context].to_numpy()
+
+    def interval(values: Float64[np.ndarray, " seed"]) -> Interval:
+        return seed_interval(values, confidence=1 - 0.05 / 2)
+
+    return {
+        context: ControlEffects(
+            interval(runs("first_positions", context) - runs("dose", context)),
+            interval(runs("first_positions", context) - runs("dose", shortest)),
+        )
+        for context in found
+    }
+
+
+def _table(path: Path) -> Any:
     import pandas as pd
 
-    table: Any = pd.read_parquet(path)  # pandas' types are partial
-    table = table.loc[table["group"] == "dose"]
+    return pd.read_parquet(path)  # pandas' types are partial
+
+
+def _last_block(table: Any, measure: str, positions: str) -> Any:
+    """Return a measure's rows, of the last block if it has blocks; ValueError if there are none."""
     rows = table.loc[(table["measure"] == measure) & (table["positions"] == positions)]
     if rows.empty:
-        raise ValueError(f"{path.name} has no {measure!r} at positions {positions!r}")
-    rows = rows.loc[rows["block"] == rows["block"].max()]  # the last, if the measure has blocks
-    rows = rows.loc[rows["context"].isin(_complete(rows))]
-    values = rows.pivot(index="tokens", columns=_RUN, values="value")
-    ends = _at_equal_loss(table, values) if equal_loss else values.iloc[-1].to_numpy(np.float64)
-    contexts, thetas, seeds = (tuple(level.tolist()) for level in values.columns.levels)
-    shape = (len(contexts), len(thetas), len(seeds))  # pivot sorts the runs
-    return Design(contexts, thetas, seeds, ends.reshape(shape))
+        raise ValueError(f"the training table has no {measure!r} at positions {positions!r}")
+    return rows.loc[rows["block"] == rows["block"].max()]
+
+
+def _ends(table: Any, rows: Any, equal_loss: bool) -> Any:
+    """Return one number per run, by _RUN: the last point of training, or that at equal loss."""
+    values = rows.pivot(index="tokens", columns=_RUN, values="value")  # sorted
+    ends = values.iloc[-1].astype(np.float64)
+    if equal_loss:
+        ends[:] = _at_equal_loss(table, values)
+    return ends
 
 
 def _complete(rows: Any) -> list[int]:
-    """Return the contexts of which every theta and seed is there; ValueError below two."""
+    """Return the contexts of which every theta and seed is there."""
     runs = rows[_RUN].drop_duplicates()
     wanted = runs["theta"].nunique() * runs["seed"].nunique()
     counts = runs.groupby("context").size()
-    found = counts.index[counts == wanted].tolist()
-    if len(found) < 2:
-        raise ValueError("the training table has fewer than two contexts with every theta and seed")
-    return found
+    return counts.index[counts == wanted].tolist()
 
 
 def _at_equal_loss(table: Any, measured: Any) -> Float64[np.ndarray, " run"]:
@@ -85,10 +156,10 @@ def _at_equal_loss(table: Any, measured: Any) -> Float64[np.ndarray, " run"]:
 
     table: every measure; measured: the values, a row per point of training and a column per run.
     """
-    shortest = min(level for level, _, _ in measured.columns)
+    shortest = min(context for _, context, _, _ in measured.columns)
     at_length = table.loc[(table["measure"] == "loss") & (table["length"] == shortest)]
     by_run = at_length.pivot(index="tokens", columns=_RUN, values="value")
-    losses = by_run.loc[:, measured.columns].to_numpy(np.float64)
+    losses = by_run.loc[measured.index, measured.columns].to_numpy(np.float64)
     values = measured.to_numpy(np.float64)
     tokens = measured.index.to_numpy(np.float64)
     before = tokens <= _DECAYS_FROM * tokens[-1]
