@@ -21,6 +21,7 @@ from benchmark.shapes import build, config_of
 from benchmark.table import MEASURED, ThroughputRow
 from gainlens.activations.batches import batches
 from gainlens.activations.capturing import capture
+from gainlens.models.sites import sites_of
 from gainlens.records.inputs import EncodedPrompts
 
 SHORTEST, LONGEST = 10, 300
@@ -104,7 +105,7 @@ def _over_prompts(
     def run() -> list[Tensor]:
         kept: list[Tensor] = []
         with torch.no_grad():
-            for batch in batches(model, prompts, torch.device(plan.device), size):
+            for batch in batches(model, prompts, sites_of(model), size):
                 kept += _norms(method.run(model, batch.tokens))
         return [norms.cpu() for norms in kept]
 
@@ -120,5 +121,5 @@ def _norms(kept: object) -> list[Tensor]:
 
 
 def _padding(plan: Plan, model: Any, prompts: EncodedPrompts, size: int) -> float:
-    made = list(batches(model, prompts, torch.device("cpu"), size))
+    made = list(batches(model, prompts, sites_of(model), size))
     return 1 - sum(int(b.lengths.sum()) for b in made) / sum(b.tokens.numel() for b in made)

@@ -103,7 +103,7 @@ def test_every_prompt_is_in_one_batch_and_padding_is_zero(loaded):
     prompts = prompts_of((7, 3, 12, 9, 1))
     model = loaded["native"]
     seen = {}
-    for batch in batches(model, prompts, torch.device("cpu"), 24):
+    for batch in batches(model, prompts, sites_of(model), 24):
         assert batch.tokens.numel() <= 24
         for index, length, row in zip(batch.index, batch.lengths, batch.tokens, strict=True):
             assert index not in seen
@@ -117,7 +117,7 @@ def test_a_tokenizer_that_pads_on_the_left_goes_prompt_by_prompt(loaded):
     side = model.tokenizer.padding_side
     try:
         model.tokenizer.padding_side = "left"
-        found = list(batches(model, prompts_of(LENGTHS), torch.device("cpu")))
+        found = list(batches(model, prompts_of(LENGTHS), sites_of(model)))
     finally:
         model.tokenizer.padding_side = side
     assert len(found) == len(LENGTHS)

@@ -58,7 +58,7 @@ def test_the_order_of_batches_does_not_matter_to_the_bit(loaded):
     for order in (1, -1):
         recorder = CaptureRecorder(sites, prompts)
         with recorder.hooks():
-            for batch in list(batches(loaded["native"], prompts, sites.device, 40))[::order]:
+            for batch in list(batches(loaded["native"], prompts, sites, 40))[::order]:
                 recorder.record(batch)
         captures.append(recorder.capture())
     np.testing.assert_array_equal(captures[0].gram, captures[1].gram)
@@ -76,7 +76,7 @@ def test_a_batch_that_is_not_finite_is_refused_though_a_finite_one_follows(loade
     recorder = CaptureRecorder(sites, prompts)
     handle = loaded["native"].model.model.layers[2].mlp.register_forward_hook(break_first)
     try:
-        first, second = batches(loaded["native"], prompts, sites.device, 0)
+        first, second = batches(loaded["native"], prompts, sites, 0)
         with recorder.hooks():
             recorder.record(first)
             with pytest.raises(ValueError, match=r"blocks\.2\.hook_mlp_out .*'p0'"):
@@ -122,7 +122,7 @@ def test_padding_of_many_short_prompts_is_below_three_per_cent(loaded):
     lengths = np.random.default_rng(0).integers(10, 301, 2000)
     prompts, sites = prompts_of(tuple(lengths)), loaded["native"].sites
     for budget in (1024, 2048, 8192):
-        padded = list(batches(loaded["native"], prompts, sites.device, budget))
+        padded = list(batches(loaded["native"], prompts, sites, budget))
         assert sum(batch.tokens.numel() for batch in padded) * 0.97 <= lengths.sum()
         assert max(batch.tokens.numel() for batch in padded) <= budget
         assert sorted(i for batch in padded for i in batch.index) == list(range(2000))

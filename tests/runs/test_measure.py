@@ -228,9 +228,9 @@ def test_an_extra_column_that_the_table_has_already_is_refused(folders, tmp_path
 def test_batch_tokens_reaches_every_pass(folders, monkeypatch):
     budgets = []
 
-    def spy(model, prompts, device, batch_tokens=None, **rest):
+    def spy(model, prompts, sites, batch_tokens=None, **rest):
         budgets.append(batch_tokens)
-        return batches(model, prompts, device, batch_tokens, **rest)
+        return batches(model, prompts, sites, batch_tokens, **rest)
 
     for module in ("activations.capturing", "interventions.skipping", "interventions.sweep"):
         monkeypatch.setattr(f"gainlens.{module}.batches", spy)

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gainlens.models.loaded import AnyModel, module_of
+from gainlens.models.loaded import AnyModel, ModelSites, module_of
 from gainlens.models.memory import DoesNotFit
 from gainlens.models.processes import share
-from gainlens.models.sites import sites_of
 from gainlens.records.inputs import EncodedPrompts
 
 BATCH_TOKENS: Final = {"cpu": 1024, "cuda": 8192}
@@ -41,7 +40,7 @@ class Batch:
 def batches(
     model: AnyModel,
     prompts: EncodedPrompts,
-    device: torch.device,
+    sites: ModelSites,
     batch_tokens: int | None = None,
     *,
     all_of_them: bool = False,
@@ -49,7 +48,8 @@ def batches(
     """Yield every prompt once, longest first, in batches of at most `batch_tokens` padded tokens.
 
     None takes BATCH_TOKENS of the device.  If processes work together, each gets its share of the
-    batches, or all of them with `all_of_them`.
+    batches, or all of them with `all_of_them`.  `sites` are the model's: the batches lie on their
+    device.
 
     A causal model's real positions do not see padding on their right.  Prompts go one by one
     through a HookedTransformer whose tokenizer pads on the left: it would mask the right side.  If
@@ -57,15 +57,14 @@ def batches(
     """
     side = getattr(getattr(module_of(model), "tokenizer", None), "padding_side", "right")
     if batch_tokens is None:
-        batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
-    alike = sites_of(model).alike
-    groups = _groups(prompts.tokens, batch_tokens if side == "right" else 0, alike)
+        batch_tokens = BATCH_TOKENS.get(sites.device.type, BATCH_TOKENS["cpu"])
+    groups = _groups(prompts.tokens, batch_tokens if side == "right" else 0, sites.alike)
     for group in groups if all_of_them else share(groups):
         lengths = torch.tensor([len(prompts.tokens[index]) for index in group])
         tokens = torch.zeros(len(group), int(lengths[0]), dtype=torch.long)
         for row, index in enumerate(group):
             tokens[row, : lengths[row]] = torch.from_numpy(prompts.tokens[index])
-        yield Batch(tuple(group), lengths, tokens.to(device))
+        yield Batch(tuple(group), lengths, tokens.to(sites.device))
 
 
 def _groups(

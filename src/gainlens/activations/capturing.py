@@ -69,7 +69,7 @@ def capture(
             recorder.record(batch)
 
     with recorder.hooks():
-        for batch in batches(model, prompts, sites.device, batch_tokens):
+        for batch in batches(model, prompts, sites, batch_tokens):
             run_halving(batch, run)
             if progress is not None:
                 progress(len(batch.index))

@@ -133,7 +133,7 @@ def loss(
                 means[index] = float(row[: length - 1].double().mean())
 
     with torch.no_grad(), reading([(last, streams.append)]):
-        for batch in batches(model, prompts, sites.device, batch_tokens):
+        for batch in batches(model, prompts, sites, batch_tokens):
             run_halving(batch, run)
     by_prompt = np.full(len(prompts.tokens), np.nan)
     for index, mean in gathered(means).items():

@@ -169,7 +169,7 @@ def _streams_at(
 
     blocks = {entry.block for entry in entries}
     for batch in batches(
-        subject.model, subject.prompts, sites.device, subject.batch_tokens, all_of_them=True
+        subject.model, subject.prompts, sites, subject.batch_tokens, all_of_them=True
     ):
         readers = [
             (sites.site(f"blocks.{block}.hook_resid_post"), partial(read, block, batch))

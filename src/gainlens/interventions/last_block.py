@@ -177,7 +177,7 @@ def measure_last(
         values.update(meter.prompt_values(batch))
 
     with torch.no_grad(), reading(meter.readers()):
-        for batch in batches(baseline.model, baseline.prompts, sites.device, baseline.batch_tokens):
+        for batch in batches(baseline.model, baseline.prompts, sites, baseline.batch_tokens):
             run_halving(batch, run)
             if progress is not None:
                 progress(len(batch.index))
@@ -188,7 +188,7 @@ def measure_last(
 
 def sentence_batches(baseline: Baseline, sites: ModelSites) -> list[Batch]:
     """Return the notebook's sentence as its one batch, which every process runs."""
-    return list(batches(baseline.model, baseline.sentence, sites.device, all_of_them=True))
+    return list(batches(baseline.model, baseline.sentence, sites, all_of_them=True))
 
 
 def last_values(values: Mapping[int, PromptValues], notebook_last_gain: float) -> LastValues:

@@ -240,6 +240,6 @@ def observe_reference(
 ) -> None:
     """Run the reference once and let every replacement observe it, in every process."""
     if any(replacement.needs_reference for _, replacement in replaced):
-        for batch in batches(model, reference, sites.device, all_of_them=True):
+        for batch in batches(model, reference, sites, all_of_them=True):
             with torch.no_grad(), reading(observers(replaced, batch)):
                 sites.run(batch.tokens)

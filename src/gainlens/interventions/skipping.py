@@ -74,7 +74,7 @@ def with_losses(
             losses = np.stack([_losses(readout, left[0], batch), *skips])
         by_prompt.update(_by_prompt(batch, losses))
 
-    for batch in batches(model, encoded, sites.device, batch_tokens):
+    for batch in batches(model, encoded, sites, batch_tokens):
         run_halving(batch, run)
         if progress is not None:
             progress(len(batch.index))

@@ -162,7 +162,7 @@ class Sweep:
 
     def _batches(self) -> Iterator[Batch]:
         baseline = self._baseline
-        return batches(baseline.model, baseline.prompts, self._sites.device, baseline.batch_tokens)
+        return batches(baseline.model, baseline.prompts, self._sites, baseline.batch_tokens)
 
     def _passage(self, batch: Batch) -> Passage:
         return Passage(self._sites, batch.tokens, self._first).run()

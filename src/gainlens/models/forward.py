@@ -39,7 +39,7 @@ def guarded(model: nn.Module, run: Run, kind: str, *checks: Check) -> Run:
 @contextmanager
 def evaluating(model: nn.Module) -> Generator[None]:
     """Switch dropout off within the context; afterwards each module is in the mode it was in."""
-    training = [module for module in model.modules() if module.training]
+    training = [module for module in _modules(model) if module.training]
     for module in training:
         module.training = False
     try:
@@ -51,7 +51,7 @@ def evaluating(model: nn.Module) -> Generator[None]:
 
 def reset_rope(model: nn.Module) -> None:
     """Give dynamic RoPE the frequencies that it starts with."""
-    for module in model.modules():
+    for module in _modules(model):
         for prefix, kind in _rope_types(module):
             start = getattr(module, f"{prefix}original_inv_freq", None)
             if "dynamic" not in kind or start is None:
@@ -72,7 +72,7 @@ def length_key(model: nn.Module) -> Callable[[int], Hashable]:
     """
     dynamic: list[int] = []
     longrope: list[int] = []
-    for module in model.modules():
+    for module in _modules(model):
         for prefix, kind in _rope_types(module):
             rotary: Any = module
             if "dynamic" in kind:
@@ -89,9 +89,21 @@ def length_key(model: nn.Module) -> Callable[[int], Hashable]:
     return key
 
 
+def _modules(model: nn.Module) -> Generator[nn.Module]:
+    """Yield every module, one that is shared as often as it is reached.
+
+    Each pass walks over the modules.  `nn.Module.modules` also builds their names, and took 2 ms of
+    an 8B model's pass of 60 ms.
+    """
+    yield model
+    for child in model._modules.values():  # children() would keep a set of those seen
+        if child is not None:
+            yield from _modules(child)
+
+
 def _rope_types(module: nn.Module) -> list[tuple[str, str]]:
     """Return the prefix of the buffers' names and the rope_type; Gemma 3 has one per layer type."""
-    kind = getattr(module, "rope_type", None)
+    kind = vars(module).get("rope_type")  # getattr searches parameters and buffers as well
     if isinstance(kind, str):
         return [("", kind)]
     if isinstance(kind, Mapping):
