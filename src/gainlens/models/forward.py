@@ -96,9 +96,8 @@ def _modules(model: nn.Module) -> Generator[nn.Module]:
     an 8B model's pass of 60 ms.
     """
     yield model
-    for child in model._modules.values():  # children() would keep a set of those seen
-        if child is not None:
-            yield from _modules(child)
+    for child in model.children():
+        yield from _modules(child)
 
 
 def _rope_types(module: nn.Module) -> list[tuple[str, str]]:
