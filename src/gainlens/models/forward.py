@@ -92,8 +92,8 @@ def length_key(model: nn.Module) -> Callable[[int], Hashable]:
 def _modules(model: nn.Module) -> Generator[nn.Module]:
     """Yield every module, one that is shared as often as it is reached.
 
-    Each pass walks over the modules.  `nn.Module.modules` also builds their names, and took 2 ms of
-    an 8B model's pass of 60 ms.
+    Each pass walks over the modules, and `nn.Module.modules` builds their names as well: that takes
+    twice as long.
     """
     yield model
     for child in model.children():
