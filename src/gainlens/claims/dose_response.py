@@ -96,7 +96,7 @@ def control_effects(
     controls = rows.loc[rows["group"] == "first_positions"]
     plain = rows.loc[rows["group"] == "dose"]
     plain = plain.loc[plain["theta"].isin(controls["theta"])]
-    shortest = plain["context"].min()
+    shortest = int(plain["context"].min())
     both = controls.loc[controls["context"].isin(_complete(plain)), "context"]
     found = [context for context in _complete(controls) if context in set(both)]
     if not found:

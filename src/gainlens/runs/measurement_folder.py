@@ -11,7 +11,6 @@ import numpy as np
 
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.table import Table
-from gainlens.figures.files import save_with_page
 from gainlens.metrics.registry import metric_named
 from gainlens.notebook.result_file import SCHEMA
 from gainlens.records.gains import band_meaning
@@ -170,6 +169,7 @@ def _write(
 
 
 def _save_figures(measurement: Measurement, names: Sequence[str], folder: Path) -> dict[str, str]:
+    from gainlens.figures.files import save_with_page  # the process that measures draws nothing
 
     drawings = measurement.drawings()
     return save_with_page({name: drawings[name] for name in names}, folder)

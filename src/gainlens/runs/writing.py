@@ -112,7 +112,7 @@ def _write(comparison: Comparison, workers: Workers, folder: Path, figure_folder
             sinks.append((report, capture.sink))
             del capture, decomposition
     vector: dict[str, str] = {}
-    for name in _OF_TOKENS:
+    for name in (name for name in names if name in _OF_TOKENS):
         vector |= _save_figure(small, drawn, figure_folder, name)
     for wait in reversed(begun):  # the workers begin with the first, this process with the last
         vector |= wait()
