@@ -19,6 +19,7 @@ from gainlens.claims.intervals import (
     mean_intervals,
     seed_interval,
     simultaneous_band,
+    simultaneous_bands,
 )
 
 
@@ -411,3 +412,23 @@ def test_band_is_as_wide_as_the_largest_t_of_a_plain_bootstrap():
 
 def test_band_of_no_prompt_is_unknown():
     assert np.isnan(simultaneous_band(np.empty((3, 0)))).all()
+
+
+def test_bands_that_share_draws_are_those_of_each_grid_alone(monkeypatch):
+    rng = np.random.default_rng(4)
+    grids = [rng.standard_normal((3, n)) for n in (40, 5, 40, 40)]
+    grids[2][:, :7] = np.nan  # fewer prompts have the class
+    grids[3][1] = 0.5  # a block without spread
+    made = []
+
+    def counted(n, *rest):
+        made.append(n)
+        return draw_shares(n, *rest)
+
+    monkeypatch.setattr("gainlens.claims.intervals._KEPT_DRAWS", 0)
+    monkeypatch.setattr("gainlens.claims.intervals.draw_shares", counted)
+    together = simultaneous_bands(grids, resamples=500)
+    assert sorted(made) == [33, 40], "one set of draws per number of prompts; none for five"
+    for grid, band in zip(grids, together, strict=True):
+        np.testing.assert_array_equal(band, simultaneous_band(grid, resamples=500))
+    assert np.isnan(together[3][0]).tolist() == [False, True, False]

@@ -46,6 +46,8 @@ take 20 MB."""
 _KEPT_DRAWS = 2_000_000
 """Draws are kept if they are no more than so many numbers, 16 MB."""
 Cells = Float64[np.ndarray, "cell prompt"]
+Band = tuple[Float64[np.ndarray, " block"], Float64[np.ndarray, " block"]]
+"""Low and high end of every block."""
 
 
 def _seeded_draws(
@@ -299,7 +301,7 @@ def simultaneous_band(
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> tuple[Float64[np.ndarray, " block"], Float64[np.ndarray, " block"]]:
+) -> Band:
     """Return a band (low, high) that holds every block's mean with the stated confidence.
 
     Bootstrap of the largest |t| over blocks, prompts drawn whole, so that the blocks' correlation
@@ -307,21 +309,48 @@ def simultaneous_band(
     left out.  The band is NaN if a block has no spread or there are fewer than 2 prompts.  Below 12
     prompts it is Student's t with Bonferroni's correction.
     """
-    values = values[:, ~np.isnan(values).any(axis=0)]
-    blocks, n = values.shape
-    low, high = np.full((2, blocks), np.nan)
-    varies = np.ptp(values, axis=1) > ROUNDING if n >= 2 else np.zeros(blocks, dtype=bool)
-    if not varies.any():
-        return low, high
-    centred, error = _standardise(values[varies])
-    if n < FEW:
-        half = float(stdtrit(n - 1, 1 - (1 - confidence) / 2 / len(centred)))
-    else:
-        largest = [
-            np.abs(_studentised(*_moments(weights, centred, n))).max(axis=1, keepdims=True)
-            for weights in _seeded_draws(n, n, resamples, seed)
-        ]
-        half = _quantile(np.concatenate(largest), confidence)[0]
-    means = values[varies].mean(axis=1)
-    low[varies], high[varies] = means - half * error, means + half * error
-    return low, high
+    return simultaneous_bands([values], confidence=confidence, resamples=resamples, seed=seed)[0]
+
+
+def simultaneous_bands(
+    grids: Sequence[Float64[np.ndarray, "block prompt"]],
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Band]:
+    """Return the `simultaneous_band` of each grid; grids of as many prompts share their draws.
+
+    With thousands of prompts the draws take most of the time.
+    """
+    grids = [values[:, ~np.isnan(values).any(axis=0)] for values in grids]
+    varying = [
+        np.ptp(values, axis=1) > ROUNDING if values.shape[1] >= 2 else np.zeros(len(values), bool)
+        for values in grids
+    ]
+    scaled = {
+        place: _standardise(values[varies])
+        for place, (values, varies) in enumerate(zip(grids, varying, strict=True))
+        if varies.any()
+    }
+    largest: dict[int, list[np.ndarray]] = {place: [] for place in scaled}
+    for n in {grids[place].shape[1] for place in scaled if grids[place].shape[1] >= FEW}:
+        alike = [place for place in scaled if grids[place].shape[1] == n]
+        for weights in _seeded_draws(n, n, resamples, seed):
+            for place in alike:
+                t = _studentised(*_moments(weights, scaled[place][0], n))
+                largest[place].append(np.abs(t).max(axis=1, keepdims=True))
+    bands: list[Band] = []
+    for place, (values, varies) in enumerate(zip(grids, varying, strict=True)):
+        low, high = np.full((2, len(values)), np.nan)
+        if place in scaled:
+            centred, error = scaled[place]
+            if largest[place]:
+                half = _quantile(np.concatenate(largest[place]), confidence)[0]
+            else:
+                tail = (1 - confidence) / 2 / len(centred)
+                half = float(stdtrit(values.shape[1] - 1, 1 - tail))
+            means = values[varies].mean(axis=1)
+            low[varies], high[varies] = means - half * error, means + half * error
+        bands.append((low, high))
+    return bands

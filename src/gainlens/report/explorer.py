@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from gainlens.claims.intervals import simultaneous_band
+from gainlens.claims.intervals import Band, simultaneous_bands
 from gainlens.core.glossary import GLOSSARY
 from gainlens.core.spec import Rule
 from gainlens.core.vocabulary import REDUCTIONS, SPLITS, TOKEN_CLASSES, Split
@@ -170,32 +170,38 @@ def _curves(decomposition: Decomposition, rule: Rule) -> dict[str, Any]:
             if own.tokens_of(token_class).any():
                 gains = reduce_splits(own, parts, token_class, reduction)
                 pieces.setdefault(f"{token_class}/{reduction}", []).append(gains)
-    return {name: _curve(each, rule) for name, each in pieces.items()}
-
-
-def _curve(pieces: Sequence[Mapping[Split, PromptGains]], rule: Rule) -> dict[str, Any]:
-    """Return the log gain with its band, and its parts under each split; nats per block.
-
-    The pieces hold some blocks each, in order.
-    """
-
-    def grid(split: Split, part: str) -> np.ndarray:
-        return np.concatenate([getattr(gains[split], part) for gains in pieces])
-
-    log_gain = grid(SPLITS[0], "log_gain")
-    low, high = simultaneous_band(
-        log_gain, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
+    log_gains = [_grid(each, SPLITS[0], "log_gain") for each in pieces.values()]
+    bands = simultaneous_bands(
+        log_gains, confidence=rule.confidence, resamples=rule.resamples, seed=rule.seed
     )
+    return {
+        name: _curve(each, log_gain, band)
+        for (name, each), log_gain, band in zip(pieces.items(), log_gains, bands, strict=True)
+    }
+
+
+def _grid(pieces: Sequence[Mapping[Split, PromptGains]], split: Split, part: str) -> np.ndarray:
+    """Return a number per block and prompt; the pieces hold some blocks each, in order."""
+    return np.concatenate([getattr(gains[split], part) for gains in pieces])
+
+
+def _curve(
+    pieces: Sequence[Mapping[Split, PromptGains]], log_gain: np.ndarray, band: Band
+) -> dict[str, Any]:
+    """Return the log gain with its band, and its parts under each split; nats per block."""
+    low, high = band
     known = ~np.isnan(log_gain).any(axis=0)
+
+    def mean(values: np.ndarray) -> list[float | None]:
+        return _rounded(values[:, known].mean(axis=1))
+
     return {
         "n": int(known.sum()),
-        "gain": _rounded(log_gain[:, known].mean(axis=1)),
+        "gain": mean(log_gain),
         "low": _rounded(low),
         "high": _rounded(high),
         "parts": {
-            split: [
-                _rounded(grid(split, part)[:, known].mean(axis=1)) for part in ("attention", "mlp")
-            ]
+            split: [mean(_grid(pieces, split, part)) for part in ("attention", "mlp")]
             for split in SPLITS
         },
     }
