@@ -72,7 +72,9 @@ class TokenTable:
             table = pa.table(columns).unify_dictionaries()
             if self._writer is None:
                 # a dictionary of measured numbers makes the file larger and takes twice the time
-                alike = [one.name for one in table.schema if not pa.types.is_floating(one.type)]
+                alike: Any = [
+                    one.name for one in table.schema if not pa.types.is_floating(one.type)
+                ]
                 self._writer = pq.ParquetWriter(
                     self._path, table.schema, compression="zstd", use_dictionary=alike
                 )
