@@ -28,8 +28,9 @@ def answer(
     `Measurement.difference`; of one model its last block; of a series its first and last gain; of
     more models the range of their last blocks.  Models that hold the same weights are named.
     """
+    models = reports if along is None else along.once(reports)
     return _found(reports, difference, along) + "".join(
-        f"; {' and '.join(names)} hold the same weights" for names in _twins(reports)
+        f"; {' and '.join(names)} hold the same weights" for names in _twins(models)
     )
 
 
