@@ -76,7 +76,7 @@ def test_the_shipped_table_is_a_complete_design():
 
 
 CONTROL = 3.0
-"""What many first positions add to the gain of a planted control."""
+"""Nats that many first positions add to the gain of a planted control."""
 
 
 def planted_table(path, *, left_out=(), controls=()):

@@ -52,23 +52,6 @@ def test_help_comes_fast_and_without_heavy_libraries():
     assert time.perf_counter() - started < 5  # 0.25 s on a quiet machine; this one may be busy
 
 
-def test_writing_and_drawing_a_measurement_import_only_their_own_libraries():
-    """`measure` imports torch alone; the processes that draw import matplotlib alone."""
-    code = (
-        "import sys\n"
-        "import gainlens.cli.measure, gainlens.runs.workers\n"
-        "heavy = {'torch', 'transformers', 'transformer_lens', 'matplotlib', 'scipy', 'pandas'}\n"
-        "print(heavy & set(sys.modules))\n"
-        "import gainlens.report.measurement, gainlens.runs.measurement_folder\n"
-        "import gainlens.runs.claim_test, gainlens.runs.block_importance\n"
-        "print(heavy - {'scipy', 'pandas'} & set(sys.modules))\n"
-        "gainlens.runs.workers._prepare_to_draw()\n"
-        "print(heavy - {'scipy', 'pandas'} & set(sys.modules))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:3] == ["set()", "set()", "{'matplotlib'}"]
-
-
 def test_models_lists_every_preset_and_what_is_known(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     assert run(gainlens_command, ["models"]) == 0

@@ -141,7 +141,7 @@ def test_steps_come_from_the_record_then_from_the_name():
     assert step_of("run2/step1000-b", None) == 1000
     assert step_of("org/pythia-160m@step512", None) == 512
     assert step_of("org/pythia-160m@main", None) is None
-    assert step_of("/tmp/9/final", None) is None
+    assert step_of("/runs/9/final", None) is None
 
 
 def test_the_difference_is_the_second_minus_the_first(series, planted):

@@ -10,17 +10,15 @@ import pytest
 from planting.planted_blocks import TEXTS, planted_checkpoint
 from planting.runs import drawing_only, planted_run
 
-import gainlens
 from gainlens.core.presets import PRESETS
-from gainlens.core.spec import ComparisonSpec, MeasureSpec, ModelSpec, Rule
+from gainlens.core.spec import ComparisonSpec, ModelSpec, Rule
 from gainlens.models import sources
 from gainlens.models.sizes import all_small, is_small
 from gainlens.results.values import to_json
 from gainlens.runs import workers
-from gainlens.runs.measurement_folder import write_measurement
 from gainlens.runs.pipeline import compare
 from gainlens.runs.rerun import differences
-from gainlens.runs.workers import Workers, drawing_workers, result_of, started_for
+from gainlens.runs.workers import Workers, result_of, started_for
 from gainlens.runs.writing import write_run
 
 TWINS = ComparisonSpec(name="twins", models=PRESETS["twins"])
@@ -139,7 +137,7 @@ def test_workers_draw_their_share_and_a_dead_one_is_done_without(tmp_path):
         ProcessPoolExecutor(1, mp_context=workers._SPAWN) as pool,
     ):
         write_run(tmp_path / "alone", tmp_path / "alone" / "figures", run)
-        helping = workers.Workers(pool=pool, count=1)
+        helping = workers.Workers(pool=pool)
         write_run(tmp_path / "shared", tmp_path / "shared" / "figures", run, helping)
         (worker,) = multiprocessing.active_children()
         os.kill(worker.pid, signal.SIGKILL)
@@ -150,30 +148,6 @@ def test_workers_draw_their_share_and_a_dead_one_is_done_without(tmp_path):
             assert again.read_bytes() == file.read_bytes(), again
 
 
-@pytest.mark.slow
-def test_processes_draw_the_figures_of_a_measurement_as_this_one_does(spec, two_cores, tmp_path):
-    rule = MeasureSpec(name="test", models=(), rule=Rule(resamples=200))
-    measured = gainlens.measure(spec.models[0].hf_name, TEXTS, spec=rule)
-    write_measurement(tmp_path / "alone", tmp_path / "alone" / "figures", measured)
-    with drawing_workers() as helpers:
-        assert helpers.count == 2
-        place = tmp_path / "shared"
-        write_measurement(place, place / "figures", measured, workers=helpers)
-    assert multiprocessing.active_children() == []
-    names = sorted(path.name for path in (tmp_path / "alone" / "figures").iterdir())
-    assert names == sorted(path.name for path in (tmp_path / "shared" / "figures").iterdir())
-    for name in ("report.html", "result.json", *(f"figures/{name}" for name in names)):
-        assert (tmp_path / "alone" / name).read_bytes() == (place / name).read_bytes(), name
-
-
-def test_no_process_draws_if_there_is_one_core(monkeypatch):
-    monkeypatch.setattr(workers, "_cores", lambda: 1)
-    with drawing_workers() as helpers:
-        assert (helpers.pool, helpers.count) == (None, 0)
-        assert helpers.begin(lambda: "here")() == "here"
-    assert multiprocessing.active_children() == []
-
-
 def test_a_task_that_no_process_has_begun_is_done_here():
     class Busy(Executor):
         """A pool whose processes never begin."""
@@ -181,4 +155,4 @@ def test_a_task_that_no_process_has_begun_is_done_here():
         def submit(self, task, /, *args, **kwargs):
             return Future()
 
-    assert Workers(pool=Busy(), count=1).begin(lambda: "here")() == "here"
+    assert Workers(pool=Busy()).begin(lambda: "here")() == "here"

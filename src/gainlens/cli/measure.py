@@ -78,17 +78,16 @@ def write_and_print(
     """Measure, write the run folder, and print the answer, the tables or the JSON."""
     from gainlens.models.quiet import chatter_silenced
     from gainlens.results.run_folder import check_writable, run_folder
-    from gainlens.runs.workers import drawing_workers
 
     out: Path = flags["out"] or Path("runs") / spec.name
     check_writable(out)
-    with drawing_workers() as workers, run_folder(out), chatter_silenced():
+    with run_folder(out), chatter_silenced():
         from gainlens.report.measurement import print_line, print_measurement
         from gainlens.runs.measurement_folder import measurement_json, write_measurement
 
         measurement = replace(run(), command=command_line(context))
         figures = flags["figures"] or out / "figures"
-        written = write_measurement(out, figures, measurement, spec.metric, workers)
+        written = write_measurement(out, figures, measurement, spec.metric)
     if flags["as_json"]:
         document = measurement_json(measurement, spec.metric)
         click.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))

@@ -95,10 +95,3 @@ def save_with_page(
                 _render(root_figure(draw()), name, {"svg": buffer})
             texts[f"{name}_narrow"] = buffer.getvalue().decode("utf-8")
     return texts
-
-
-def warm_up() -> None:
-    """Draw an empty figure in the formats of a page: the first figure of a process costs 0.2 s."""
-    figure = Figure()
-    figure.add_subplot()
-    _render(figure, "empty", {"png": BytesIO(), "svg": BytesIO()})

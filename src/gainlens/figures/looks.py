@@ -18,7 +18,7 @@ class Look:
 
 
 _FIRST: Final = {"model": 0, "short": 0, "long": 1, "control": 2, "reference": 6}
-"""Where a role starts in the list of colours, so that it looks the same in most comparisons."""
+"""Place in the list of colours at which a role starts, so that most comparisons look alike."""
 
 COLOURS: Final = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#8A7B1E", "#000000", "#882255",

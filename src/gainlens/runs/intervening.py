@@ -17,7 +17,7 @@ from gainlens.records.gains import Decomposition
 from gainlens.runs.measured import Measured
 
 ArmsByIntervention = Mapping[Intervention, Arms | str]
-"""What a model gives under each intervention, or why it could not be run."""
+"""By intervention: the model's numbers under it, or why it could not be run."""
 _LOSSES = {"token_loss", "skip_loss"}
 
 

@@ -1,6 +1,6 @@
 """Write a measurement as a run folder: result.json, tables, figures and the page."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -11,6 +11,7 @@ import numpy as np
 
 from gainlens.claims.intervals import mean_intervals
 from gainlens.core.table import Table
+from gainlens.figures.files import save_with_page
 from gainlens.metrics.registry import metric_named
 from gainlens.notebook.result_file import SCHEMA
 from gainlens.records.gains import band_meaning
@@ -29,7 +30,6 @@ from gainlens.results.parquet import HEADS, TOKENS, TokenTable, write_heads
 from gainlens.results.run_folder import RESULT, publish
 from gainlens.results.values import to_json
 from gainlens.runs.measurement import Measurement
-from gainlens.runs.workers import Workers, in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -122,29 +122,21 @@ def write_measurement(
     figure_folder: Path,
     measurement: Measurement,
     metrics: Sequence[str] = (),
-    workers: Workers | None = None,
 ) -> list[Path]:
     """Write result.json, tokens.parquet, CSV tables, figures and the page; return the files.
 
-    The folder holds the run before or this one, never a mixture.  `workers` draw the figures.
-    Raises ValueError if it cannot be written, and for an unknown metric.
+    The folder holds the run before or this one, never a mixture.  Raises ValueError if it
+    cannot be written, and for an unknown metric.
     """
-    write = partial(_write, measurement, metrics, workers or Workers())
-    return publish(folder, figure_folder, write)
+    return publish(folder, figure_folder, partial(_write, measurement, metrics))
 
 
 def _write(
     measurement: Measurement,
     metrics: Sequence[str],
-    workers: Workers,
     folder: Path,
     figure_folder: Path,
 ) -> None:
-    names, several = list(measurement.drawings()), max(workers.count, 1)
-    shares = (names[first::several] for first in range(several))  # few, since each carries all
-    drawn = [
-        workers.begin(partial(_save_figures, measurement, share, figure_folder)) for share in shares
-    ]
     with TokenTable(folder / TOKENS) as tokens:
         for one in measurement.measured:
             tokens.add(one.report, one.decomposition)
@@ -159,35 +151,20 @@ def _write(
     )
     if all(one.decomposition.capture.heads is not None for one in measurement.measured):
         measurement.heads.to_csv(folder / "heads.csv", index=False)
-    page = _page(measurement, metrics)
-    result = measurement_json(measurement, metrics)
-    vector: dict[str, str] = {}
-    for wait in drawn:
-        vector |= wait()
-    (folder / PAGE).write_text(page(in_order(vector, names)), encoding="utf-8")
-    write_json(folder / RESULT, result)
+    vector = save_with_page(measurement.drawings(), figure_folder)
+    (folder / PAGE).write_text(_page(measurement, metrics, vector), encoding="utf-8")
+    write_json(folder / RESULT, measurement_json(measurement, metrics))
 
 
-def _save_figures(measurement: Measurement, names: Sequence[str], folder: Path) -> dict[str, str]:
-    from gainlens.figures.files import save_with_page  # the process that measures draws nothing
-
-    drawings = measurement.drawings()
-    return save_with_page({name: drawings[name] for name in names}, folder)
-
-
-def _page(measurement: Measurement, metrics: Sequence[str]) -> Callable[[Mapping[str, str]], str]:
-    """Return a function that makes the page of the figures' SVG texts; all else is ready."""
+def _page(measurement: Measurement, metrics: Sequence[str], vector: Mapping[str, str]) -> str:
+    """Return the page; vector: the figures' SVG texts."""
     models = {
         one.report.checkpoint.name: explored(measurement, one.report, one.decomposition)
         for one in measurement.measured
     }
     tables = _tables(measurement, metrics)
-
-    def page(vector: Mapping[str, str]) -> str:
-        shown = {name: svg for name, svg in vector.items() if not name.startswith(_MAP)}
-        return page_html(measurement, shown, models, measurement.answer, tables, measurement.badges)
-
-    return page
+    shown = {name: svg for name, svg in vector.items() if not name.startswith(_MAP)}
+    return page_html(measurement, shown, models, measurement.answer, tables, measurement.badges)
 
 
 def _tables(measurement: Measurement, metrics: Sequence[str]) -> list[Table]:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -26,11 +25,6 @@ if TYPE_CHECKING:
 
 _SPAWN: Final = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
 
-_DRAWING: Final = tuple(
-    f"gainlens.figures.{name}" for name in ("blocks", "maps", "massive", "position", "weights")
-)
-"""What a measurement's figures are drawn by."""
-
 T = TypeVar("T")
 
 
@@ -41,8 +35,6 @@ class Workers:
     measuring: "Mapping[str, Future[Measured]]" = field(default_factory=dict[str, Any])
     """running measurements by model key; the other models are left to this process"""
     pool: Executor | None = None
-    count: int = 0
-    """number of processes"""
 
     def begin(self, task: Callable[[], T]) -> Callable[[], T]:
         """Give a task to a process, and return a function that waits for what it returns.
@@ -86,24 +78,7 @@ def started_for(spec: ComparisonSpec) -> Generator[Workers]:
                 for place, key in enumerate(keys)
                 if place % count
             }
-        yield Workers(running, pool, count - 1)
-
-
-@contextmanager
-def drawing_workers() -> Generator[Workers]:
-    """Start processes that draw, one per core and two at most; none if there is one core.
-
-    They import matplotlib and draw an empty figure while this process imports torch and measures.
-    """
-    count = min(_cores(), 2)
-    if count == 1 or started().size > 1:
-        yield Workers()
-        return
-    with _pool(count) as pool:
-        with _interruptions_ignored():
-            for _ in range(count):
-                pool.submit(_prepare_to_draw)
-        yield Workers(pool=pool, count=count)
+        yield Workers(running, pool)
 
 
 @contextmanager
@@ -184,10 +159,3 @@ def _measure(spec: ComparisonSpec, key: str) -> "Measured":
 
         inputs = open_inputs(spec)
         return measure_model(spec, inputs[key], thetas_to_swap(spec, inputs))
-
-
-def _prepare_to_draw() -> None:
-    """Import what figures need, and draw an empty one, which reads matplotlib's fonts."""
-    for name in ("gainlens.runs.measurement", *_DRAWING):
-        import_module(name)
-    import_module("gainlens.figures.files").warm_up()
