@@ -144,5 +144,5 @@ def test_controls_without_every_seed_are_left_out(tmp_path):
         )
 
 
-def test_the_shipped_controls_are_those_of_two_contexts():
-    assert list(control_effects()) == [2048, 4096]
+def test_every_longer_context_has_its_shipped_control():
+    assert list(control_effects()) == [512, 1024, 2048, 4096, 8192]
