@@ -313,7 +313,7 @@ def simultaneous_band(
 
 
 def simultaneous_bands(
-    grids: Sequence[Float64[np.ndarray, "block prompt"]],
+    grids: Sequence[Float64[np.ndarray, "block _prompt"]],
     *,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
@@ -321,7 +321,8 @@ def simultaneous_bands(
 ) -> list[Band]:
     """Return the `simultaneous_band` of each grid; grids of as many prompts share their draws.
 
-    With thousands of prompts the draws take most of the time.
+    Grids may differ in their number of prompts, so `_prompt` binds no size.  With thousands of
+    prompts the draws take most of the time.
     """
     grids = [values[:, ~np.isnan(values).any(axis=0)] for values in grids]
     varying = [
