@@ -6,7 +6,7 @@
 A region starts with `<!-- KIND: ARGUMENTS -->` and ends with `<!-- end -->`.  Everything between
 them is generated.  KIND is terms (names of the glossary, or none for all), metrics, commands,
 presets, calibration (intervals or contrasts, and one kind of check), claims (the catalogue),
-verdicts (claims.csv), or cells, trends and controls (the training experiment).
+verdicts (claims.csv), or cells, trends, controls and control_trends (the training experiment).
 """
 
 import csv
@@ -19,7 +19,13 @@ import click
 import pandas as pd
 
 from gainlens.claims.claim import Claim, catalogue
-from gainlens.claims.dose_response import SHIPPED, control_effects, read_design, trends
+from gainlens.claims.dose_response import (
+    SHIPPED,
+    control_effects,
+    control_trends,
+    read_design,
+    trends,
+)
 from gainlens.claims.intervals import seed_interval
 from gainlens.claims.sentences import subject_of
 from gainlens.claims.wording import signed
@@ -179,21 +185,26 @@ def trend_table(at: str) -> str:
     return "\n".join(rows)
 
 
+def control_trend_table(at: str) -> str:
+    """Return what the controls say together, a row per bin of positions."""
+    rows = ["| tokens | more first positions | context |", "| --- | --- | --- |"]
+    for title, positions in POSITIONS.items():
+        found = control_trends(positions=positions, equal_loss=at == "equal loss")
+        rows.append(
+            f"| {title} | {with_ends(found.first_positions)} | {with_ends(found.context)} |"
+        )
+    return "\n".join(rows)
+
+
 def control_table(at: str) -> str:
-    """Return what the controls with many first positions say, a row per context and bin."""
+    """Return what each control says of all ordinary tokens, a row per context."""
     rows = [
-        "| context | tokens | control minus its context | control minus context 256 |",
-        "| --- | --- | --- | --- |",
+        "| context | control minus its context | control minus context 256 |",
+        "| --- | --- | --- |",
     ]
-    found = {
-        title: control_effects(positions=positions, equal_loss=at == "equal loss")
-        for title, positions in POSITIONS.items()
-    }
-    for context in found["all ordinary"]:
-        for title, effects in found.items():
-            one = effects[context]
-            cells = f"{with_ends(one.same_context)} | {with_ends(one.shortest_context)}"
-            rows.append(f"| {context:,} | {title} | {cells} |")
+    for context, one in control_effects(equal_loss=at == "equal loss").items():
+        cells = f"{with_ends(one.same_context)} | {with_ends(one.shortest_context)}"
+        rows.append(f"| {context:,} | {cells} |")
     return "\n".join(rows)
 
 
@@ -244,6 +255,7 @@ def cells(group: str) -> str:
 GENERATORS = {
     "cells": cells,
     "trends": trend_table,
+    "control_trends": control_trend_table,
     "controls": control_table,
     "claims": claims,
     "verdicts": verdicts,

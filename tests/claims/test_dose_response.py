@@ -11,6 +11,7 @@ from gainlens.claims.dose_response import (
     Design,
     cell_intervals,
     control_effects,
+    control_trends,
     read_design,
     seed_contrasts,
     trends,
@@ -84,12 +85,13 @@ def planted_table(path, *, left_out=(), controls=()):
     context; the gain is the loss plus 10 x seed, so that at equal loss only the seed remains.
 
     controls: contexts that have runs with many first positions as well, at the first theta.
+    left_out: pairs of a context or a group with a seed.
     """
     dose = itertools.product(("dose",), (256, 512, 1024), THETAS, (0, 1))
     many = itertools.product(("first_positions",), controls, THETAS[:1], (0, 1))
     rows = []
     for group, context, theta, seed in (*dose, *many):
-        if (context, seed) in left_out:
+        if (context, seed) in left_out or (group, seed) in left_out:
             continue
         for tokens in (0, 2, 4, 6, 8, 10):
             loss = 20.0 + context / 512 - tokens
@@ -135,13 +137,26 @@ def test_a_control_is_paired_by_seed_with_its_context_and_with_the_shortest(tmp_
     assert equal[1024].shortest_context.estimate == pytest.approx(CONTROL + 0.005)
 
 
+def test_all_controls_together_give_one_difference_and_one_slope_per_seed(tmp_path):
+    table = planted_table(tmp_path / "table.parquet", controls=(512, 1024))
+    found = control_trends(table)
+    assert found.first_positions.estimate == pytest.approx(CONTROL + 0.005)
+    # context 256 is its own control, and lacks CONTROL; at 1,024 the loss starts 1.5 higher
+    assert found.context.estimate == pytest.approx((CONTROL + 0.005 + 1.5) / 2)
+    assert found.context.n == 2
+    assert found.context.confidence == pytest.approx(0.975)
+    equal = control_trends(table, equal_loss=True)
+    assert equal.first_positions.estimate == pytest.approx(CONTROL + 0.005)
+    assert equal.context.estimate == pytest.approx((CONTROL + 0.005) / 2)
+
+
 def test_controls_without_every_seed_are_left_out(tmp_path):
     table = planted_table(tmp_path / "table.parquet", controls=(512, 1024), left_out=[(512, 1)])
     assert list(control_effects(table)) == [1024]
-    with pytest.raises(ValueError, match="control"):
-        control_effects(
-            planted_table(tmp_path / "table.parquet", controls=(512,), left_out=[(512, 1)])
-        )
+    for left_out in ([(512, 1)], [("first_positions", 1)]):
+        table = planted_table(tmp_path / "table.parquet", controls=(512,), left_out=left_out)
+        with pytest.raises(ValueError, match="control"):
+            control_effects(table)
 
 
 def test_every_longer_context_has_its_shipped_control():

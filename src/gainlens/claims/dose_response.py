@@ -43,6 +43,17 @@ class ControlEffects:
     context does"""
 
 
+@dataclass(frozen=True)
+class ControlTrends:
+    """Hold what the controls of all contexts say together, in the measure's unit."""
+
+    first_positions: Interval
+    """control minus the runs of its context, mean over contexts: what more first positions do"""
+    context: Interval
+    """slope per doubling of the context, over the shortest context and the controls, which all see
+    equally many first positions: what the context does"""
+
+
 def read_design(
     path: Path = SHIPPED,
     measure: str = "log_gain",
@@ -66,7 +77,7 @@ def read_design(
     """
     table = _table(path)
     rows = _last_block(table.loc[table["group"] == "dose"], measure, positions)
-    rows = rows.loc[rows["context"].isin(_complete(rows))]
+    rows = rows.loc[rows["context"].isin(_complete(rows, rows))]
     contexts, thetas, seeds = (tuple(sorted(rows[name].unique().tolist())) for name in _RUN[1:])
     if len(contexts) < 2:
         raise ValueError("the training table has fewer than two contexts with every theta and seed")
@@ -86,38 +97,73 @@ def control_effects(
 
     A control trains at a long context and sees as many first positions as the shortest context
     does.  All runs have the controls' theta.  The intervals are Student's t over the seeds'
-    differences, simultaneous over the two of a context (Bonferroni), 95 %.
+    differences, simultaneous over the two of a context (Bonferroni), 95 %.  They are not
+    simultaneous over contexts; `control_trends` takes all contexts together.
 
     Raises ValueError if the table has no context whose control has every seed.
+    """
+    plain, controls = _with_controls(path, measure, positions, equal_loss)
+    shortest = plain.values[0, 0]
+    return {
+        context: ControlEffects(_one_of_two(many - few), _one_of_two(many - shortest))
+        for context, few, many in zip(
+            plain.contexts[1:], plain.values[1:, 0], controls.values[1:, 0], strict=True
+        )
+    }
+
+
+def control_trends(
+    path: Path = SHIPPED,
+    measure: str = "log_gain",
+    positions: str = "",
+    *,
+    equal_loss: bool = False,
+) -> ControlTrends:
+    """Return what the controls of all contexts say together; see `control_effects`.
+
+    Each seed gives one mean difference and one slope.  The intervals are Student's t over the
+    seeds, simultaneous over the two (Bonferroni), 95 %.
+
+    Raises ValueError if the table has no context whose control has every seed.
+    """
+    plain, controls = _with_controls(path, measure, positions, equal_loss)
+    more = (controls.values - plain.values)[1:, 0].mean(axis=0)
+    return ControlTrends(_one_of_two(more), _one_of_two(_slopes(controls)[0]))
+
+
+def _one_of_two(values: Float64[np.ndarray, " seed"]) -> Interval:
+    return seed_interval(values, confidence=1 - 0.05 / 2)
+
+
+def _with_controls(
+    path: Path, measure: str, positions: str, equal_loss: bool
+) -> tuple[Design, Design]:
+    """Return the plain runs and the controls, of the shortest context and those with a control.
+
+    The shortest context is its own control.  At equal loss all these runs share one loss.
     """
     table = _table(path)
     among = table.loc[table["group"].isin(["dose", "first_positions"])]
     rows = _last_block(among, measure, positions)
     controls = rows.loc[rows["group"] == "first_positions"]
-    plain = rows.loc[rows["group"] == "dose"]
-    plain = plain.loc[plain["theta"].isin(controls["theta"])]
-    shortest = int(plain["context"].min())
-    both = controls.loc[controls["context"].isin(_complete(plain)), "context"]
-    found = [context for context in _complete(controls) if context in set(both)]
+    plain = rows.loc[(rows["group"] == "dose") & rows["theta"].isin(controls["theta"])]
+    complete = set(_complete(plain, plain))
+    found = [context for context in _complete(controls, plain) if context in complete]
     if not found:
         raise ValueError("the training table has no context whose control has every seed")
+    shortest = int(plain["context"].min())
     plain = plain.loc[plain["context"].isin([shortest, *found])]
-    rows = rows.loc[[*plain.index, *controls.index[controls["context"].isin(found)]]]
-    ends = _ends(table, rows, equal_loss)
+    controls = controls.loc[controls["context"].isin(found)]
+    ends = _ends(table, rows.loc[[*plain.index, *controls.index]], equal_loss)
+    few = [ends.loc["dose", context].to_numpy() for context in (shortest, *found)]
+    many = [ends.loc["first_positions", context].to_numpy() for context in found]
+    thetas, seeds = (tuple(sorted(plain[name].unique().tolist())) for name in ("theta", "seed"))
 
-    def runs(group: str, context: int) -> Float64[np.ndarray, " seed"]:
-        return ends.loc[group, context].to_numpy()
+    def design(runs: list[Float64[np.ndarray, " seed"]]) -> Design:
+        values = np.stack(runs).reshape(len(found) + 1, len(thetas), len(seeds))
+        return Design((shortest, *found), thetas, seeds, values)
 
-    def interval(values: Float64[np.ndarray, " seed"]) -> Interval:
-        return seed_interval(values, confidence=1 - 0.05 / 2)
-
-    return {
-        context: ControlEffects(
-            interval(runs("first_positions", context) - runs("dose", context)),
-            interval(runs("first_positions", context) - runs("dose", shortest)),
-        )
-        for context in found
-    }
+    return design(few), design([few[0], *many])
 
 
 def _table(path: Path) -> Any:
@@ -143,11 +189,10 @@ def _ends(table: Any, rows: Any, equal_loss: bool) -> Any:
     return ends
 
 
-def _complete(rows: Any) -> list[int]:
-    """Return the contexts of which every theta and seed is there."""
-    runs = rows[_RUN].drop_duplicates()
-    wanted = runs["theta"].nunique() * runs["seed"].nunique()
-    counts = runs.groupby("context").size()
+def _complete(rows: Any, like: Any) -> list[int]:
+    """Return the contexts of which every theta and seed that `like` has is there."""
+    wanted = like["theta"].nunique() * like["seed"].nunique()
+    counts = rows[_RUN].drop_duplicates().groupby("context").size()
     return counts.index[counts == wanted].tolist()
 
 
@@ -180,14 +225,19 @@ def seed_contrasts(design: Design) -> dict[str, Float64[np.ndarray, " seed"]]:
     theta: largest minus smallest theta, mean over contexts.
     theta:context: the slope at the largest theta minus that at the smallest.
     """
-    doublings = np.log2(np.array(design.contexts, dtype=np.float64))
-    centred = doublings - doublings.mean()
-    slopes = np.tensordot(centred, design.values, axes=1) / (centred @ centred)
+    slopes = _slopes(design)
     return {
         "context": slopes.mean(axis=0),
         "theta": (design.values[:, -1] - design.values[:, 0]).mean(axis=0),
         "theta:context": slopes[-1] - slopes[0],
     }
+
+
+def _slopes(design: Design) -> Float64[np.ndarray, "theta seed"]:
+    """Return the slopes over the context's logarithm to base 2, per doubling."""
+    doublings = np.log2(np.array(design.contexts, dtype=np.float64))
+    centred = doublings - doublings.mean()
+    return np.tensordot(centred, design.values, axes=1) / (centred @ centred)
 
 
 def trends(design: Design) -> dict[str, Interval]:
